@@ -1,0 +1,66 @@
+# Each target is a short line over a command that also works without make (see README.md).
+PYTHON ?= python3.11
+# an older pip takes three times as long to resolve the same lock, hence the upgrade in .venv
+VENV   := .venv
+BIN    := $(VENV)/bin
+PATH   := $(CURDIR)/$(BIN):$(PATH)
+export PATH
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo test lint types imports pipeline realdata ci-tests bench serve source clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --upgrade pip
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]' ./examples/hippodeep
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed  ## make .venv and install the package
+install-dev: $(VENV)/.installed-dev  ## the same with the tools for tests and lint
+
+demo: install  ## generate the demo cohort and run the whole pipeline on it
+	monai-tl key ~/.config/monai_tl/demo.key --demo-seed 0
+	monai-tl phantom data --seed 0
+	monai-tl run
+
+test: install-dev  ## the default tests
+	python -m pytest -n 2 -q
+
+lint: install-dev  ## style, and the Dockerfile
+	ruff check .
+	ruff format --check .
+	hadolint Dockerfile
+
+types: install-dev  ## static types, strict
+	mypy
+
+imports: install-dev  ## who may import whom
+	lint-imports
+
+pipeline: install-dev  ## tests that run DVC and a Prefect server
+	python -m pytest -q -m pipeline
+
+realdata: install-dev  ## tests on real images and weights (folder MONAI_TL_SHARED, else ../shared)
+	python -m pytest -q -m realdata
+
+bench: install-dev  ## benchmarks against peers; results go to benchmarks/RESULTS.md
+	python -m benchmarks
+
+serve: install  ## dashboard on http://127.0.0.1:4200 and a nightly run
+	monai-tl serve
+
+source: install  ## rebuild the demo's pretrained source from hospital A
+	monai-tl phantom data --seed 0
+	monai-tl pretrain sources/abdomen_a/pretrain.yaml data/hospital_a sources/abdomen_a
+
+clean:  ## remove products and caches, keep data and .venv
+	rm -rf artifacts reports .monai_tl .dvc/tmp .pytest_cache .mypy_cache .ruff_cache .hypothesis

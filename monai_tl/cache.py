@@ -1,0 +1,76 @@
+"""The case cache: finished work of one case, kept outside DVC's outputs, so a kill or one new study costs one study."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from monai_tl.files import read_json, sha256_file, write_json
+
+_MANIFEST = ".manifest.json"
+
+
+class CaseCache:
+    """A store of small folders by key.
+
+    Args:
+        root: Folder of the store, e.g. ``.monai_tl/cache``; made on first use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def fetch(self, key: str, destination: Path, build: Callable[[Path], None]) -> bool:
+        """Fill ``destination`` from the cache, or build it and remember it.
+
+        Entries are copied, never linked: an output edited in place must not reach the cache. An entry whose files do
+        not match their recorded hashes is thrown away and built again.
+
+        Args:
+            key: sha256 over input bytes, parameters and code.
+            destination: Folder to make; must not exist.
+            build: Writes the files into the folder it is given.
+
+        Returns:
+            True when the entry came from the cache.
+        """
+        entry = self.root / key[:2] / key
+        if entry.is_dir():
+            if _is_intact(entry):
+                shutil.copytree(entry, destination, ignore=shutil.ignore_patterns(_MANIFEST))
+                return True
+            shutil.rmtree(entry, ignore_errors=True)
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{key[:12]}.", dir=entry.parent))
+        try:
+            build(temporary)
+            shutil.copytree(temporary, destination)
+            os.chmod(destination, 0o755)
+            write_json(temporary / _MANIFEST, _hashes(temporary))
+            os.replace(temporary, entry)
+        except OSError:
+            # another process finished the same entry first; ours is a duplicate
+            if not entry.is_dir():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return False
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _MANIFEST
+    }
+
+
+def _is_intact(entry: Path) -> bool:
+    try:
+        recorded = read_json(entry / _MANIFEST)
+    except (OSError, ValueError):
+        return False
+    return bool(recorded == _hashes(entry))

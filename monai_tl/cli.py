@@ -1,0 +1,190 @@
+"""The ``monai-tl`` command. Heavy packages are imported inside the verbs, so help is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from monai_tl import __version__
+from monai_tl.errors import ConfigError, MonaiTLError, StageError
+
+app = typer.Typer(
+    name="monai-tl",
+    help="Transfer learning for medical image segmentation: DICOM in, a judged network and DICOM SEG out.",
+    no_args_is_help=True,
+    add_completion=False,
+    # plain help keeps start-up under 0.3 s; plain tracebacks keep local variables, which may hold patient data, off the screen
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="Folder that holds params.yaml.")]
+HERE = Path()
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    workspace: Workspace = HERE,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of live bars.")] = False,
+) -> None:
+    """Run the whole pipeline of a workspace as a Prefect flow over DVC."""
+    from monai_tl.commands import run as command
+
+    raise typer.Exit(command.run(workspace.resolve(), plain=plain))
+
+
+@app.command()
+def serve(
+    workspace: Workspace = HERE,
+    port: Annotated[int, typer.Option(help="Port of the dashboard on 127.0.0.1.")] = 4200,
+    interval: Annotated[int, typer.Option(help="Seconds between scheduled runs.")] = 86_400,
+    cron: Annotated[Optional[str], typer.Option(help="Cron schedule; takes the place of the interval.")] = None,  # noqa: UP045 - typer reads it at run time
+) -> None:
+    """Serve the dashboard and run the pipeline on a schedule until interrupted."""
+    from monai_tl.commands import serve as command
+
+    raise typer.Exit(command.run(workspace.resolve(), port=port, interval=interval, cron=cron))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")],
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Bring an existing workspace up to the installed version.")
+    ] = False,
+) -> None:
+    """Make a new workspace: git, DVC, params.yaml, dvc.yaml, flows."""
+    from monai_tl.commands import init as command
+
+    command.run(folder, refresh=refresh)
+
+
+@app.command()
+def doctor(folder: Annotated[Path, typer.Argument(help="Workspace to look at.")] = HERE) -> None:
+    """Say what is wrong with the installation or a workspace, and how to mend it."""
+    from monai_tl.commands import doctor as command
+
+    raise typer.Exit(command.run(folder.resolve()))
+
+
+@app.command()
+def key(
+    path: Annotated[Path, typer.Argument(help="Where the secret is kept: outside any repository.")] = Path(
+        "~/.config/monai_tl/pseudonym.key"
+    ),
+    demo_seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Derive a fixed key from a number: for synthetic data only."),
+    ] = None,
+) -> None:
+    """Make the secret that pseudonyms are derived from, unless it is there."""
+    from monai_tl.commands import key as command
+
+    typer.echo(command.run(path.expanduser(), seed=demo_seed))
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write hospital_a and hospital_b into.")],
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    n_a: Annotated[int, typer.Option("--n-a", help="Studies of hospital A, the source domain.")] = 32,
+    n_b: Annotated[int, typer.Option("--n-b", help="Studies of hospital B, the target.")] = 24,
+) -> None:
+    """Write the synthetic demo cohort as DICOM."""
+    from monai_tl.commands import phantom as command
+
+    typer.echo(command.run(out, seed=seed, n_a=n_a, n_b=n_b))
+
+
+@app.command()
+def pretrain(
+    params_file: Annotated[Path, typer.Argument(help="Parameters of the run: no source, scratch arm only.")],
+    data: Annotated[Path, typer.Argument(help="Data set to learn from.")],
+    out: Annotated[Path, typer.Argument(help="Source folder to write.")],
+) -> None:
+    """Train a source from scratch on a data set and write it with its card."""
+    from monai_tl.commands import pretrain as command
+
+    command.run(params_file, data, out)
+
+
+@app.command()
+def segment(
+    dicom_dir: Annotated[Path, typer.Argument(help="Folder of DICOM studies, any nesting.")],
+    out: Annotated[Path, typer.Argument(help="Folder for DICOM SEG and NIfTI.")],
+    model: Annotated[list[Path], typer.Option("--model", "-m", help="Model folder; several are averaged.")],
+    key_file: Annotated[
+        Path, typer.Option(help="Secret for pseudonyms and derived UIDs; made by 'monai-tl key'.")
+    ] = Path("~/.config/monai_tl/pseudonym.key"),
+    identity: Annotated[
+        str,
+        typer.Option(help="'source' keeps the patient's identity in the SEG for the PACS; 'pseudonymous' does not."),
+    ] = "source",
+) -> None:
+    """Apply a model to new studies and write DICOM SEG and NIfTI."""
+    from monai_tl.commands import segment as command
+
+    typer.echo(command.run(dicom_dir, out, model, identity=identity, key_file=key_file.expanduser()))
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="Stage name as in dvc.yaml.")],
+    arm: Annotated[Optional[str], typer.Option(help="Arm, for a stage run once an arm.")] = None,  # noqa: UP045
+    fold: Annotated[Optional[int], typer.Option(help="Fold, for a stage run once a fold.")] = None,  # noqa: UP045
+    workspace: Workspace = HERE,
+) -> None:
+    """Do one stage's work (what dvc.yaml calls)."""
+    from monai_tl.parallel import die_with_parent
+
+    die_with_parent()
+    from monai_tl.config import load_params
+    from monai_tl.stages import STAGES, run_stage
+    from monai_tl.workspace import check_installed_version
+
+    found = {item.name: item for item in STAGES}.get(name)
+    if found is None:
+        raise ConfigError(
+            f"stage: there is no {name!r}; the stages are {', '.join(s.name for s in STAGES)}", "arguments"
+        )
+    given = {key: str(value) for key, value in (("arm", arm), ("fold", fold)) if value is not None}
+    if set(given) != set(found.matrix):
+        wanted = " and ".join(f"--{key}" for key in found.matrix) or "no --arm or --fold"
+        raise ConfigError(f"stage {name}: takes {wanted}", "arguments")
+    check_installed_version(workspace)
+    params = load_params(workspace)
+    try:
+        run_stage(name, workspace.resolve(), params, given)
+    except MemoryError as error:
+        raise StageError(name, "out of memory; lower the batch size or patch size in params.yaml") from error
+    except OSError as error:
+        raise StageError(
+            name, f"{error.strerror or 'input or output failed'}; check disk space and permissions"
+        ) from error
+
+
+def main() -> None:
+    """Entry point: errors of this package become one clear message and their exit code."""
+    try:
+        app()
+    except MonaiTLError as error:
+        typer.echo(f"monai-tl: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,1 @@
+"""Cases on disk and in memory: NIfTI, manifest, splits, fingerprint, transforms, patches."""

@@ -1,0 +1,1 @@
+"""The DICOM edge: LPS, pydicom and highdicom end here."""

@@ -1,0 +1,110 @@
+"""The error tree. Every message says what is wrong, where, and what to do next; never patient data.
+
+MonaiTLError
+├─ ConfigError    exit 2   every fault at once, each with its key path
+├─ DataError      exit 3   DicomError · GeometryError · LabelError · LeakageError · PrivacyError
+├─ SourceError    exit 4   WeightsError · ContractError
+├─ TrainingError  exit 5   DivergenceError · CheckpointError
+└─ StageError     exit 6   wraps stage + case, raised ``from`` the cause
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MonaiTLError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(MonaiTLError):
+    """params.yaml or a command's arguments are wrong; lists every fault at once.
+
+    Args:
+        faults: One line a fault, each beginning with its key path (``finetune.max_steps: ...``).
+        where: The file or command that holds them.
+    """
+
+    exit_code = 2
+
+    def __init__(self, faults: Sequence[str] | str, where: str = "params.yaml") -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__(f"{where}: {count}\n" + "\n".join(f"  {fault}" for fault in self.faults))
+
+
+class DataError(MonaiTLError):
+    """The input data cannot be used as they are."""
+
+    exit_code = 3
+
+
+class DicomError(DataError):
+    """A DICOM file or series is refused.
+
+    Args:
+        message: What is wrong and what to do; no tag value of a patient.
+        code: A short stable word for rejected.json, e.g. ``missing_slice``.
+    """
+
+    def __init__(self, message: str, code: str = "dicom") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class GeometryError(DataError):
+    """Grids, shapes, spacings or orientations do not fit together."""
+
+
+class LabelError(DataError):
+    """A label cannot be mapped to the classes asked for."""
+
+
+class LeakageError(DataError):
+    """A patient would be on both sides of a split."""
+
+
+class PrivacyError(DataError):
+    """Going on would expose patient data, or the pseudonym key is missing or readable by others."""
+
+
+class SourceError(MonaiTLError):
+    """A pretrained source cannot be read or used."""
+
+    exit_code = 4
+
+
+class WeightsError(SourceError):
+    """Weights are damaged, unsafe, or do not fit the network."""
+
+
+class ContractError(SourceError):
+    """The source expects input that the target cannot give."""
+
+
+class TrainingError(MonaiTLError):
+    """Training cannot start or go on."""
+
+    exit_code = 5
+
+
+class DivergenceError(TrainingError):
+    """The loss is no longer finite."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint cannot be written or read."""
+
+
+class StageError(MonaiTLError):
+    """A stage failed; names the stage and, where there is one, the pseudonymous case id."""
+
+    exit_code = 6
+
+    def __init__(self, stage: str, message: str, case_id: str | None = None) -> None:
+        where = stage if case_id is None else f"{stage}, case {case_id}"
+        super().__init__(f"{where}: {message}")
+        self.stage = stage
+        self.case_id = case_id

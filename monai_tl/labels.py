@@ -1,0 +1,93 @@
+"""Classes of a segmentation task: names, values, DICOM codes, and how structures in the input map to them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from monai_tl.errors import LabelError
+
+
+def _check_code(text: str) -> str:
+    parts = text.split("|")
+    if len(parts) != 3 or not all(part.strip() for part in parts):
+        raise ValueError("a code is SCHEME|VALUE|MEANING, e.g. SCT|10200004|Liver")
+    return text
+
+
+CodeText = Annotated[str, AfterValidator(_check_code)]
+"""A coded concept as ``SCHEME|VALUE|MEANING``."""
+
+
+class ClassSpec(BaseModel):
+    """One foreground class.
+
+    Attributes:
+        name: Its name in metrics and reports.
+        structures: What it is called in the input: an RTSTRUCT ROI name or SEG segment label (case and
+            surrounding blanks do not matter), or a code as ``SCHEME|VALUE``. Empty: the name alone.
+        values: For NIfTI labels, the voxel values that mean it. Empty: its position in the list, from 1.
+        category: Segmented property category for DICOM SEG.
+        type: Segmented property type for DICOM SEG.
+        anatomic_region: Where it lies, for types that do not say so themselves (a neoplasm).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9 _.-]*$")
+    structures: tuple[str, ...] = ()
+    values: tuple[int, ...] = ()
+    category: CodeText = "SCT|123037004|Anatomical Structure"
+    type: CodeText = "SCT|85756007|Tissue"
+    anatomic_region: CodeText | None = None
+
+
+class LabelScheme(BaseModel):
+    """The ordered foreground classes; class k (from 0) has the value k + 1, background is 0.
+
+    Where two structures overlap the later class wins, so a tumour is listed after its organ.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: tuple[ClassSpec, ...] = Field(min_length=1, max_length=254)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Foreground class names in the order of their values."""
+        return tuple(spec.name for spec in self.classes)
+
+    @property
+    def n_outputs(self) -> int:
+        """Output channels of a softmax network: background and each class."""
+        return len(self.classes) + 1
+
+    def value_of_structure(self, name: str, codes: tuple[str, ...] = ()) -> int | None:
+        """Label value for an ROI or segment, or None when the scheme does not ask for it.
+
+        Args:
+            name: ROI name or segment label as read.
+            codes: Codes of the segment as ``SCHEME|VALUE``.
+
+        Raises:
+            LabelError: Two classes claim the same structure.
+        """
+        wanted = {name.strip().casefold(), *(code.casefold() for code in codes)}
+        found = [
+            index + 1
+            for index, spec in enumerate(self.classes)
+            if wanted & {text.strip().casefold() for text in (spec.structures or (spec.name,))}
+        ]
+        if len(found) > 1:
+            names = ", ".join(self.classes[value - 1].name for value in found)
+            raise LabelError(f"one structure matches several classes ({names}); make ingest.classes distinct")
+        return found[0] if found else None
+
+    def value_map(self) -> dict[int, int]:
+        """Voxel value in a NIfTI label → value in this scheme."""
+        return {
+            value: index + 1
+            for index, spec in enumerate(self.classes)
+            for value in (spec.values or (index + 1,))
+        }

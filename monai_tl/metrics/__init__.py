@@ -1,0 +1,1 @@
+"""Metrics on label maps: numpy and scipy only."""

@@ -1,0 +1,1 @@
+"""Networks: an explicit table of builders, ordered layer groups, heads."""

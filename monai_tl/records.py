@@ -1,0 +1,260 @@
+"""What stages hand to each other, as typed records that are JSON on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from monai_tl.config import IntensityConfig, NetworkConfig
+from monai_tl.errors import DataError
+from monai_tl.files import read_json, write_json
+from monai_tl.labels import LabelScheme
+
+Triple = tuple[float, float, float]
+IntTriple = tuple[int, int, int]
+Matrix = tuple[tuple[float, float, float, float], ...]
+
+
+class Record(BaseModel):
+    """A frozen JSON record; nothing extra allowed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and check.
+
+        Raises:
+            DataError: The file is missing, damaged, or of another version.
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing; run the stage that makes it (monai-tl run)") from None
+        except (ValueError, ValidationError) as error:
+            raise DataError(f"{path} is no valid {cls.__name__}: {str(error).splitlines()[0]}; run its stage again") from None
+
+    def write(self, path: Path) -> None:
+        """Write whole, with a fixed layout."""
+        write_json(path, self.model_dump(mode="json"))
+
+
+class Provenance(Record):
+    """Where a case came from, without anything that identifies.
+
+    Attributes:
+        kind: ``dicom`` or ``nifti``.
+        study, series, label_series: Keyed hashes of UIDs (of the relative path for NIfTI).
+        instances: Keyed hashes of the source instances in slice order.
+        input_sha256: Over the bytes of all source files in slice order, then the label's.
+        scaling: e.g. ``rescale slope 1 intercept -1024``.
+        scanner: Manufacturer, model, kernel, field strength … and nothing else.
+        notes: What was done: duplicates dropped, gantry tilt resampled …
+    """
+
+    kind: Literal["dicom", "nifti"]
+    study: str
+    series: str
+    label_series: str | None = None
+    instances: tuple[str, ...] = ()
+    input_sha256: str
+    scaling: str = ""
+    scanner: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+
+class CaseRecord(Record):
+    """``case.json``: one image to segment.
+
+    Attributes:
+        case_id: Pseudonym, ``case-`` and 12 hex digits; also the folder's name.
+        patient_key: Pseudonym of the patient, for splitting only.
+        site: Short keyed hash of institution and scanner, or a name given by the layout; groups cases for stratifying.
+        spacing_mm, spatial_shape, affine: Of image.nii.gz; RAS+.
+        class_voxels: Voxels of each class by name; empty without a label.
+    """
+
+    case_id: str
+    patient_key: str
+    site: str
+    modality: str
+    n_channels: int = 1
+    has_label: bool
+    spacing_mm: Triple
+    spatial_shape: IntTriple
+    affine: Matrix
+    class_voxels: dict[str, int] = {}
+    provenance: Provenance
+
+
+class Rejection(Record):
+    """One refused series or file.
+
+    Attributes:
+        item: ``series-`` or ``file-`` with 12 hex digits of a keyed hash.
+        kind: What was refused.
+        code: A stable short word.
+        reason: One sentence: cause and numbers; nothing that identifies.
+        n_files: Files concerned.
+    """
+
+    item: str
+    kind: Literal["series", "file", "label", "case"]
+    code: str
+    reason: str
+    n_files: int = 1
+
+
+class RejectionList(Record):
+    """``rejected.json``."""
+
+    rejected: tuple[Rejection, ...] = ()
+
+
+class Dataset(Record):
+    """``dataset.json`` of the ingest stage: the cases and what their label values mean."""
+
+    schema_version: Literal[1] = 1
+    modality: str
+    n_channels: int
+    scheme: LabelScheme
+    key_id: str
+    case_ids: tuple[str, ...]
+
+
+class Fold(Record):
+    """Case ids of one fold."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+class Split(Record):
+    """``split.json``: labelled cases only; each patient on one side."""
+
+    schema_version: Literal[1] = 1
+    test: tuple[str, ...]
+    folds: tuple[Fold, ...]
+    unlabelled: tuple[str, ...] = ()
+
+
+class Fingerprint(Record):
+    """``fingerprint.json``: the training cases in numbers (never the test cases).
+
+    Attributes:
+        intensity: mean, std, p00_5, p99_5, min, max over foreground voxels of the training labels; ``body_`` versions over all voxels.
+        class_volumes_ml: Median volume of each class.
+    """
+
+    n_cases: int
+    modality: str
+    n_channels: int
+    spacing_mm_median: Triple
+    spacing_mm_min: Triple
+    spacing_mm_max: Triple
+    shape_median: IntTriple
+    extent_mm_median: Triple
+    intensity: dict[str, float]
+    class_volumes_ml: dict[str, float]
+    class_present: dict[str, int]
+
+
+class Adaptation(Record):
+    """One line of the contract: what the source expects against what the target has."""
+
+    item: str
+    source: str
+    target: str
+    status: Literal["equal", "adapted", "broken"]
+    reason: str
+
+
+class SizeRule(Record):
+    """Sizes a network accepts: multiples, a minimum, and how a smaller image is padded.
+
+    The output of a network always has the size of its input; one with unpadded convolutions pads inside.
+    """
+
+    divisor: int = 1
+    min_vox: IntTriple = (1, 1, 1)
+    padding: Literal["constant", "edge"] = "constant"
+
+
+class Plan(Record):
+    """``plan.json``: all that preprocessing, training and inference must know. Goes along with every model.
+
+    Attributes:
+        orientation: Axis codes of the network's input; arrays are stored so.
+        foreground: ``above`` crops to the box of voxels above the threshold (stored values); ``none`` crops nothing.
+        patch_size_vox: Training patch and inference window.
+        source_sha256: Of the source's weights.
+    """
+
+    schema_version: Literal[1] = 1
+    modality: str
+    n_channels: int
+    scheme: LabelScheme
+    orientation: str = "RAS"
+    spacing_mm: Triple
+    intensity: IntensityConfig
+    foreground: Literal["none", "above"] = "none"
+    foreground_threshold: float = 0.0
+    size_rule: SizeRule = SizeRule()
+    patch_size_vox: IntTriple
+    network: NetworkConfig
+    source: str | None
+    source_sha256: str | None = None
+    adaptations: tuple[Adaptation, ...] = ()
+
+
+class PreparedCase(Record):
+    """``meta.json`` beside a preprocessed array: all that is needed to bring a prediction back.
+
+    Attributes:
+        native_affine, native_shape: The case's image.nii.gz grid (RAS+).
+        crop_start, crop_stop: Box in the native grid, voxels.
+        affine, spatial_shape: Of the stored array after reorientation and resampling.
+    """
+
+    case_id: str
+    native_affine: Matrix
+    native_shape: IntTriple
+    crop_start: IntTriple
+    crop_stop: IntTriple
+    affine: Matrix
+    spatial_shape: IntTriple
+    has_label: bool
+    class_voxels: tuple[int, ...] = ()
+
+
+class TensorAudit(Record):
+    """What became of one tensor of the network or of the source."""
+
+    name: str
+    group: str
+    n_parameters: int
+    status: Literal["matched", "adapted", "fresh", "unused"]
+    detail: str = ""
+    source_name: str = ""
+
+
+class Audit(Record):
+    """``audit.json``: weight loading, tensor by tensor.
+
+    Attributes:
+        share_body: Share of the body's parameters that came across (matched or adapted), 0 to 1.
+        share_all: The same over the whole network.
+        groups: Share by layer group, input to output.
+    """
+
+    source: str | None
+    source_sha256: str | None
+    share_body: float
+    share_all: float
+    groups: dict[str, float]
+    tensors: tuple[TensorAudit, ...]
+    notes: tuple[str, ...] = ()
+
+

@@ -1,0 +1,1 @@
+"""Transfer: the ladder of strategies and the verdict."""
