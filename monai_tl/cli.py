@@ -16,7 +16,7 @@ app = typer.Typer(
     help="Transfer learning for medical image segmentation: DICOM in, a judged network and DICOM SEG out.",
     no_args_is_help=True,
     add_completion=False,
-    # plain help keeps start-up under 0.3 s; plain tracebacks keep local variables, which may hold patient data, off the screen
+    # plain help keeps start-up under 0.3 s; plain tracebacks keep local variables (maybe patient data) off the screen
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -86,8 +86,8 @@ class NetworkConfig(Section):
 class IntensityConfig(Section):
     """How stored values become network input.
 
-    ``window``: clip to low..high, then scale to 0..1. ``zscore``: clip to percentiles low..high of the case, then zero mean
-    and unit variance of the case. ``minmax``: scale the case to 0..1.
+    ``window``: clip to low..high, then scale to 0..1. ``zscore``: clip to percentiles low..high of the case, then zero
+    mean and unit variance of the case. ``minmax``: scale the case to 0..1.
     """
 
     rule: Literal["window", "zscore", "minmax"]
@@ -218,8 +218,8 @@ class ExportConfig(Section):
 
     Attributes:
         arm: ``best`` takes the transfer arm unless the verdict is harm.
-        identity: ``pseudonymous`` writes case ids in place of the patient's identity into the SEG; ``source`` copies it, so a
-            PACS accepts the object as it is. References to the source series are true in both.
+        identity: ``pseudonymous`` writes case ids in place of the patient's identity into the SEG; ``source`` copies it,
+            so a PACS accepts the object as it is. References to the source series are true in both.
     """
 
     arm: Literal["best", "transfer", "scratch"] = "best"
@@ -244,7 +244,9 @@ class Params(Section):
     def _fits_together(self) -> Params:
         too_high = [fold for fold in self.finetune.folds if fold >= self.split.n_folds]
         if too_high:
-            raise ValueError(f"finetune.folds has {too_high}, but split.n_folds is {self.split.n_folds} (folds count from 0)")
+            raise ValueError(
+                f"finetune.folds has {too_high}, but split.n_folds is {self.split.n_folds} (folds count from 0)"
+            )
         if self.plan.source is None and "transfer" in self.finetune.arms:
             raise ValueError("finetune.arms has 'transfer', but plan.source is null")
         return self
@@ -261,7 +263,12 @@ def parse_params(content: Any, where: str = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise ConfigError([_fault(item) for item in error.errors()], where) from None
+        raise ConfigError(fault_lines(error), where) from None
+
+
+def fault_lines(error: ValidationError) -> list[str]:
+    """One line a fault of a pydantic error, each beginning with its key path."""
+    return [_fault(item) for item in error.errors()]
 
 
 def _fault(item: Any) -> str:
@@ -298,10 +305,21 @@ def load_params(workspace: Path) -> Params:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"not found in {workspace}; run 'monai-tl init DIR' to make a workspace") from None
+    return parse_params(parse_yaml(text, PARAMS_FILE), PARAMS_FILE)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML as plain data; a key given twice is a fault.
+
+    Raises:
+        ConfigError: It is no YAML; names the line.
+    """
     try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(f"{line}no valid YAML: {getattr(error, 'problem', error)}") from None
-    return parse_params(content, PARAMS_FILE)
+        raise ConfigError(f"{line}no valid YAML: {getattr(error, 'problem', error)}", where) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        # keys that are lists, dates that do not exist, endless nesting
+        raise ConfigError(f"no valid YAML: {error}", where) from None

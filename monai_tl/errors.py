@@ -59,7 +59,16 @@ class GeometryError(DataError):
 
 
 class LabelError(DataError):
-    """A label cannot be mapped to the classes asked for."""
+    """A label cannot be mapped to the classes asked for, or does not belong to the image.
+
+    Args:
+        message: What is wrong and what to do; no tag value of a patient.
+        code: A short stable word for rejected.json, e.g. ``no_class``.
+    """
+
+    def __init__(self, message: str, code: str = "label") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class LeakageError(DataError):

@@ -113,7 +113,9 @@ def undo_reorient(array: Volume, affine: Affine) -> Volume:
     return moved
 
 
-def same_grid(first: Affine, first_shape: Shape, second: Affine, second_shape: Shape, tolerance_mm: float = 0.01) -> bool:
+def same_grid(
+    first: Affine, first_shape: Shape, second: Affine, second_shape: Shape, tolerance_mm: float = 0.01
+) -> bool:
     """Whether two grids have the same shape and all corners within a tolerance, mm."""
     if tuple(first_shape) != tuple(second_shape):
         return False
@@ -150,7 +152,13 @@ def resample_to_grid(
     mapping = np.linalg.inv(affine) @ np.asarray(target_affine)
     source = array if order == 0 else np.asarray(array, dtype=np.float32)
     result: Volume = ndimage.affine_transform(
-        source, mapping[:3, :3], offset=mapping[:3, 3], output_shape=tuple(target_shape),
-        order=order, mode="constant", cval=fill, prefilter=order > 1,
+        source,
+        mapping[:3, :3],
+        offset=mapping[:3, 3],
+        output_shape=tuple(target_shape),
+        order=order,
+        mode="constant",
+        cval=fill,
+        prefilter=order > 1,
     )
     return result

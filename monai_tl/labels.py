@@ -86,8 +86,4 @@ class LabelScheme(BaseModel):
 
     def value_map(self) -> dict[int, int]:
         """Voxel value in a NIfTI label → value in this scheme."""
-        return {
-            value: index + 1
-            for index, spec in enumerate(self.classes)
-            for value in (spec.values or (index + 1,))
-        }
+        return {value: index + 1 for index, spec in enumerate(self.classes) for value in (spec.values or (index + 1,))}

@@ -34,7 +34,9 @@ class Record(BaseModel):
         except FileNotFoundError:
             raise DataError(f"{path} is missing; run the stage that makes it (monai-tl run)") from None
         except (ValueError, ValidationError) as error:
-            raise DataError(f"{path} is no valid {cls.__name__}: {str(error).splitlines()[0]}; run its stage again") from None
+            raise DataError(
+                f"{path} is no valid {cls.__name__}: {str(error).splitlines()[0]}; run its stage again"
+            ) from None
 
     def write(self, path: Path) -> None:
         """Write whole, with a fixed layout."""
@@ -144,7 +146,10 @@ class Fingerprint(Record):
     """``fingerprint.json``: the training cases in numbers (never the test cases).
 
     Attributes:
-        intensity: mean, std, p00_5, p99_5, min, max over foreground voxels of the training labels; ``body_`` versions over all voxels.
+        extent_mm_median: Of the box that holds the body (voxels above the modality's threshold).
+        foreground_share: Median share of the image that lies in this box.
+        intensity: mean, std, p00_5, p99_5, min, max over foreground voxels of the training labels; ``body_``
+            versions over all voxels.
         class_volumes_ml: Median volume of each class.
     """
 
@@ -156,6 +161,7 @@ class Fingerprint(Record):
     spacing_mm_max: Triple
     shape_median: IntTriple
     extent_mm_median: Triple
+    foreground_share: float = 1.0
     intensity: dict[str, float]
     class_volumes_ml: dict[str, float]
     class_present: dict[str, int]
@@ -256,5 +262,3 @@ class Audit(Record):
     groups: dict[str, float]
     tensors: tuple[TensorAudit, ...]
     notes: tuple[str, ...] = ()
-
-

@@ -56,8 +56,14 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "export",
-        deps=("{ingest.source}", "artifacts/cases", "artifacts/plan", "artifacts/models", "artifacts/predictions",
-              "reports/metrics.json"),
+        deps=(
+            "{ingest.source}",
+            "artifacts/cases",
+            "artifacts/plan",
+            "artifacts/models",
+            "artifacts/predictions",
+            "reports/metrics.json",
+        ),
         outs=("artifacts/export",),
     ),
 )

@@ -44,9 +44,14 @@ def test_whole_folder_replaces_only_on_success(tmp_path):
     target = tmp_path / "out"
     with whole_folder(target) as folder:
         (folder / "a").write_text("1")
-    with pytest.raises(RuntimeError, match="stop"), whole_folder(target) as folder:
-        (folder / "b").write_text("2")
-        raise RuntimeError("stop")
+
+    def stop_half_way():
+        with whole_folder(target) as folder:
+            (folder / "b").write_text("2")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stop_half_way()
     assert [path.name for path in target.iterdir()] == ["a"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     with whole_folder(target) as folder:
