@@ -218,7 +218,7 @@ class ExportConfig(Section):
 
     Attributes:
         arm: ``best`` takes the transfer arm unless the verdict is harm.
-        identity: ``pseudonymous`` writes case ids in place of the patient's identity into the SEG; ``source`` copies it,
+        identity: ``pseudonymous`` writes case ids in place of the patient's identity; ``source`` copies it,
             so a PACS accepts the object as it is. References to the source series are true in both.
     """
 

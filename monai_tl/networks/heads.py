@@ -1,0 +1,137 @@
+"""Heads for other classes, and first layers for other channels: surgery on weight tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from monai_tl.config import NetworkConfig
+from monai_tl.errors import ConfigError
+from monai_tl.networks.builders import build_network
+from monai_tl.networks.groups import named_tensors
+
+BACKGROUND = "background"
+Axes = dict[str, tuple[int, ...]]
+"""Tensor name → its axes that have one entry a class (or an input channel)."""
+
+
+class ReusedRows(NamedTuple):
+    """Class rows brought to another head.
+
+    Attributes:
+        tensor: Of the target's shape: reused rows from the source, the others as they were.
+        n_reused: Entries that came from the source.
+    """
+
+    tensor: Tensor
+    n_reused: int
+
+
+def output_rows(classes: Sequence[str], output: Literal["softmax", "sigmoid"]) -> tuple[str, ...]:
+    """What each output channel stands for; softmax has the background first."""
+    return ((BACKGROUND,) if output == "softmax" else ()) + tuple(classes)
+
+
+def find_axes(config: NetworkConfig, n_channels: int, n_outputs: int) -> tuple[Axes, Axes]:
+    """Which axes of which tensors follow the number of input channels and of outputs.
+
+    Found by building the network with twice as many of each (without memory) and comparing shapes, so it holds for
+    plug-ins and for heads that are more than one convolution. Twice, not one more, because group normalisation asks for
+    multiples.
+
+    A network that cannot be built with more channels has no channel axes.
+
+    Returns:
+        Channel axes and class axes.
+    """
+    plain = _shapes(config, n_channels, n_outputs)
+    try:
+        wider = _shapes(config, 2 * n_channels, n_outputs)
+    except ConfigError:
+        wider = plain
+    return _grown(plain, wider), _grown(plain, _shapes(config, n_channels, 2 * n_outputs))
+
+
+def _shapes(config: NetworkConfig, n_channels: int, n_outputs: int) -> dict[str, tuple[int, ...]]:
+    try:
+        with torch.device("meta"):
+            module = build_network(config, n_channels, n_outputs, seed=0)
+    except ConfigError:
+        # a constructor that looks at its own values needs real memory
+        module = build_network(config, n_channels, n_outputs, seed=0)
+    return {name: tuple(tensor.shape) for name, tensor in named_tensors(module).items()}
+
+
+def _grown(plain: dict[str, tuple[int, ...]], other: dict[str, tuple[int, ...]]) -> Axes:
+    pairs = {name: (shape, other.get(name, shape)) for name, shape in plain.items()}
+    return {
+        name: tuple(axis for axis in range(len(one)) if one[axis] != two[axis])
+        for name, (one, two) in pairs.items()
+        if one != two and len(one) == len(two)
+    }
+
+
+def reuse_rows(
+    source: Tensor, target: Tensor, axes: Sequence[int], source_rows: Sequence[str], target_rows: Sequence[str]
+) -> ReusedRows | None:
+    """Copy the entries of classes that both heads name.
+
+    Args:
+        source: A tensor of the source's head.
+        target: The same tensor of the new head, with fresh values.
+        axes: Axes with one entry a class.
+        source_rows: Class of each of the source's entries; names are compared without regard to case.
+        target_rows: Class of each of the target's entries.
+
+    Returns:
+        None when no foreground class agrees or another axis differs. The background alone is not reused: it means
+        something else beside other classes.
+    """
+    wanted = [name.casefold() for name in source_rows]
+    pairs = [(wanted.index(name.casefold()), k) for k, name in enumerate(target_rows) if name.casefold() in wanted]
+    other_axes = [axis for axis in range(target.ndim) if axis not in axes]
+    agreeing = {wanted[here] for here, _ in pairs} - {BACKGROUND}
+    if (
+        not agreeing
+        or source.ndim != target.ndim
+        or any(source.shape[axis] != target.shape[axis] for axis in other_axes)
+    ):
+        return None
+    result, rows = target.detach().clone(), source.to(target.dtype)
+    here, there = torch.tensor([pair[0] for pair in pairs]), torch.tensor([pair[1] for pair in pairs])
+    for axis in axes:
+        rows = rows.index_select(axis, here)
+    grids = torch.meshgrid(*([there] * len(axes)), indexing="ij")
+    moved = result.movedim(tuple(axes), tuple(range(len(axes))))
+    moved[tuple(grids)] = rows.movedim(tuple(axes), tuple(range(len(axes))))
+    return ReusedRows(result, rows.numel())
+
+
+def adapt_channels(weight: Tensor, axis: int, n_channels: int) -> Tensor:
+    """Change the number of input channels of a convolution so that its response to a grey image stays.
+
+    More channels: each source channel is dealt out in turn and divided by how often it occurs. Fewer: the channels that
+    fall on the same place are added. Either way the sum over the channel axis is unchanged, and with it the response to
+    an image whose channels are all equal.
+
+    Args:
+        weight: Any shape; the channel axis has n entries.
+        axis: The channel axis.
+        n_channels: Entries wanted, m.
+
+    Returns:
+        Like ``weight`` with m entries along ``axis``.
+    """
+    n_source = weight.shape[axis]
+    longest = max(n_source, n_channels)
+    deal = torch.arange(longest)
+    share = torch.bincount(deal % n_source, minlength=n_source).to(weight.dtype)
+    mixing = torch.zeros(n_channels, n_source, dtype=weight.dtype)
+    for position in range(longest):
+        origin = position % n_source
+        mixing[position % n_channels, origin] += 1 / share[origin]
+    mixed: Tensor = torch.tensordot(mixing, weight, dims=([1], [axis]))
+    return mixed.movedim(0, axis).contiguous()

@@ -1,0 +1,322 @@
+"""Loading that says what came across: each trap of the field becomes an error or a named line."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.networks.utils import copy_model_state
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from monai_tl.config import NetworkConfig
+from monai_tl.errors import WeightsError
+from monai_tl.networks.builders import build_network, groups_of
+from monai_tl.networks.groups import named_tensors
+from monai_tl.records import Audit
+from monai_tl.sources.audit import load_audited, load_source, load_trained
+from monai_tl.sources.card import Card, Source, write_source
+from monai_tl.sources.surgery import Heads
+from monai_tl.sources.weights import State, load_state
+
+UNET = NetworkConfig(
+    name="unet", arguments={"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 1, "norm": "batch"}
+)
+DYNUNET = NetworkConfig(
+    name="dynunet",
+    arguments={"kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [2, 2], "filters": [4, 8, 8]},
+)
+SEGRESNET = NetworkConfig(name="segresnet", arguments={"blocks_down": [1, 1], "blocks_up": [1]})
+SAME = Heads(("background", "liver"), ("background", "liver"))
+OTHER = Heads(("background", "liver"), ("background", "prostate", "bladder"))
+
+
+def _trained(config: NetworkConfig, n_channels: int = 1, n_outputs: int = 2, seed: int = 7) -> nn.Module:
+    """A network whose running statistics and biases are no defaults."""
+    module = build_network(config, n_channels, n_outputs, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in named_tensors(module).values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand(tensor.shape, generator=generator) * 0.1)
+    return module.eval()
+
+
+def _state(tensors: Mapping[str, Tensor]) -> State:
+    return State({name: tensor.detach().clone() for name, tensor in tensors.items()}, "0" * 64)
+
+
+def _load(
+    state: State, config: NetworkConfig = UNET, n_channels: int = 1, heads: Heads = SAME, floor: float = 0.5
+) -> tuple[nn.Module, Audit]:
+    module = build_network(config, n_channels, len(heads.target), seed=0)
+    return module.eval(), load_audited(module, config, n_channels, heads, state, floor)
+
+
+def _image(n_channels: int = 1) -> Tensor:
+    return torch.randn(1, n_channels, 16, 16, 16, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("config", [UNET, DYNUNET, SEGRESNET], ids=lambda config: config.name)
+def test_a_whole_load_gives_the_same_function(config: NetworkConfig) -> None:
+    source = _trained(config)
+    module, audit = _load(_state(source.state_dict()), config)
+    assert torch.equal(module(_image()), source(_image()))
+    assert (audit.share_body, audit.share_all) == (1.0, 1.0)
+    assert {item.status for item in audit.tensors} == {"matched"}
+    assert set(audit.groups.values()) == {1.0}
+    assert audit.notes == ()
+
+
+@pytest.mark.parametrize("wrapper", ["net", "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module._orig_mod.", "a.strange.wrapper."])
+def test_wrapped_and_prefixed_checkpoints_load_whole(tmp_path: Path, wrapper: str, prefix: str) -> None:
+    """Trap D1 and D2: MONAI's own loaders bring 0 variables here and raise nothing."""
+    source = _trained(UNET)
+    buffer = io.BytesIO()
+    torch.save({wrapper: {prefix + name: tensor for name, tensor in source.state_dict().items()}}, buffer)
+    path = tmp_path / "weights.pt"
+    path.write_bytes(buffer.getvalue())
+    _, updated, _ = copy_model_state(build_network(UNET, 1, 2, 0), torch.load(path, weights_only=True), inplace=False)
+    assert not updated, "if MONAI's loader has learnt this, the trap is gone"
+    module, audit = _load(load_state(path, None))
+    assert torch.equal(module(_image()), source(_image()))
+    assert audit.share_all == 1.0
+    assert wrapper in audit.notes[0]
+    assert not prefix or repr(prefix) in audit.notes[1]
+
+
+def test_a_prefix_that_the_network_has_and_the_source_lacks_is_put_on() -> None:
+    source = _trained(UNET)
+    stripped = {name.removeprefix("model."): tensor for name, tensor in source.state_dict().items()}
+    _, audit = _load(_state(stripped))
+    assert audit.share_all == 1.0
+    assert audit.notes == ("prefix 'model.' put before the source's names",)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5])
+def test_a_load_that_brings_nothing_fails(floor: float) -> None:
+    """Trap D6: other places say nothing, even where the names are of another network altogether."""
+    module = build_network(UNET, 1, 2, seed=0)
+    before = {name: tensor.clone() for name, tensor in named_tensors(module).items()}
+    foreign = _state({f"encoder.{index}.weight": torch.ones(3, 3) for index in range(4)})
+    with pytest.raises(WeightsError) as caught:
+        load_audited(module, UNET, 1, SAME, foreign, floor, "abdomen")
+    message = str(caught.value)
+    assert "0.0% of the body's parameters came across from abdomen" in message
+    assert "fresh         3456 model.1.submodule.1.submodule.conv.unit0.conv.weight: not in the source" in message
+    assert "unused in the source: encoder.0.weight" in message
+    assert all(torch.equal(tensor, before[name]) for name, tensor in named_tensors(module).items())
+
+
+def test_below_the_floor_nothing_is_written() -> None:
+    source = _trained(UNET).state_dict()
+    part = _state(
+        {name: tensor for name, tensor in source.items() if name.startswith(("model.0", "model.1.submodule.0"))}
+    )
+    module = build_network(UNET, 1, 2, seed=0)
+    before = {name: tensor.clone() for name, tensor in named_tensors(module).items()}
+    with pytest.raises(WeightsError, match=r"the floor is 50%"):
+        load_audited(module, UNET, 1, SAME, part, 0.5)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in named_tensors(module).items())
+    _, audit = _load(part, floor=0.2)
+    assert 0.2 < audit.share_body < 0.5
+    assert (audit.groups["down0"], audit.groups["bottom"]) == (1.0, 0.0)
+
+
+def test_only_the_head_coming_across_is_nothing() -> None:
+    source = _trained(UNET).state_dict()
+    with pytest.raises(WeightsError):
+        _load(_state({name: tensor for name, tensor in source.items() if name.startswith("model.2")}), floor=0.0)
+
+
+def test_shares_count_parameters_and_not_names() -> None:
+    """One large tensor missing out of many small ones: by names nearly all, by parameters far less."""
+    source = dict(_trained(UNET).state_dict())
+    large = "model.1.submodule.1.submodule.conv.unit0.conv.weight"
+    missing = source.pop(large).numel()
+    module, audit = _load(_state(source))
+    total = sum(parameter.numel() for parameter in module.parameters())
+    head = sum(p.numel() for name, p in module.named_parameters() if name.startswith("model.2"))
+    assert audit.share_all == pytest.approx((total - missing) / total)
+    assert audit.share_body == pytest.approx((total - head - missing) / (total - head))
+    (line,) = [item for item in audit.tensors if item.status == "fresh"]
+    assert (line.name, line.group, line.n_parameters, line.detail) == (large, "bottom", missing, "not in the source")
+
+
+def test_what_finds_no_place_is_listed() -> None:
+    state = {**_trained(UNET).state_dict(), "model.extra.weight": torch.ones(5)}
+    _, audit = _load(_state(state))
+    (line,) = [item for item in audit.tensors if item.status == "unused"]
+    assert (line.source_name, line.n_parameters, line.group) == ("model.extra.weight", 5, "")
+
+
+@pytest.mark.parametrize("config", [UNET, DYNUNET, SEGRESNET], ids=lambda config: config.name)
+@pytest.mark.parametrize(("n_source", "n_target"), [(1, 4), (4, 1), (2, 3), (3, 2)])
+def test_other_channels_keep_the_answer_to_a_grey_image(config: NetworkConfig, n_source: int, n_target: int) -> None:
+    """Trap D3: elsewhere the first convolution stays random and is not named."""
+    source = _trained(config, n_source)
+    module, audit = _load(_state(source.state_dict()), config, n_target)
+    grey = _image()
+    before = source(grey.expand(1, n_source, 16, 16, 16))
+    after = module(grey.expand(1, n_target, 16, 16, 16))
+    assert torch.allclose(before, after, atol=1e-4)
+    adapted = [item for item in audit.tensors if item.status == "adapted"]
+    assert {item.detail for item in adapted} == {f"input channels {n_source} to {n_target}, sum kept"}
+    assert {item.group for item in adapted} == {groups_of(config, module)[0].name}
+    assert audit.share_body == 1.0
+
+
+@pytest.mark.parametrize("config", [UNET, DYNUNET, SEGRESNET], ids=lambda config: config.name)
+def test_a_head_of_other_classes_stays_fresh(config: NetworkConfig) -> None:
+    fresh = named_tensors(build_network(config, 1, 3, seed=0))
+    module, audit = _load(_state(_trained(config).state_dict()), config, heads=OTHER)
+    head = {item.name for item in audit.tensors if item.group == "head"}
+    assert {item.status for item in audit.tensors if item.name in head} == {"fresh"}
+    assert audit.groups["head"] == 0.0
+    assert audit.share_body == 1.0
+    assert all(torch.equal(named_tensors(module)[name], fresh[name]) for name in head)
+
+
+def test_a_head_of_other_classes_and_the_same_size_stays_fresh() -> None:
+    heads = Heads(("background", "liver"), ("background", "prostate"))
+    _, audit = _load(_state(_trained(UNET).state_dict()), heads=heads)
+    assert audit.groups["head"] == 0.0
+
+
+@pytest.mark.parametrize("config", [DYNUNET, SEGRESNET], ids=lambda config: config.name)
+def test_class_rows_are_reused_by_name(config: NetworkConfig) -> None:
+    """The logits of the classes that both know are the source's, wherever they now stand."""
+    heads = Heads(("background", "liver", "spleen"), ("background", "tumour", "SPLEEN", "liver"))
+    source = _trained(config, n_outputs=3)
+    module, audit = _load(_state(source.state_dict()), config, heads=heads)
+    before, after = source(_image()), module(_image())
+    for here, there in ((0, 0), (1, 3), (2, 2)):
+        assert torch.allclose(before[:, here], after[:, there], atol=1e-6)
+    assert not torch.allclose(before[:, 1], after[:, 1], atol=1e-3)
+    assert audit.groups["head"] == pytest.approx(0.75)
+    assert all("background, SPLEEN, liver" in item.detail for item in audit.tensors if item.group == "head")
+
+
+def test_the_same_classes_in_another_order_are_moved() -> None:
+    heads = Heads(("background", "liver", "spleen"), ("background", "spleen", "liver"))
+    source = _trained(SEGRESNET, n_outputs=3)
+    module, audit = _load(_state(source.state_dict()), SEGRESNET, heads=heads)
+    assert torch.allclose(source(_image())[:, [0, 2, 1]], module(_image()), atol=1e-6)
+    assert audit.share_all == 1.0
+
+
+def test_another_shape_is_named_and_left_fresh() -> None:
+    source = dict(_trained(UNET).state_dict())
+    source["model.1.submodule.0.residual.weight"] = torch.ones(8, 4, 1, 1, 1)
+    _, audit = _load(_state(source))
+    (line,) = [item for item in audit.tensors if item.status == "fresh"]
+    assert line.detail == "shape (8, 4, 1, 1, 1) in the source, (8, 4, 3, 3, 3) here"
+
+
+def test_lost_running_statistics_are_noted() -> None:
+    source = {name: tensor for name, tensor in _trained(UNET).state_dict().items() if "running_var" not in name}
+    _, audit = _load(_state(source))
+    assert audit.share_all == 1.0
+    assert len(audit.notes) == 6
+    assert audit.notes[0] == "model.0.conv.unit0.adn.N.running_var is fresh beside weights that came across"
+
+
+def test_half_precision_is_widened_and_said() -> None:
+    source = _trained(UNET)
+    halves = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in source.state_dict().items()
+    }
+    module, audit = _load(_state(halves))
+    assert audit.tensors[0].detail == "float16 to float32"
+    assert torch.allclose(module(_image()), source(_image()), rtol=1e-2, atol=5e-2)
+
+
+def test_names_of_blocks_registered_twice_are_understood() -> None:
+    """A file may hold MONAI's DynUNet under either of its two names."""
+    source = _trained(DYNUNET)
+    names = named_tensors(source)
+    second = {name: tensor for name, tensor in source.state_dict().items() if name not in names}
+    second |= {name: tensor for name, tensor in names.items() if name.startswith("output_block")}
+    module, audit = _load(_state(second), DYNUNET)
+    assert audit.share_all == 1.0
+    assert torch.equal(module(_image()), source(_image()))
+
+
+def test_a_network_that_copies_its_weights_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line of defence: what was written is read back."""
+    module = build_network(UNET, 1, 2, seed=0)
+    stale = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    monkeypatch.setattr(
+        module, "state_dict", lambda **options: nn.Module.state_dict(module, **options) if options else stale
+    )
+    with pytest.raises(WeightsError, match="does not hold what was loaded"):
+        load_audited(module, UNET, 1, SAME, _state(_trained(UNET).state_dict()), 0.5)
+
+
+def test_the_global_random_state_stays() -> None:
+    state = _state(_trained(UNET).state_dict())
+    module = build_network(UNET, 1, 3, seed=0)
+    before = torch.random.get_rng_state()
+    load_audited(module, UNET, 1, OTHER, state, 0.5)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def _card(**changes: Any) -> Card:
+    content: dict[str, Any] = {
+        "name": "abdomen",
+        "network": {**UNET.model_dump(), "n_channels": 1, "n_outputs": 3},
+        "weights": {"file": "weights.safetensors", "sha256": "0" * 64},
+        "licence": "CC0-1.0",
+        "citation": "nobody",
+        "input": {
+            "modality": "CT",
+            "channels": ["CT"],
+            "orientation": "RAS",
+            "spacing_mm": [1.0, 1.0, 1.0],
+            "intensity": {"rule": "zscore"},
+        },
+        "classes": ["liver", "spleen"],
+    }
+    return Card.model_validate({**content, **changes})
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    return write_source(tmp_path / "abdomen", _card(), named_tensors(_trained(UNET, n_outputs=3)))
+
+
+def test_a_source_folder_starts_a_new_task(source: Source) -> None:
+    module = build_network(UNET, 2, 3, seed=0)
+    audit = load_source(module, UNET, 2, ["liver", "tumour"], source, 0.5)
+    assert (audit.source, audit.source_sha256) == ("abdomen", source.card.weights.sha256)
+    assert audit.share_body == 1.0
+    assert 0.0 < audit.groups["head"] < 1.0
+
+
+def test_a_finished_model_is_read_back_to_the_bit(source: Source) -> None:
+    module, read = load_trained(source.folder)
+    assert read == source
+    assert not module.training
+    assert torch.equal(module(_image()), _trained(UNET, n_outputs=3)(_image()))
+
+
+def test_a_finished_model_with_anything_missing_or_left_over_is_refused(source: Source, tmp_path: Path) -> None:
+    tensors = dict(named_tensors(_trained(UNET, n_outputs=3)))
+    lost = tensors.pop("model.0.conv.unit0.conv.bias")
+    write_source(tmp_path / "lost", _card(), tensors)
+    with pytest.raises(WeightsError, match=r"fresh   model\.0\.conv\.unit0\.conv\.bias"):
+        load_trained(tmp_path / "lost")
+    write_source(tmp_path / "more", _card(), {**tensors, "model.0.conv.unit0.conv.bias": lost, "x": torch.ones(1)})
+    with pytest.raises(WeightsError, match="unused  x"):
+        load_trained(tmp_path / "more")
+
+
+def test_weights_swapped_behind_the_card_are_refused(source: Source) -> None:
+    source.weights_path.write_bytes(save({"a": torch.ones(1)}))
+    with pytest.raises(WeightsError, match="sha256"):
+        load_trained(source.folder)
