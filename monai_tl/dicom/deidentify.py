@@ -1,0 +1,139 @@
+"""Pseudonyms by keyed hash: equal input and key give an equal pseudonym; without the key none can be reversed.
+
+An unkeyed hash of a hospital number is undone in seconds by trying all numbers. Each kind of text has its own domain,
+so that equal texts of different kinds give unrelated pseudonyms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Literal
+
+from monai_tl.errors import PrivacyError
+
+MIN_KEY_BYTES = 32
+
+Domain = Literal["patient", "case", "uid", "file", "site"]
+
+
+class Pseudonyms:
+    """Keyed hashes of one project.
+
+    Args:
+        key: The secret, at least 32 bytes.
+
+    Raises:
+        PrivacyError: The key is too short.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) < MIN_KEY_BYTES:
+            raise PrivacyError(
+                f"the pseudonym key has {len(key)} bytes and needs {MIN_KEY_BYTES}; make one with 'monai-tl key'"
+            )
+        self._key = key
+
+    def __repr__(self) -> str:
+        return f"Pseudonyms({self.key_id})"
+
+    @property
+    def key_id(self) -> str:
+        """8 hex digits that tell keys apart and say nothing about them."""
+        return hashlib.sha256(b"monai_tl key id|" + self._key).hexdigest()[:8]
+
+    def case_id(self, study_uid: str, series_uid: str) -> str:
+        """``case-`` and 12 hex digits."""
+        return f"case-{self._hex('case', f'{study_uid}|{series_uid}', 12)}"
+
+    def patient_key(self, patient: str) -> str:
+        """``patient-`` and 12 hex digits; for splitting only."""
+        return f"patient-{self._hex('patient', patient, 12)}"
+
+    def site(self, text: str) -> str:
+        """``site-`` and 6 hex digits of institution, manufacturer and model."""
+        return f"site-{self._hex('site', text, 6)}"
+
+    def hash_uid(self, uid: str) -> str:
+        """16 hex digits for a UID."""
+        return self._hex("uid", uid, 16)
+
+    def item(self, kind: str, text: str) -> str:
+        """A name for rejected.json, e.g. ``series-`` and 12 hex digits."""
+        return f"{kind}-{self._hex('file' if kind == 'file' else 'uid', text, 12)}"
+
+    def uid(self, text: str) -> str:
+        """A valid DICOM UID (``2.25.`` and a 128-bit number) derived from a text."""
+        return f"2.25.{int.from_bytes(self._digest('uid', text)[:16], 'big')}"
+
+    def _hex(self, domain: Domain, text: str, digits: int) -> str:
+        return self._digest(domain, text).hex()[:digits]
+
+    def _digest(self, domain: Domain, text: str) -> bytes:
+        # surrogateescape: a file name need not be valid UTF-8
+        message = f"{domain}|{text}".encode("utf-8", "surrogateescape")
+        return hmac.digest(self._key, message, "sha256")
+
+
+def load_key(path: Path) -> bytes:
+    """Read the project's secret.
+
+    Raises:
+        PrivacyError: It is missing, others may read it, it lies in a git repository, or it is too short.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise PrivacyError(f"there is no pseudonym key at {path}; make one with 'monai-tl key {path}'")
+    repository = next((parent for parent in path.resolve().parents if (parent / ".git").exists()), None)
+    if repository is not None:
+        raise PrivacyError(
+            f"the pseudonym key {path} lies inside the git repository {repository}, where it could be shared; "
+            "move it out and point ingest.key_file to it"
+        )
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise PrivacyError(f"others may read the pseudonym key {path} (mode {mode:04o}); run 'chmod 600 {path}'")
+    key = path.read_bytes().strip()
+    if len(key) < MIN_KEY_BYTES:
+        raise PrivacyError(
+            f"the pseudonym key {path} has {len(key)} bytes and needs {MIN_KEY_BYTES}; "
+            f"remove it and make one with 'monai-tl key {path}'"
+        )
+    return key
+
+
+def create_key(path: Path, seed: int | None = None) -> bytes:
+    """Write a new secret, mode 0600; never over an existing file.
+
+    Args:
+        path: Where; folders are made (mode 0700).
+        seed: None takes 256 random bits. A number derives a key that everyone can derive: for synthetic data only, so
+            that a demo has the same case ids everywhere.
+
+    Raises:
+        PrivacyError: The file is there already.
+    """
+    path = path.expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    content = (secrets.token_hex(MIN_KEY_BYTES) if seed is None else seeded_key(seed).decode("ascii")) + "\n"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise PrivacyError(
+            f"there is a pseudonym key at {path} already; a new one would give every patient a new pseudonym. "
+            "Remove it by hand if that is wanted"
+        ) from None
+    with os.fdopen(handle, "w", encoding="ascii") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return content.strip().encode("ascii")
+
+
+def seeded_key(seed: int) -> bytes:
+    """The public key of a seed: no secret at all; for synthetic data only."""
+    return hashlib.sha256(f"monai_tl synthetic data key|{seed}".encode("ascii")).hexdigest().encode("ascii")

@@ -1,0 +1,202 @@
+"""Whether a series is one volume, and its slices in order: by position along the normal, never by number or name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_tl.dicom.geometry import SliceGeometry
+from monai_tl.dicom.header import Header
+from monai_tl.errors import DicomError
+
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# enhanced CT, MR, PET and their legacy converted kin
+_ENHANCED = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{tail}"
+    for tail in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130", "6.2", "7.2", "7.3")
+)
+MAX_VOXELS = 1 << 30
+_DUPLICATE_MM = 0.01
+_AXES_TOLERANCE = 2e-3
+
+
+def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...], SliceGeometry]:
+    """Order the instances of one series and check that they form one volume.
+
+    Args:
+        headers: In any order.
+        min_slices: Fewer are refused.
+
+    Returns:
+        The headers in slice order, and the native geometry; sheared when the gantry was tilted.
+
+    Raises:
+        DicomError: With a stable code and the numbers that led to it.
+    """
+    _check_kind(headers)
+    if len(headers) < min_slices:
+        raise DicomError(f"{len(headers)} slices, and ingest.min_slices asks for {min_slices}", "too_few_slices")
+    _check_uniform(headers)
+    row, column = _axes(headers)
+    normal = np.cross(row, column)
+    positions = np.array([header.position_lps for header in headers], dtype=np.float64)
+    # ties are refused below; the path only makes their order the same each time
+    order = sorted(range(len(headers)), key=lambda index: (float(positions[index] @ normal), str(headers[index].path)))
+    ordered = tuple(headers[index] for index in order)
+    first = ordered[0]
+    spacing = first.pixel_spacing_mm or (0.0, 0.0)
+    geometry = SliceGeometry(
+        sop_instance_uids=tuple(header.sop_instance_uid for header in ordered),
+        series_instance_uid=first.series_uid,
+        study_instance_uid=first.study_uid,
+        frame_of_reference_uid=first.frame_of_reference_uid,
+        sop_class_uid=first.sop_class_uid,
+        rows=first.rows,
+        columns=first.columns,
+        positions_lps=positions[order],
+        row_direction=row,
+        column_direction=column,
+        pixel_spacing_mm=(spacing[0], spacing[1]),
+        paths=tuple(header.path for header in ordered),
+        slice_thickness_mm=first.slice_thickness_mm or 1.0,
+    )
+    _check_steps(geometry)
+    return ordered, geometry
+
+
+def _check_kind(headers: Sequence[Header]) -> None:
+    """Refuse what is no stack of grey slices, most telling reason first."""
+    n_localizers = sum(bool({"LOCALIZER", "SCOUT"} & set(header.image_type)) for header in headers)
+    if n_localizers:
+        raise DicomError(f"{n_localizers} of {len(headers)} images are localizers, not a volume", "localizer")
+    for header in headers:
+        if (header.sop_class_uid + ".").startswith(_SECONDARY_CAPTURE + "."):
+            raise DicomError("secondary capture images have no reliable geometry or intensities", "secondary_capture")
+        if header.burned_in:
+            raise DicomError(
+                "BurnedInAnnotation is YES: the pixels may show a name; clean the images first", "burned_in"
+            )
+        if header.n_frames != 1 or header.sop_class_uid in _ENHANCED:
+            raise DicomError(
+                f"a multi-frame object ({header.n_frames} frames); convert it to single-frame images", "multiframe"
+            )
+        if "MOSAIC" in header.image_type:
+            raise DicomError("a mosaic: many slices tiled into one image; convert it to single slices", "mosaic")
+        if header.samples != 1 or header.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+            raise DicomError("colour images are not supported; export the grey original", "colour")
+        if header.has_lookup_table:
+            raise DicomError(
+                "a modality look-up table in place of slope and intercept is not supported", "lookup_table"
+            )
+        bits = (header.bits_allocated, header.bits_stored, header.high_bit)
+        if bits[0] not in (8, 16, 32) or not 1 <= bits[1] <= bits[0] or bits[2] != bits[1] - 1:
+            raise DicomError(f"bits allocated, stored and highest are {bits}: not supported", "bits")
+        if header.slope == 0.0:
+            raise DicomError("RescaleSlope is 0: the values are lost; export the series again", "scaling")
+        _check_placed(header, len(headers))
+
+
+def _check_placed(header: Header, n_slices: int) -> None:
+    absent = [
+        name
+        for name, value in (
+            ("ImagePositionPatient", header.position_lps),
+            ("ImageOrientationPatient", header.orientation),
+            ("PixelSpacing", header.pixel_spacing_mm),
+        )
+        if value is None
+    ]
+    if absent:
+        raise DicomError(
+            f"{' and '.join(absent)} missing: the slice cannot be placed; export again", "missing_geometry"
+        )
+    if min(header.pixel_spacing_mm or (0.0,)) < 0.01 or max(header.pixel_spacing_mm or (0.0,)) > 100.0:
+        raise DicomError("PixelSpacing is outside 0.01 to 100 mm; export the series again", "missing_geometry")
+    n_voxels = header.rows * header.columns * n_slices
+    if n_voxels > MAX_VOXELS:
+        raise DicomError(f"{n_voxels} voxels are more than the {MAX_VOXELS} taken for sane", "too_large")
+
+
+def _check_uniform(headers: Sequence[Header]) -> None:
+    patients = {header.patient_id for header in headers}
+    studies = {header.study_uid for header in headers}
+    if len(patients) > 1 or len(studies) > 1:
+        raise DicomError(
+            f"one series holds {len(patients)} patients and {len(studies)} studies; its identifiers are wrong",
+            "mixed_study",
+        )
+    kinds = {(header.modality, header.sop_class_uid) for header in headers}
+    if len(kinds) > 1:
+        raise DicomError(f"one series holds {len(kinds)} kinds of image; split it", "mixed_kind")
+    echoes = sorted({round(header.echo_time_ms, 2) for header in headers if header.echo_time_ms is not None})
+    if len(echoes) > 1:
+        listed = ", ".join(f"{echo:g}" for echo in echoes[:4])
+        raise DicomError(f"{len(echoes)} echo times ({listed} ms) in one series; split it by echo", "mixed_echo")
+    sizes = sorted({(header.rows, header.columns) for header in headers})
+    if len(sizes) > 1:
+        listed = ", ".join(f"{rows} x {columns}" for rows, columns in sizes[:4])
+        raise DicomError(f"slices of {len(sizes)} sizes ({listed}) in one series; split it", "mixed_geometry")
+    frames = {header.frame_of_reference_uid for header in headers}
+    if len(frames) > 1:
+        raise DicomError(f"{len(frames)} frames of reference in one series; split it", "mixed_geometry")
+    spacings = np.array([header.pixel_spacing_mm for header in headers])
+    if float(np.ptp(spacings, axis=0).max()) > 1e-3 * float(spacings.min()):
+        low, high = float(spacings.min()), float(spacings.max())
+        raise DicomError(f"pixel spacing varies from {low:g} to {high:g} mm in one series; split it", "mixed_geometry")
+
+
+def _axes(headers: Sequence[Header]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Unit row and column directions, shared by all slices."""
+    cosines = np.array([header.orientation for header in headers], dtype=np.float64)
+    spread = float(np.ptp(cosines, axis=0).max())
+    if spread > _AXES_TOLERANCE:
+        degrees = float(np.degrees(2 * np.arcsin(min(1.0, spread / 2))))
+        raise DicomError(
+            f"slices are not parallel (about {degrees:.1f} degrees apart); split the series", "non_parallel"
+        )
+    mean = cosines.mean(axis=0)
+    row, column = mean[:3], mean[3:]
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if max(abs(float(length) - 1.0) for length in lengths) > 1e-2:
+        raise DicomError(
+            "ImageOrientationPatient does not hold unit vectors; export the series again", "non_orthonormal"
+        )
+    row, column = row / lengths[0], column / lengths[1]
+    if abs(float(row @ column)) > _AXES_TOLERANCE:
+        raise DicomError("rows and columns are not perpendicular; export the series again", "non_orthonormal")
+    return row, column
+
+
+def _check_steps(geometry: SliceGeometry) -> None:
+    """The slices must lie at equal steps on one straight line."""
+    if geometry.n_slices == 1:
+        return
+    gaps = np.diff(geometry.distances_mm)
+    n_same = int((gaps < _DUPLICATE_MM).sum())
+    if n_same:
+        raise DicomError(
+            f"{n_same} slices lie where another one lies: several volumes (phases, echoes, repeats) in one "
+            "series; split it",
+            "duplicate_position",
+        )
+    usual = float(np.median(gaps))
+    worst = int(np.argmax(gaps))
+    if gaps[worst] > 1.5 * usual:
+        n_missing = round(float(gaps[worst]) / usual) - 1
+        n_wide = int((gaps > 1.5 * usual).sum())
+        raise DicomError(
+            f"missing slice: a gap of {gaps[worst]:.2f} mm after slice {worst + 1} of {geometry.n_slices}, where "
+            f"{usual:.2f} mm is usual (about {n_missing} missing there, {n_wide} such gaps); transfer the series again",
+            "missing_slice",
+        )
+    steps = np.arange(geometry.n_slices)[:, None] * geometry.step_lps
+    deviation = np.linalg.norm(geometry.positions_lps - geometry.positions_lps[0] - steps, axis=1)
+    tolerance = max(0.1, 0.02 * usual)
+    if float(deviation.max()) > tolerance:
+        raise DicomError(
+            f"slices are not at equal steps on one line: slice {int(deviation.argmax()) + 1} lies "
+            f"{deviation.max():.2f} mm off (steps {gaps.min():.2f} to {gaps.max():.2f} mm, tolerance {tolerance:.2f})",
+            "irregular_spacing",
+        )

@@ -1,0 +1,172 @@
+"""An image series as one volume with its place in the world, and label maps back onto its source slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_tl.dicom.geometry import SliceGeometry
+from monai_tl.dicom.header import Header
+from monai_tl.dicom.index import ImageSeries
+from monai_tl.dicom.pixels import read_pixels
+from monai_tl.dicom.stacking import stack
+from monai_tl.dicom.tilt import Shear, shear_of, slant_labels, straighten_image, straighten_labels
+from monai_tl.errors import GeometryError
+from monai_tl.geometry import Affine, Volume, affine_lps_to_ras, reorient_to_ras, undo_reorient
+
+
+@dataclass(frozen=True)
+class DicomVolume:
+    """One image series.
+
+    Attributes:
+        array: (I, J, K) = (column, row, slice), int16 or float32, after rescale.
+        affine_lps: Of ``array`` → LPS mm; orthogonal.
+        geometry: The native slices; sheared when the gantry was tilted.
+        shear: How ``array`` was made from tilted slices; None when it is the slices as they are.
+        modality: e.g. ``CT``.
+        scaling: e.g. ``rescale slope 1 intercept -1024``.
+        scanner: Facts about the device that identify nobody.
+        notes: What was done to the series.
+        patient_id, institution: As read; for pseudonyms only, never written.
+    """
+
+    array: Volume
+    affine_lps: Affine
+    geometry: SliceGeometry
+    shear: Shear | None
+    modality: str
+    scaling: str
+    scanner: dict[str, str]
+    notes: tuple[str, ...]
+    patient_id: str
+    institution: str
+
+    @property
+    def sop_instance_uids(self) -> tuple[str, ...]:
+        """In slice order."""
+        return self.geometry.sop_instance_uids
+
+
+def read_volume(series: ImageSeries, min_slices: int = 1) -> DicomVolume:
+    """Check a series and read it as one volume.
+
+    A tilted gantry is resampled (linear, in the slices' planes) to an orthogonal grid that covers it.
+
+    Args:
+        series: From :func:`monai_tl.dicom.index.index_folder`.
+        min_slices: Fewer are refused.
+
+    Raises:
+        DicomError: The series is not one complete volume; ``code`` says why.
+    """
+    headers, geometry = stack(series.headers, min_slices)
+    values = _rescaled(headers)
+    shear = shear_of(geometry)
+    notes = list(series.notes)
+    affine = geometry.affine_lps
+    if shear is not None:
+        values = straighten_image(values, shear)
+        affine = shear.affine_lps
+        notes.append(f"gantry tilt of {shear.angle_deg:.2f} degrees resampled to an orthogonal grid")
+    if any(header.photometric == "MONOCHROME1" for header in headers):
+        notes.append("MONOCHROME1: low values are shown bright; stored values kept")
+    return DicomVolume(
+        array=values.transpose(2, 1, 0),
+        affine_lps=affine,
+        geometry=geometry,
+        shear=shear,
+        modality=headers[0].modality,
+        scaling=_scaling(headers),
+        scanner=dict(headers[0].scanner),
+        notes=tuple(notes),
+        patient_id=headers[0].patient_id,
+        institution=headers[0].institution,
+    )
+
+
+def _rescaled(headers: Sequence[Header]) -> NDArray[Any]:
+    """(K, rows, columns): int16 where all values are whole and fit, else float32."""
+    whole = all(header.slope.is_integer() and header.intercept.is_integer() for header in headers)
+    shape = (len(headers), headers[0].rows, headers[0].columns)
+    result: NDArray[Any] = np.empty(shape, dtype=np.int16 if whole else np.float32)
+    limits = np.iinfo(np.int16)
+    for index, header in enumerate(headers):
+        stored = read_pixels(header)
+        if result.dtype == np.float32:
+            result[index] = stored.astype(np.float64) * header.slope + header.intercept
+            continue
+        values = stored.astype(np.int64) * int(header.slope) + int(header.intercept)
+        if values.min() < limits.min or values.max() > limits.max:
+            result = result.astype(np.float32)
+        result[index] = values
+    return result
+
+
+def _scaling(headers: Sequence[Header]) -> str:
+    if not any(header.has_scaling for header in headers):
+        return "stored values, no rescale given"
+    pairs = {(header.slope, header.intercept) for header in headers}
+    if len(pairs) == 1:
+        slope, intercept = pairs.pop()
+        return f"rescale slope {slope:g} intercept {intercept:g}"
+    slopes = sorted(slope for slope, _ in pairs)
+    return f"rescale by slice, {len(pairs)} pairs, slope {slopes[0]:g} to {slopes[-1]:g}"
+
+
+def to_ras(volume: DicomVolume) -> tuple[Volume, Affine]:
+    """The volume with I, J, K growing towards R, A, S, and its affine voxel → RAS mm; no value is interpolated."""
+    return reorient_to_ras(volume.array, affine_lps_to_ras(volume.affine_lps))
+
+
+def labels_to_ras(slices: NDArray[np.uint8], volume: DicomVolume) -> Volume:
+    """Bring a label drawn on the native slices to the grid of :func:`to_ras`.
+
+    Args:
+        slices: (K, rows, columns) uint8 in slice order.
+        volume: The series it was drawn on.
+
+    Returns:
+        (I, J, K) uint8; nearest pixel where the gantry was tilted.
+
+    Raises:
+        GeometryError: The shape is not that of the series.
+    """
+    geometry = volume.geometry
+    _check_shape(slices.shape, (geometry.n_slices, geometry.rows, geometry.columns))
+    straight = slices if volume.shear is None else straighten_labels(slices, volume.shear)
+    array, _ = reorient_to_ras(straight.transpose(2, 1, 0), affine_lps_to_ras(volume.affine_lps))
+    return array
+
+
+def labels_to_source(label_map: Volume, volume: DicomVolume) -> NDArray[np.uint8]:
+    """Bring a label map on the grid of :func:`to_ras` back to the source instances; the exact undoing of labels_to_ras.
+
+    Args:
+        label_map: (I, J, K) of whole numbers 0 to 255.
+        volume: The series it belongs to.
+
+    Returns:
+        (K, rows, columns) uint8 in the order of ``volume.sop_instance_uids``.
+
+    Raises:
+        GeometryError: The shape is not that of the series.
+    """
+    affine = affine_lps_to_ras(volume.affine_lps)
+    expected = reorient_to_ras(np.empty(volume.array.shape, dtype=np.bool_), affine)[0].shape
+    _check_shape(label_map.shape, expected)
+    native = undo_reorient(label_map, affine).transpose(2, 1, 0).astype(np.uint8)
+    if volume.shear is None:
+        return np.ascontiguousarray(native)
+    return slant_labels(native, volume.shear, volume.geometry)
+
+
+def _check_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if tuple(shape) != tuple(expected):
+        raise GeometryError(
+            f"the label map has shape {tuple(shape)}, the series {tuple(expected)}; use the series' own grid"
+        )

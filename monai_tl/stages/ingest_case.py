@@ -1,0 +1,255 @@
+"""The ingest stage's work on one case, in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monai_tl.cache import CaseCache
+from monai_tl.config import IngestConfig
+from monai_tl.dataset.layouts import NiftiCase
+from monai_tl.dataset.nifti import write_image
+from monai_tl.dataset.nifti_case import read_case
+from monai_tl.dicom.deidentify import Pseudonyms
+from monai_tl.dicom.index import ImageSeries
+from monai_tl.dicom.label_object import LabelObject
+from monai_tl.dicom.labelled_series import LabelledSeries, read_labelled_series
+from monai_tl.dicom.stacking import stack
+from monai_tl.dicom.volume import to_ras
+from monai_tl.errors import DataError, DicomError, GeometryError, LabelError
+from monai_tl.files import sha256_files, sha256_of
+from monai_tl.geometry import Affine, Volume, spacing_of
+from monai_tl.records import CaseRecord, Provenance, Rejection, RejectionList
+
+IMAGE_FILE, LABEL_FILE, CASE_FILE = "image.nii.gz", "label.nii.gz", "case.json"
+_REJECTED_FILE = "rejected.json"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What all cases of one run share.
+
+    Attributes:
+        key: Secret behind the pseudonyms; repr hides it.
+        folder: Where the case's folder goes.
+        code: Digest of the code that makes a case.
+    """
+
+    config: IngestConfig
+    key: bytes
+    cache_root: Path
+    folder: Path
+    code: str
+
+    def __repr__(self) -> str:
+        return f"Workplace({self.folder})"
+
+    def cache_key(self, *parts: str) -> str:
+        """Key of a case: code, parameters, key and what is given."""
+        classes = self.config.scheme.model_dump_json()
+        return sha256_of("ingest", self.code, classes, str(self.config.min_slices), Pseudonyms(self.key).key_id, *parts)
+
+
+@dataclass(frozen=True)
+class DicomTask:
+    """One image series with its labels."""
+
+    place: Workplace
+    series: ImageSeries
+
+
+@dataclass(frozen=True)
+class NiftiTask:
+    """One case of a NIfTI data set."""
+
+    place: Workplace
+    case: NiftiCase
+    modality: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """A case, or the reasons why there is none; a case may come with refused labels."""
+
+    case: CaseRecord | None
+    rejected: tuple[Rejection, ...] = ()
+    from_cache: bool = False
+
+
+def ingest_series(task: DicomTask) -> CaseOutcome:
+    """Make the case of one image series; its own faults come back as rejections."""
+    place, series = task.place, task.series
+    hasher = Pseudonyms(place.key)
+    try:
+        _, geometry = stack(series.headers, place.config.min_slices)
+        input_sha256 = sha256_files([*geometry.paths, *(label.path for label in series.labels)])
+        case_id = hasher.case_id(series.study_uid, series.uid)
+        key = place.cache_key(input_sha256, series.uid, series.study_uid, *series.notes)
+
+        def build(folder: Path) -> None:
+            found = read_labelled_series(series, place.config.scheme, place.config.min_slices)
+            image, affine = to_ras(found.volume)
+            record = _dicom_record(found, task, case_id, input_sha256, image, affine)
+            rejected = tuple(
+                Rejection(item=_label_item(hasher, one.label), kind="label", code=one.code, reason=one.reason)
+                for one in found.refused
+            )
+            _write(folder, record, image, found.label, affine, rejected)
+
+        return _fetch(place, case_id, key, build)
+    except (DataError, MemoryError) as error:
+        code, reason = _fault(error)
+        refused = Rejection(
+            item=hasher.item("series", series.uid), kind="series", code=code, reason=reason, n_files=len(series.headers)
+        )
+        labels = tuple(
+            Rejection(
+                item=_label_item(hasher, label), kind="label", code="series_refused",
+                reason=f"{label.kind} left out: its image series was refused ({code})",
+            )
+            for label in series.labels
+        )  # fmt: skip
+        return CaseOutcome(None, (refused, *labels))
+
+
+def ingest_nifti(task: NiftiTask) -> CaseOutcome:
+    """Make one case of a NIfTI data set; its own faults come back as rejections."""
+    place, case = task.place, task.case
+    hasher = Pseudonyms(place.key)
+    case_id = hasher.case_id("nifti", f"{task.dataset}|{case.name}")
+    item = hasher.item("file", f"{task.dataset}|{case.name}")
+    paths = [path for path in (*case.images, case.label) if path is not None and path.is_file()]
+    try:
+        input_sha256 = sha256_files(paths)
+        key = place.cache_key(input_sha256, task.dataset, task.modality, case.name, case.patient, str(len(paths)))
+
+        def build(folder: Path) -> None:
+            found = read_case(case, place.config.scheme)
+            provenance = Provenance(
+                kind="nifti", study=hasher.hash_uid(task.dataset),
+                series=hasher.hash_uid(f"{task.dataset}|{case.name}"),
+                instances=tuple(hasher.hash_uid(f"{task.dataset}|{path.name}") for path in case.images),
+                label_series=hasher.hash_uid(f"label|{task.dataset}|{case.name}") if found.label is not None else None,
+                input_sha256=input_sha256, scaling="as stored in the NIfTI file", notes=found.notes,
+            )  # fmt: skip
+            record = _record(
+                place.config, case_id, hasher.patient_key(case.patient), hasher.site(f"nifti|{task.dataset}"),
+                task.modality, found.image, found.label, found.affine, provenance,
+            )  # fmt: skip
+            fault = found.label_fault
+            rejected = (Rejection(item=item, kind="label", code=fault[0], reason=fault[1]),) if fault else ()
+            _write(folder, record, found.image, found.label, found.affine, rejected)
+
+        return _fetch(place, case_id, key, build)
+    except (DataError, MemoryError) as error:
+        code, reason = _fault(error)
+        return CaseOutcome(None, (Rejection(item=item, kind="case", code=code, reason=reason, n_files=len(paths)),))
+
+
+def _fault(error: Exception) -> tuple[str, str]:
+    """Code and reason of an expected fault of one case."""
+    if isinstance(error, MemoryError):
+        return "too_large", "the case does not fit in memory; use a machine with more"
+    if isinstance(error, DicomError | LabelError):
+        return error.code, str(error)
+    return ("geometry" if isinstance(error, GeometryError) else "damaged"), str(error)
+
+
+def _label_item(hasher: Pseudonyms, label: LabelObject) -> str:
+    return hasher.item("label", label.sop_instance_uid)
+
+
+def _dicom_record(
+    found: LabelledSeries, task: DicomTask, case_id: str, input_sha256: str, image: Volume, affine: Affine
+) -> CaseRecord:
+    series, volume = task.series, found.volume
+    hasher = Pseudonyms(task.place.key)
+    notes = found.notes
+    patient = volume.patient_id
+    if not patient:
+        # the study is the widest thing known to be one patient's
+        patient = f"no patient id|{series.study_uid or series.uid}"
+        notes = (*notes, "no patient identifier: the study stands for the patient")
+    provenance = Provenance(
+        kind="dicom",
+        study=hasher.hash_uid(series.study_uid),
+        series=hasher.hash_uid(series.uid),
+        label_series=hasher.hash_uid("|".join(label.series_uid for label in found.used)) if found.used else None,
+        instances=tuple(hasher.hash_uid(uid) for uid in volume.sop_instance_uids),
+        input_sha256=input_sha256,
+        scaling=volume.scaling,
+        scanner=volume.scanner,
+        notes=notes,
+    )
+    site = hasher.site(volume.institution)
+    return _record(
+        task.place.config,
+        case_id,
+        hasher.patient_key(patient),
+        site,
+        volume.modality,
+        image,
+        found.label,
+        affine,
+        provenance,
+    )
+
+
+def _record(
+    config: IngestConfig,
+    case_id: str,
+    patient_key: str,
+    site: str,
+    modality: str,
+    image: Volume,
+    label: Volume | None,
+    affine: Affine,
+    provenance: Provenance,
+) -> CaseRecord:
+    voxels: dict[str, int] = {}
+    if label is not None:
+        counts = np.bincount(label.ravel(), minlength=config.scheme.n_outputs)
+        voxels = {name: int(counts[value]) for value, name in enumerate(config.scheme.names, start=1)}
+    # rounded far below any geometry that matters: the last bits differ between machines
+    rows = [(float(row[0]), float(row[1]), float(row[2]), float(row[3])) for row in np.round(affine, 9) + 0.0]
+    return CaseRecord(
+        case_id=case_id,
+        patient_key=patient_key,
+        site=site,
+        modality=modality,
+        n_channels=image.shape[0] if image.ndim == 4 else 1,
+        has_label=label is not None,
+        spacing_mm=spacing_of(np.round(affine, 9)),
+        spatial_shape=(image.shape[-3], image.shape[-2], image.shape[-1]),
+        affine=tuple(rows),
+        class_voxels=voxels,
+        provenance=provenance,
+    )
+
+
+def _write(
+    folder: Path,
+    record: CaseRecord,
+    image: Volume,
+    label: Volume | None,
+    affine: Affine,
+    rejected: tuple[Rejection, ...],
+) -> None:
+    write_image(folder / IMAGE_FILE, image, affine)
+    if label is not None:
+        write_image(folder / LABEL_FILE, label, affine)
+    record.write(folder / CASE_FILE)
+    RejectionList(rejected=rejected).write(folder / _REJECTED_FILE)
+
+
+def _fetch(place: Workplace, case_id: str, key: str, build: Callable[[Path], None]) -> CaseOutcome:
+    """The case from the cache, or made now; the labels it refused are remembered with it."""
+    folder = place.folder / case_id
+    from_cache = CaseCache(place.cache_root).fetch(key, folder, build)
+    rejected = RejectionList.read(folder / _REJECTED_FILE).rejected
+    (folder / _REJECTED_FILE).unlink()
+    return CaseOutcome(CaseRecord.read(folder / CASE_FILE), rejected, from_cache)
