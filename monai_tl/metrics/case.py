@@ -1,0 +1,106 @@
+"""All metrics of one case, class by class, in one pass over the label maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from monai_tl.errors import LabelError
+from monai_tl.geometry import Spacing
+from monai_tl.metrics.overlap import check_same_shape, dice
+from monai_tl.metrics.surface import diagonal_mm, hd95_mm, surface_dice
+
+LabelMap = NDArray[np.uint8]
+"""(I, J, K) uint8, 0 is background."""
+
+METRIC_NAMES = ("dice", "surface_dice", "hd95_mm")
+"""In the order of tables."""
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Scores of one class in one case; NaN is undefined (reference and prediction both empty)."""
+
+    dice: float
+    surface_dice: float
+    hd95_mm: float
+    reference_ml: float
+    prediction_ml: float
+
+
+def score_case(
+    reference: LabelMap, prediction: LabelMap, n_classes: int, spacing_mm: Spacing, tolerance_mm: float
+) -> tuple[ClassScore, ...]:
+    """Score each foreground class.
+
+    Each class is cut to the box that holds its reference and its prediction; no surface lies outside, so no score
+    changes.
+
+    Args:
+        reference: (I, J, K) uint8, class k has the value k + 1.
+        prediction: (I, J, K) uint8, same grid and values.
+        n_classes: Foreground classes.
+        spacing_mm: Voxel size along I, J, K, mm.
+        tolerance_mm: For surface Dice, mm.
+
+    Returns:
+        One score a class; empty-case rules of the metrics. The penalty of HD95 is the diagonal of the whole volume.
+
+    Raises:
+        GeometryError: The shapes differ.
+        LabelError: A value above ``n_classes``.
+    """
+    check_same_shape(reference, prediction)
+    highest = max(int(reference.max(initial=0)), int(prediction.max(initial=0)))
+    if highest > n_classes:
+        raise LabelError(
+            f"a label map has the value {highest}, but there are {n_classes} classes; run ingest and predict again"
+        )
+    shape = (reference.shape[0], reference.shape[1], reference.shape[2])
+    penalty_mm = diagonal_mm(shape, spacing_mm)
+    voxel_ml = math.prod(spacing_mm) / 1000.0
+    scores = []
+    for value, box in enumerate(_boxes(reference, prediction, n_classes), start=1):
+        first, second = reference[box] == value, prediction[box] == value
+        scores.append(
+            ClassScore(
+                dice=dice(first, second),
+                surface_dice=surface_dice(first, second, spacing_mm, tolerance_mm),
+                hd95_mm=hd95_mm(first, second, spacing_mm, penalty_mm),
+                reference_ml=np.count_nonzero(first) * voxel_ml,
+                prediction_ml=np.count_nonzero(second) * voxel_ml,
+            )
+        )
+    return tuple(scores)
+
+
+def worst_scores(reference: LabelMap, n_classes: int, spacing_mm: Spacing) -> tuple[ClassScore, ...]:
+    """Scores of a case without a prediction: the worst there is, for each class, even one the reference lacks."""
+    shape = (reference.shape[0], reference.shape[1], reference.shape[2])
+    voxel_ml = math.prod(spacing_mm) / 1000.0
+    counts = np.bincount(reference.ravel(), minlength=n_classes + 1)
+    return tuple(
+        ClassScore(0.0, 0.0, diagonal_mm(shape, spacing_mm), float(counts[value]) * voxel_ml, 0.0)
+        for value in range(1, n_classes + 1)
+    )
+
+
+def _boxes(reference: LabelMap, prediction: LabelMap, n_classes: int) -> list[tuple[slice, slice, slice]]:
+    """Smallest box around reference and prediction of each class; an empty box where the class is in neither."""
+    nothing = slice(0, 0)
+    boxes = []
+    found = (ndimage.find_objects(volume, max_label=n_classes) for volume in (reference, prediction))
+    for pair in zip(*found, strict=True):
+        there = [box for box in pair if box is not None]
+        if not there:
+            boxes.append((nothing, nothing, nothing))
+            continue
+        low = [min(box[axis].start for box in there) for axis in range(3)]
+        high = [max(box[axis].stop for box in there) for axis in range(3)]
+        i, j, k = (slice(start, stop) for start, stop in zip(low, high, strict=True))
+        boxes.append((i, j, k))
+    return boxes

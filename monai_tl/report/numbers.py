@@ -1,0 +1,82 @@
+"""The findings as files for machines: metrics.json and the tables behind DVC's plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from monai_tl.metrics.case import ClassScore
+from monai_tl.metrics.cohort import ArmResult, MetricSummaries
+from monai_tl.report.findings import Findings, TrainedModel
+from monai_tl.report.tables import rejection_counts
+
+
+def metrics_record(findings: Findings) -> dict[str, Any]:
+    """``metrics.json``: DVC's metrics; undefined numbers are null."""
+    return {
+        "schema_version": 1,
+        "evaluated_on": findings.set_name,
+        "n_test_cases": findings.n_cases,
+        "n_test_patients": findings.n_patients,
+        "arms": {
+            arm.arm: {
+                **_summaries_record(arm.overall),
+                "classes": {name: _summaries_record(summaries) for name, summaries in arm.classes.items()},
+            }
+            for arm in findings.arms
+        },
+        "verdict": _without_nan(findings.verdict.model_dump(mode="json")) if findings.verdict else None,
+        "rejected": rejection_counts(findings.rejections),
+    }
+
+
+def _summaries_record(summaries: MetricSummaries) -> dict[str, Any]:
+    return {metric: _without_nan(asdict(summary)) for metric, summary in summaries.items()}
+
+
+def _without_nan(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in record.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Six decimals, None for NaN: enough to tell runs apart, and no noise of the last bit."""
+    if not isinstance(value, float):
+        return value
+    return None if math.isnan(value) else round(value, 6)
+
+
+def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
+    """``cases.csv``: each arm, case and class; an empty cell where a metric is undefined."""
+    rows = [
+        [arm.arm, case.case_id, name, *(_cell(value) for value in asdict(score).values())]
+        for arm in arms
+        for case in arm.cases
+        for name, score in zip(class_names, case.scores, strict=True)
+    ]
+    return _csv(["arm", "case_id", "class", *ClassScore.__dataclass_fields__], rows)
+
+
+def format_history(models: Sequence[TrainedModel]) -> str:
+    """``history.csv``: the learning curves of all arms and folds; an empty cell where a number was not measured."""
+    rows = [
+        [model.arm, model.fold, point.step, _cell(point.val_dice), _cell(point.train_loss)]
+        for model in models
+        for point in model.history
+    ]
+    return _csv(["arm", "fold", "step", "val_dice", "train_loss"], rows)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.6f}"
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,232 @@
+"""Tables of the report as plain rows of text, and the short summary in Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from monai_tl.metrics.cohort import ArmResult, MetricSummaries
+from monai_tl.metrics.summary import MetricSummary
+from monai_tl.records import Audit, Rejection
+from monai_tl.report.findings import Findings
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class MetricCell:
+    """A mean with its interval as text; ``place`` holds mean, low, high on 0 to 100 for a bar, or None."""
+
+    mean: str
+    interval: str
+    counts: str
+    place: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One arm (or class of an arm) and its cells in the order of METRIC_NAMES."""
+
+    arm: str
+    class_name: str
+    cells: tuple[MetricCell, ...]
+
+
+@dataclass(frozen=True)
+class RejectionRow:
+    """What was refused for one cause."""
+
+    code: str
+    kind: str
+    n_items: int
+    n_files: int
+    reasons: tuple[str, ...]
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One layer group: parameters by what became of them, as text and as percent of the group."""
+
+    name: str
+    n_parameters: str
+    matched: float
+    adapted: float
+    fresh: float
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One case and class; the cells of each arm follow one another."""
+
+    case_id: str
+    class_name: str
+    cells: tuple[str, ...]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Fixed digits, a true minus sign, a dash for what is undefined."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share as percent; only a whole is called 100 %."""
+    return f"{share:.0%}".replace("%", " %") if share in (0.0, 1.0) else f"{min(share, 0.999):.1%}".replace("%", " %")
+
+
+def thousands(count: int) -> str:
+    """A count with thin spaces between thousands."""
+    return f"{count:,}".replace(",", "\u2009")
+
+
+def metric_rows(findings: Findings) -> list[MetricRow]:
+    """All arms over all classes, then class by class where there is more than one."""
+    rows = [MetricRow(arm.arm, "", _cells(arm.overall)) for arm in findings.arms]
+    if len(findings.class_names) > 1:
+        rows += [
+            MetricRow(arm.arm, name, _cells(arm.classes[name]))
+            for name in findings.class_names
+            for arm in findings.arms
+        ]
+    return rows
+
+
+def _cells(summaries: MetricSummaries) -> tuple[MetricCell, ...]:
+    return (
+        _cell(summaries["dice"], 3, is_share=True),
+        _cell(summaries["surface_dice"], 3, is_share=True),
+        _cell(summaries["hd95_mm"], 1, is_share=False),
+    )
+
+
+def _cell(summary: MetricSummary, digits: int, is_share: bool) -> MetricCell:
+    interval = (
+        f"{number(summary.low, digits)} to {number(summary.high, digits)}" if math.isfinite(summary.low) else NOTHING
+    )
+    counts = [f"{summary.n} case{'' if summary.n == 1 else 's'}"]
+    counts += [f"{summary.n_empty} empty"] if summary.n_empty else []
+    counts += [f"{summary.n_failed} failed"] if summary.n_failed else []
+    place = None
+    if is_share and math.isfinite(summary.mean):
+        low, high = (summary.low, summary.high) if math.isfinite(summary.low) else (summary.mean, summary.mean)
+        place = (round(100 * summary.mean, 2), round(100 * low, 2), round(100 * high, 2))
+    return MetricCell(number(summary.mean, digits), interval, ", ".join(counts), place)
+
+
+def rejection_rows(rejections: Sequence[Rejection], n_reasons: int = 3) -> list[RejectionRow]:
+    """Refused series and files by kind and code, the most first; a few different reasons of each."""
+    groups: dict[tuple[str, str], list[Rejection]] = {}
+    for rejection in rejections:
+        groups.setdefault((rejection.code, rejection.kind), []).append(rejection)
+    rows = []
+    for (code, kind), members in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])):
+        reasons = sorted({member.reason for member in members})
+        more = len(reasons) - n_reasons
+        shown = tuple(reasons[:n_reasons]) + ((f"and {more} more",) if more > 0 else ())
+        items = tuple(sorted(member.item for member in members))
+        rows.append(RejectionRow(code, kind, len(members), sum(member.n_files for member in members), shown, items))
+    return rows
+
+
+def rejection_counts(rejections: Sequence[Rejection]) -> dict[str, int]:
+    """Code → refused items."""
+    return {
+        code: sum(rejection.code == code for rejection in rejections) for code in sorted({r.code for r in rejections})
+    }
+
+
+def group_rows(audit: Audit) -> list[GroupRow]:
+    """Layer groups from input to output with the share of parameters matched, adapted and fresh."""
+    rows = []
+    tensors = [tensor for tensor in audit.tensors if tensor.status != "unused"]
+    for name in dict.fromkeys(tensor.group for tensor in tensors):
+        counts = {"matched": 0, "adapted": 0, "fresh": 0}
+        for tensor in tensors:
+            if tensor.group == name:
+                counts[tensor.status] += tensor.n_parameters
+        total = sum(counts.values())
+        shares = {status: round(100 * count / total, 2) if total else 0.0 for status, count in counts.items()}
+        rows.append(GroupRow(name, thousands(total), **shares))
+    return rows
+
+
+def case_rows(arms: Sequence[ArmResult], class_names: Sequence[str]) -> list[CaseRow]:
+    """Each evaluated case and class, all arms side by side."""
+    rows = []
+    for members in zip(*(arm.cases for arm in arms), strict=True):
+        for k, name in enumerate(class_names):
+            cells: list[str] = []
+            for case in members:
+                score = case.scores[k]
+                cells += [number(score.dice), number(score.surface_dice), number(score.hd95_mm, 1)]
+                cells.append("no prediction" if case.failed else number(score.prediction_ml, 1))
+            reference = number(members[0].scores[k].reference_ml, 1)
+            rows.append(CaseRow(members[0].case_id, name, (reference, *cells)))
+    return rows
+
+
+def markdown_summary(findings: Findings) -> str:
+    """The report in a few lines of Markdown: verdict, means with intervals, what was refused."""
+    settings = findings.settings
+    lines = ["# Evaluation", "", f"**{headline(findings)}**", "", *[f"{text}\n" for text in details(findings)]]
+    lines += [
+        f"| Arm | Class | Dice | Surface Dice at {settings.surface_tolerance_mm:g} mm | HD95, mm | Cases |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in metric_rows(findings):
+        cells = [f"{cell.mean} ({cell.interval})" for cell in row.cells]
+        texts = [row.arm, row.class_name or "all", *cells, row.cells[0].counts]
+        lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
+    lines += ["", "## Refused", ""]
+    refused = rejection_rows(findings.rejections)
+    if not refused:
+        lines.append("Nothing was refused.")
+    else:
+        lines += ["| What | Code | Count | Reason |", "|---|---|---|---|"]
+        for group in refused:
+            texts = [group.kind, group.code, str(group.n_items), "; ".join(group.reasons)]
+            lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def headline(findings: Findings) -> str:
+    """The verdict in one sentence, or the one arm's Dice."""
+    if findings.verdict is not None:
+        return findings.verdict.sentence
+    arm = findings.arms[0]
+    return f"One arm, no verdict: {arm.arm} reaches a mean Dice of {number(arm.overall['dice'].mean)}."
+
+
+def details(findings: Findings) -> list[str]:
+    """What must be read beside the headline: interval, size of the set, what it can show."""
+    cases = f"{findings.n_cases} {findings.set_name} case{'' if findings.n_cases == 1 else 's'}"
+    patients = f"{findings.n_patients} patient{'' if findings.n_patients == 1 else 's'}"
+    lines = []
+    verdict = findings.verdict
+    if verdict is not None and verdict.low is not None:
+        interval = f"{signed(verdict.low)} to {signed(verdict.high)}"
+        # a null that is undecided says it in its own sentence
+        smallest = f"; smallest detectable difference {number(verdict.smallest_detectable)}" if verdict.decided else ""
+        lines.append(
+            f"{verdict.confidence * 100:g} % interval of the difference: {interval}; {cases} of {patients}{smallest}."
+        )
+    else:
+        lines.append(f"{cases[0].upper()}{cases[1:]} of {patients}.")
+    if not findings.on_test:
+        lines.append(
+            "There is no test set. These are validation cases, which also chose the kept step: "
+            "their scores flatter the network."
+        )
+    return lines
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign; a dash for what is undefined."""
+    return NOTHING if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def _markdown(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -1,0 +1,123 @@
+"""Predictions on disk against their references: scores of each case of each arm, and the verdict over the arms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_tl.dataset.manifest import Manifest
+from monai_tl.dataset.nifti import read_label
+from monai_tl.errors import DataError, GeometryError, StageError
+from monai_tl.geometry import Affine, same_grid, spacing_of
+from monai_tl.metrics.case import ClassScore, score_case, worst_scores
+from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult
+from monai_tl.parallel import map_cases
+from monai_tl.progress import Progress
+from monai_tl.transfer.verdict import Verdict, judge, paired_difference
+
+LabelMap = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """One case of one arm, for a worker process."""
+
+    arm: str
+    case_id: str
+    reference: Path
+    prediction: Path
+    n_classes: int
+    tolerance_mm: float
+
+
+@dataclass(frozen=True)
+class ScoreOutcome:
+    """What a worker found.
+
+    Attributes:
+        failed: There is no prediction.
+        fault: Why the prediction cannot be scored at all; as text, because not every error survives the way back.
+    """
+
+    scores: tuple[ClassScore, ...]
+    failed: bool = False
+    fault: str | None = None
+
+
+def score_arms(
+    manifest: Manifest,
+    predictions: Path,
+    arms: Sequence[str],
+    case_ids: Sequence[str],
+    tolerance_mm: float,
+    progress: Progress,
+) -> dict[str, list[CaseResult]]:
+    """Score each case of each arm, several at a time.
+
+    A missing prediction scores worst and is marked as failed.
+
+    Raises:
+        StageError: A prediction is damaged, on another grid, or holds an unknown class.
+    """
+    n_classes = len(manifest.dataset.scheme.names)
+    tasks = [
+        ScoreTask(
+            arm, case_id, manifest.label_path(case_id), predictions / arm / f"{case_id}.nii.gz", n_classes, tolerance_mm
+        )
+        for arm in arms
+        for case_id in case_ids
+    ]
+    patients = {case.case_id: case.patient_key for case in manifest.cases}
+    results: dict[str, list[CaseResult]] = {arm: [] for arm in arms}
+    faults: list[StageError] = []
+    for task, outcome in zip(tasks, map_cases(score_prediction, tasks), strict=True):
+        if outcome.fault is not None:
+            faults.append(StageError("evaluate", f"{task.arm}: {outcome.fault}", task.case_id))
+        results[task.arm].append(CaseResult(task.case_id, patients[task.case_id], outcome.scores, outcome.failed))
+        progress.advance(f"{task.arm} {task.case_id}{' has no prediction' if outcome.failed else ''}")
+    if faults:
+        raise faults[0]
+    return results
+
+
+def score_prediction(task: ScoreTask) -> ScoreOutcome:
+    """Score one case; a missing prediction scores worst."""
+    try:
+        reference, affine = read_label(task.reference)
+        spacing_mm = spacing_of(affine)
+        if not task.prediction.is_file():
+            return ScoreOutcome(worst_scores(reference, task.n_classes, spacing_mm), failed=True)
+        prediction = _read_prediction(task.prediction, reference, affine)
+        return ScoreOutcome(score_case(reference, prediction, task.n_classes, spacing_mm, task.tolerance_mm))
+    except DataError as error:
+        return ScoreOutcome((), fault=str(error))
+
+
+def _read_prediction(path: Path, reference: LabelMap, affine: Affine) -> LabelMap:
+    prediction, its_affine = read_label(path)
+    if not same_grid(affine, reference.shape, its_affine, prediction.shape):
+        raise GeometryError(
+            f"the prediction's grid {prediction.shape} is not the case's {reference.shape}, or lies elsewhere; "
+            "run predict again"
+        )
+    return prediction
+
+
+def judge_arms(arms: Sequence[ArmResult], bootstrap: BootstrapRule, null_margin: float) -> Verdict | None:
+    """The verdict of transfer over scratch; None unless both are there."""
+    by_name = {arm.arm: arm.cases for arm in arms}
+    if not {"transfer", "scratch"} <= set(by_name):
+        return None
+    pairs = list(zip(by_name["transfer"], by_name["scratch"], strict=True))
+    return judge(
+        [paired_difference(first.scores, second.scores) for first, second in pairs],
+        [first.patient_key for first, _ in pairs],
+        bootstrap.n_bootstrap,
+        bootstrap.confidence,
+        null_margin,
+        bootstrap.seed,
+    )

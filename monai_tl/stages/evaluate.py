@@ -1,0 +1,116 @@
+"""Stage evaluate: scores on the native grid, intervals over patients, the verdict, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_tl.config import Params
+from monai_tl.dataset.manifest import Manifest, read_manifest
+from monai_tl.dataset.nifti import read_image, read_label
+from monai_tl.files import read_json, whole_folder, write_json, write_text
+from monai_tl.geometry import spacing_of
+from monai_tl.metrics.cohort import ArmResult, BootstrapRule, summarise_arm
+from monai_tl.progress import Progress
+from monai_tl.records import Plan, RejectionList, Split
+from monai_tl.report.findings import Failure, Findings, read_model
+from monai_tl.report.numbers import format_cases, format_history, metrics_record
+from monai_tl.report.overlays import Overlay, choose_cases, display_window, draw_planes
+from monai_tl.report.page import render_page
+from monai_tl.report.tables import markdown_summary
+from monai_tl.scoring import judge_arms, score_arms
+
+
+def run(workspace: Path, params: Params) -> None:
+    """Score each arm's predictions and write the report.
+
+    Writes ``reports/metrics.json``, ``reports/plots/cases.csv``, ``reports/plots/history.csv``,
+    ``reports/html/report.html`` and ``reports/html/summary.md``.
+
+    Args:
+        workspace: Holds ``artifacts/cases``, ``split``, ``plan``, ``models`` and ``predictions``.
+        params: Sections ``evaluate`` and ``finetune`` (its arms and folds).
+
+    Raises:
+        DataError: A record is missing or damaged.
+        StageError: A prediction is damaged, on another grid, or holds an unknown class.
+    """
+    findings = gather_findings(workspace, params)
+    reports = workspace / "reports"
+    with whole_folder(reports / "html") as out:
+        write_text(out / "report.html", render_page(findings))
+        write_text(out / "summary.md", markdown_summary(findings))
+    write_text(reports / "plots/cases.csv", format_cases(findings.arms, findings.class_names))
+    write_text(reports / "plots/history.csv", format_history(findings.models))
+    write_json(reports / "metrics.json", metrics_record(findings))
+
+
+def gather_findings(workspace: Path, params: Params) -> Findings:
+    """Score everything and read what the earlier stages left."""
+    artifacts, settings = workspace / "artifacts", params.evaluate
+    manifest = read_manifest(artifacts / "cases")
+    split = Split.read(artifacts / "split/split.json")
+    plan = Plan.read(artifacts / "plan/plan.json")
+    names = manifest.dataset.scheme.names
+    case_ids = evaluated_cases(split, params.finetune.folds)
+    # the pretrained arm first: it leads every table and decides which cases are shown
+    arm_names = sorted(params.finetune.arms, key=lambda arm: (arm != "transfer", arm))
+    progress = Progress("evaluate", total=len(arm_names) * len(case_ids) + 1)
+    bootstrap = BootstrapRule(settings.n_bootstrap, settings.confidence, settings.seed)
+    results = score_arms(
+        manifest, artifacts / "predictions", arm_names, case_ids, settings.surface_tolerance_mm, progress
+    )
+    arms = tuple(summarise_arm(arm, results[arm], names, bootstrap) for arm in arm_names)
+    models = tuple(
+        read_model(artifacts / "models" / f"{arm}-{fold}", arm, fold)
+        for arm in arm_names
+        for fold in sorted(params.finetune.folds)
+    )
+    findings = Findings(
+        class_names=names,
+        settings=settings,
+        on_test=bool(split.test),
+        arms=arms,
+        verdict=judge_arms(arms, bootstrap, settings.null_margin),
+        cases=manifest.cases,
+        rejections=RejectionList.read(artifacts / "cases/rejected.json").rejected,
+        failures=read_failures(artifacts / "predictions/failed.json", arms),
+        split=split,
+        plan=plan,
+        models=models,
+        overlays=draw_overlays(manifest, artifacts / "predictions", arms, plan),
+    )
+    progress.advance("report")
+    return findings
+
+
+def evaluated_cases(split: Split, folds: Sequence[int]) -> tuple[str, ...]:
+    """The test cases; without a test set the validation cases of the trained folds, each predicted by its own fold."""
+    return split.test or tuple(sorted({case_id for fold in folds for case_id in split.folds[fold].val}))
+
+
+def draw_overlays(manifest: Manifest, predictions: Path, arms: Sequence[ArmResult], plan: Plan) -> tuple[Overlay, ...]:
+    """Pictures of the first arm's best, median and worst case, with the outlines of all arms that have a prediction."""
+    overlays = []
+    for title, case_id in choose_cases(arms[0]):
+        image, affine = read_image(manifest.image_path(case_id))
+        volume = image[0] if image.ndim == 4 else image
+        reference, _ = read_label(manifest.label_path(case_id))
+        paths = {arm.arm: predictions / arm.arm / f"{case_id}.nii.gz" for arm in arms}
+        maps = {arm: read_label(path)[0] for arm, path in paths.items() if path.is_file()}
+        window = display_window(volume, plan.intensity)
+        dice = {arm.arm: case.mean("dice") for arm in arms for case in arm.cases if case.case_id == case_id}
+        overlays.append(Overlay(title, case_id, dice, draw_planes(volume, reference, maps, spacing_of(affine), window)))
+    return tuple(overlays)
+
+
+def read_failures(path: Path, arms: Sequence[ArmResult]) -> tuple[Failure, ...]:
+    """Cases without a prediction and the code that predict gave; ``missing`` where it gave none."""
+    content = read_json(path)["failed"] if path.is_file() else []
+    codes = {(entry["arm"], entry["case_id"]): str(entry["code"]) for entry in content}
+    return tuple(
+        Failure(arm.arm, case.case_id, codes.get((arm.arm, case.case_id), "missing"))
+        for arm in arms
+        for case in arm.cases
+        if case.failed
+    )

@@ -1,0 +1,235 @@
+"""The evaluate stage over a whole, made-up workspace: files, numbers, refusals, and the page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished_run import RunShape, case_id, make_finished_run, remove_prediction
+
+from monai_tl.config import Params
+from monai_tl.dataset.nifti import read_label, write_image
+from monai_tl.errors import DataError, StageError
+from monai_tl.files import sha256_file
+from monai_tl.metrics.overlap import dice
+from monai_tl.stages.evaluate import run
+
+SMALL = {"shape": (40, 36, 20), "spacing_mm": (7.0, 7.0, 9.0)}
+PRODUCTS = ("metrics.json", "plots/cases.csv", "plots/history.csv", "html/report.html", "html/summary.md")
+
+
+@pytest.fixture(autouse=True)
+def _sequential(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    workspace = tmp_path_factory.mktemp("finished")
+    shape = RunShape({"transfer": 2.0, "scratch": 12.0}, n_test=6, n_train=3, n_val=2, **SMALL)  # type: ignore[arg-type]
+    return workspace, make_finished_run(workspace, shape)
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished: tuple[Path, Params]) -> Path:
+    workspace, params = finished
+    run(workspace, params)
+    return workspace / "reports"
+
+
+def copied(finished: tuple[Path, Params], tmp_path: Path) -> Path:
+    shutil.copytree(finished[0] / "artifacts", tmp_path / "artifacts")
+    return tmp_path
+
+
+def metrics_of(workspace: Path) -> dict:
+    return json.loads((workspace / "reports/metrics.json").read_text(encoding="utf-8"))
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, and the ids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in {"src", "href", "xlink:href", "srcset", "action", "data"}:
+                self.links.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+
+def test_every_product_is_there(evaluated: Path) -> None:
+    assert {str(path.relative_to(evaluated)) for path in evaluated.rglob("*.*")} == set(PRODUCTS)
+
+
+def test_metrics_say_what_the_files_hold(finished: tuple[Path, Params], evaluated: Path) -> None:
+    """The mean Dice of each class, computed again from the NIfTI files."""
+    workspace, _ = finished
+    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["schema_version"] == 1
+    assert (metrics["evaluated_on"], metrics["n_test_cases"], metrics["n_test_patients"]) == ("test", 6, 6)
+    assert metrics["rejected"] == {"duplicate": 1, "localizer": 1, "missing_slice": 2, "not_dicom": 1}
+    test = [case_id(index) for index in range(6)]
+    for arm in ("transfer", "scratch"):
+        for value, name in enumerate(("liver", "tumour"), start=1):
+            expected = []
+            for case in test:
+                reference, _ = read_label(workspace / "artifacts/cases" / case / "label.nii.gz")
+                prediction, _ = read_label(workspace / "artifacts/predictions" / arm / f"{case}.nii.gz")
+                expected.append(dice(reference == value, prediction == value))
+            found = metrics["arms"][arm]["classes"][name]["dice"]
+            assert found["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
+            assert found["low"] <= found["mean"] <= found["high"]
+            assert (found["n"], found["n_empty"], found["n_failed"]) == (6, 0, 0)
+    arms = metrics["arms"]
+    difference = arms["transfer"]["dice"]["mean"] - arms["scratch"]["dice"]["mean"]
+    assert metrics["verdict"]["difference"] == pytest.approx(difference, abs=2e-6)
+    assert metrics["verdict"]["verdict"] == "gain"
+
+
+def test_plots_hold_each_case_and_each_step(evaluated: Path) -> None:
+    with (evaluated / "plots/cases.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    header = ["arm", "case_id", "class", "dice", "surface_dice", "hd95_mm", "reference_ml", "prediction_ml"]
+    assert list(rows[0]) == header
+    assert len(rows) == 2 * 6 * 2
+    assert all(0 <= float(row["dice"]) <= 1 for row in rows)
+    with (evaluated / "plots/history.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["arm", "fold", "step", "val_dice", "train_loss"]
+    assert {row["arm"] for row in rows} == {"transfer", "scratch"}
+    assert sum(bool(row["val_dice"]) for row in rows) == 16
+
+
+def test_page_is_whole_and_asks_for_nothing(evaluated: Path) -> None:
+    text = (evaluated / "html/report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links), page.links[:5]
+    assert sum(link.startswith("data:") for link in page.links) == 9
+    assert len(set(page.ids)) == len(page.ids)
+    assert {"script", "link", "iframe", "object"}.isdisjoint(page.tags)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "url(#" in text
+    assert "url(h" not in text.replace(" ", "")
+    assert "@import" not in text
+    order = [
+        "The pretrained start raised",
+        "The arms",
+        "What came in",
+        "The source's contract",
+        "What the pretrained weights",
+        "How the arms learned",
+        "Case by case",
+        "Best, median and worst",
+        "How it was done",
+        "What these numbers do not",
+    ]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    assert len(text.encode()) < 15_000_000
+
+
+def test_page_tells_of_licence_citation_and_refusals(evaluated: Path) -> None:
+    text = (evaluated / "html/report.html").read_text(encoding="utf-8")
+    for words in ("Apache-2.0", "small abdominal network", "missing_slice", "not_dicom", "seed 0", "2 threads"):
+        assert words in text
+    summary = (evaluated / "html/summary.md").read_text(encoding="utf-8")
+    for words in ("Gain: the pretrained start", "| transfer | all |", "| series | missing_slice | 2 |"):
+        assert words in summary
+
+
+def test_no_trace_of_time_place_or_patient(finished: tuple[Path, Params], evaluated: Path) -> None:
+    workspace, _ = finished
+    for product in PRODUCTS:
+        text = (evaluated / product).read_text(encoding="utf-8")
+        assert str(workspace) not in text
+        assert "patient-0" not in text
+        assert not any(f"20{year}-" in text for year in range(24, 40)), product
+
+
+def test_twice_gives_the_same_bytes_and_so_do_workers(
+    finished: tuple[Path, Params], evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = copied(finished, tmp_path)
+    monkeypatch.setenv("MONAI_TL_BACKEND", "loky")
+    monkeypatch.setenv("MONAI_TL_JOBS", "2")
+    run(workspace, finished[1])
+    for product in PRODUCTS:
+        assert sha256_file(workspace / "reports" / product) == sha256_file(evaluated / product), product
+
+
+def test_missing_prediction_scores_worst_and_is_counted(finished: tuple[Path, Params], tmp_path: Path) -> None:
+    workspace = copied(finished, tmp_path)
+    before = metrics_of(finished[0])["arms"]["transfer"]["dice"]["mean"]
+    remove_prediction(workspace, "transfer", case_id(2))
+    run(workspace, finished[1])
+    transfer = metrics_of(workspace)["arms"]["transfer"]
+    assert (transfer["dice"]["n"], transfer["dice"]["n_failed"]) == (6, 1)
+    assert transfer["dice"]["mean"] < before * 5 / 6 + 0.05
+    assert transfer["hd95_mm"]["mean"] > 400 / 6
+    page = (workspace / "reports/html/report.html").read_text(encoding="utf-8")
+    assert "geometry_error" in page
+    assert "1 failed" in page
+
+
+def test_no_test_set_is_said(tmp_path: Path) -> None:
+    shape = RunShape({"transfer": 3.0}, n_test=0, n_train=3, n_val=3, **SMALL)  # type: ignore[arg-type]
+    run(tmp_path, make_finished_run(tmp_path, shape))
+    metrics = metrics_of(tmp_path)
+    assert (metrics["evaluated_on"], metrics["n_test_cases"], metrics["verdict"]) == ("validation", 3, None)
+    for name in ("report.html", "summary.md"):
+        text = (tmp_path / "reports/html" / name).read_text(encoding="utf-8")
+        assert "There is no test set" in text
+        assert "One arm" in text
+
+
+def test_prediction_on_another_grid_stops_the_stage(
+    finished: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = copied(finished, tmp_path)
+    path = workspace / "artifacts/predictions/scratch" / f"{case_id(1)}.nii.gz"
+    label, affine = read_label(path)
+    shifted = affine.copy()
+    shifted[0, 3] += 1.0
+    write_image(path, label, shifted)
+    for backend in ("sequential", "loky"):
+        monkeypatch.setenv("MONAI_TL_BACKEND", backend)
+        monkeypatch.setenv("MONAI_TL_JOBS", "2")
+        with pytest.raises(StageError, match=f"{case_id(1)}.*scratch.*run predict again"):
+            run(workspace, finished[1])
+    assert not (workspace / "reports/html").exists()
+
+
+def test_damaged_prediction_and_lost_model_stop_the_stage(finished: tuple[Path, Params], tmp_path: Path) -> None:
+    workspace = copied(finished, tmp_path)
+    path = workspace / "artifacts/predictions/scratch" / f"{case_id(1)}.nii.gz"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(StageError, match=case_id(1)):
+        run(workspace, finished[1])
+    path.write_bytes(content)
+    (workspace / "artifacts/models/transfer-0/history.csv").unlink()
+    with pytest.raises(DataError, match="run finetune again"):
+        run(workspace, finished[1])
+
+
+def test_evaluate_needs_no_torch() -> None:
+    code = (
+        "import sys, monai_tl.stages.evaluate as _; sys.exit(any(name in sys.modules for name in ('torch', 'monai')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

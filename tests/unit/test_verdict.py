@@ -1,0 +1,120 @@
+"""The verdict in each of its cases."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from monai_tl.metrics.case import ClassScore
+from monai_tl.transfer.verdict import Verdict, judge, paired_difference, smallest_detectable
+
+
+def score(dice: float) -> ClassScore:
+    return ClassScore(dice, dice, 1.0, 1.0, 1.0)
+
+
+def judge_values(values: list[float], patients: list[str] | None = None, margin: float = 0.01) -> Verdict:
+    return judge(values, patients or [f"p{index}" for index in range(len(values))], 2000, 0.95, margin, 0)
+
+
+def test_gain() -> None:
+    verdict = judge_values([0.10, 0.12, 0.08, 0.11, 0.09])
+    assert verdict.verdict == "gain"
+    assert verdict.decided
+    assert verdict.difference == pytest.approx(0.10)
+    assert verdict.low is not None
+    assert verdict.high is not None
+    assert 0.08 <= verdict.low < 0.10 < verdict.high <= 0.12
+    assert "raised the mean Dice by 0.100" in verdict.sentence
+
+
+def test_harm() -> None:
+    verdict = judge_values([-0.10, -0.12, -0.08, -0.11, -0.09])
+    assert verdict.verdict == "harm"
+    assert "lowered the mean Dice by 0.100" in verdict.sentence
+
+
+def test_arms_swapped_swap_the_verdict() -> None:
+    values = list(np.random.default_rng(0).normal(0.05, 0.05, 20))
+    forth, back = judge_values(values), judge_values([-value for value in values])
+    assert (forth.verdict, back.verdict) == ("gain", "harm")
+    assert forth.difference == pytest.approx(-back.difference)  # type: ignore[operator]
+    assert forth.smallest_detectable == pytest.approx(back.smallest_detectable)
+
+
+def test_null_for_certain_and_null_undecided() -> None:
+    values = [0.004, -0.004, 0.002, -0.002, 0.001, -0.001]
+    certain = judge_values(values)
+    assert certain.verdict == "null"
+    assert certain.decided
+    assert "same to within 0.01" in certain.sentence
+    undecided = judge_values([value * 50 for value in values])
+    assert undecided.verdict == "null"
+    assert not undecided.decided
+    assert "too small to tell" in undecided.sentence
+    assert f"{undecided.smallest_detectable:.3f}" in undecided.sentence
+
+
+def test_margin_never_hides_a_gain() -> None:
+    verdict = judge_values([0.002, 0.003, 0.0025, 0.0021], margin=0.01)
+    assert verdict.verdict == "gain"
+
+
+def test_identical_arms() -> None:
+    verdict = judge_values([0.0] * 6)
+    assert (verdict.verdict, verdict.difference, verdict.low, verdict.high) == ("null", 0.0, 0.0, 0.0)
+    assert verdict.decided
+    assert "same in every case" in verdict.sentence
+
+
+@pytest.mark.parametrize("n_patients", [0, 1, 2])
+def test_too_few_patients(n_patients: int) -> None:
+    patients = [f"p{index % n_patients}" for index in range(5)] if n_patients else []
+    verdict = judge_values([0.1] * len(patients), patients)
+    assert verdict.verdict == "null"
+    assert not verdict.decided
+    assert verdict.n_patients == n_patients
+    assert (verdict.low, verdict.high, verdict.smallest_detectable) == (None, None, None)
+    assert "at least 3" in verdict.sentence
+    assert Verdict.model_validate(verdict.model_dump(mode="json")) == verdict
+
+
+def test_scans_of_few_patients_do_not_make_a_gain() -> None:
+    """One patient with many good scans among four: by scan a clear gain, by patient not."""
+    values = [0.2] * 30 + [-0.1, 0.02, -0.05]
+    patients = ["a"] * 30 + ["b", "c", "d"]
+    assert judge_values(values).verdict == "gain"
+    assert judge_values(values, patients).verdict == "null"
+
+
+def test_undefined_pairs_are_left_out_and_counted() -> None:
+    verdict = judge_values([0.1, math.nan, 0.1, 0.1, math.nan])
+    assert (verdict.n_cases, verdict.n_patients) == (3, 3)
+    assert verdict.difference == pytest.approx(0.1)
+
+
+def test_smallest_detectable_difference_has_its_power() -> None:
+    """Simulated: a true difference of that size is found by a z test in 80 % of the trials."""
+    sd, n = 0.1, 50
+    values = np.random.default_rng(0).normal(0, 1, n)
+    values = (values - values.mean()) / values.std(ddof=1) * sd
+    smallest = smallest_detectable(values, [str(index) for index in range(n)], 0.95)
+    assert smallest == pytest.approx((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * sd / math.sqrt(n))
+    trials = np.random.default_rng(1).normal(smallest, sd, (4000, n)).mean(axis=1)
+    found = np.mean(trials > stats.norm.ppf(0.975) * sd / math.sqrt(n))
+    assert found == pytest.approx(0.8, abs=0.02)
+
+
+def test_paired_difference_is_the_mean_over_classes() -> None:
+    assert paired_difference([score(0.9), score(0.5)], [score(0.8), score(0.3)]) == pytest.approx(0.15)
+
+
+def test_false_positive_of_one_arm_is_not_dropped() -> None:
+    right, wrong = score(math.nan), score(0.0)
+    assert paired_difference([score(0.8), right], [score(0.8), wrong]) == pytest.approx(0.5)
+    assert paired_difference([wrong], [right]) == -1.0
+    assert math.isnan(paired_difference([right], [right]))
+    assert paired_difference([score(0.9), right], [score(0.8), right]) == pytest.approx(0.1)
