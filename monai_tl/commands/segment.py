@@ -1,0 +1,168 @@
+"""``monai-tl segment``: a model on new studies; DICOM SEG and NIfTI out, and a list of what was refused and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_tl import __version__
+from monai_tl.config import ExportConfig, IngestConfig, PredictConfig, PreprocessConfig
+from monai_tl.dataset.nifti import write_image
+from monai_tl.dataset.transforms import prepare_image, restore_probabilities
+from monai_tl.dicom.deidentify import Pseudonyms, load_key
+from monai_tl.dicom.index import ImageSeries, index_folder
+from monai_tl.dicom.segmentation import Algorithm, write_segmentation
+from monai_tl.dicom.volume import DicomVolume, labels_to_source, read_volume, to_ras
+from monai_tl.errors import ConfigError, ContractError, DataError, DicomError
+from monai_tl.files import sha256_of, whole_folder
+from monai_tl.geometry import Affine, spacing_of
+from monai_tl.inference import Predictor, load_models
+from monai_tl.parallel import n_jobs
+from monai_tl.progress import Progress
+from monai_tl.records import Rejection, RejectionList
+from monai_tl.sources.card import read_source
+
+Identity = Literal["pseudonymous", "source"]
+SEGMENTATION_FILE, LABEL_FILE, REJECTED_FILE = "segmentation.dcm", "segmentation.nii.gz", "rejected.json"
+_MIN_SLICES = int(IngestConfig.model_fields["min_slices"].default)
+_KEY_FILE = Path("~/.config/monai_tl/pseudonym.key")
+
+
+@dataclass(frozen=True)
+class _Model:
+    predictor: Predictor
+    algorithm: Algorithm
+
+
+@dataclass(frozen=True)
+class _Target:
+    out: Path
+    hasher: Pseudonyms
+    identity: Identity
+
+
+def run(
+    dicom_dir: Path, out: Path, model: Sequence[Path], identity: str = "source", key_file: Path | None = None
+) -> str:
+    """Segment every image series below a folder.
+
+    A series that cannot be used goes to ``OUT/rejected.json`` with its reason; the others go on. Each result is a
+    folder ``OUT/<case_id>/`` with ``segmentation.dcm`` and ``segmentation.nii.gz`` (uint8, RAS+, on the image's grid).
+
+    Args:
+        dicom_dir: Any nesting.
+        out: Made if missing; results of the same series are replaced.
+        model: Model folders of one run; their probabilities are averaged.
+        identity: ``source`` keeps the patient's identity in the SEG, so that a PACS takes it; ``pseudonymous`` does
+            not.
+        key_file: Secret behind pseudonyms and derived UIDs.
+
+    Returns:
+        One line a case with the volume of each class, and a count.
+
+    Raises:
+        ConfigError: No such identity.
+        DataError: Nothing could be segmented; rejected.json says why.
+        PrivacyError: The key is missing or readable by others.
+        SourceError: A model cannot be loaded, or takes more than one channel.
+    """
+    if identity not in ("source", "pseudonymous"):
+        raise ConfigError(f"--identity: {identity!r} is neither 'source' nor 'pseudonymous'", "arguments")
+    hasher = Pseudonyms(load_key(_KEY_FILE if key_file is None else key_file))
+    loaded = _load(model)
+    index = index_folder(dicom_dir, hasher)
+    target = _Target(out, hasher, cast("Identity", identity))
+    progress = Progress("segment", total=len(index.series))
+    lines: list[str] = []
+    # labels that came along are of no concern here
+    rejected = [item for item in index.rejected if item.kind != "label"]
+    for series in index.series:
+        try:
+            line = _segment_series(series, loaded, target)
+        except (DataError, ValueError, RuntimeError, MemoryError) as error:
+            rejection = _reject(series, hasher, error)
+            rejected.append(rejection)
+            progress.advance(f"{rejection.item} refused: {rejection.code}")
+            continue
+        lines.append(line)
+        progress.advance(line)
+    in_order = tuple(sorted(rejected, key=lambda item: (item.kind, item.code, item.item)))
+    RejectionList(rejected=in_order).write(out / REJECTED_FILE)
+    if not lines:
+        raise DataError(f"none of {len(index.series)} image series could be segmented; see {out / REJECTED_FILE}")
+    count = f"{len(lines)} of {len(index.series)} series segmented, {len(in_order)} items refused, in {out}"
+    return "\n".join([*sorted(lines), count])
+
+
+def _load(folders: Sequence[Path]) -> _Model:
+    predictor = load_models(folders, n_threads=n_jobs())
+    if predictor.plan.n_channels != 1:
+        raise ContractError(
+            f"the model takes {predictor.plan.n_channels} channels, a DICOM series has one; use a model of one channel"
+        )
+    cards = [read_source(folder).card for folder in folders]
+    hashes = [card.weights.sha256 for card in cards]
+    name = cards[0].name if len(cards) == 1 else f"{cards[0].name} and {len(cards) - 1} more"
+    digest = hashes[0] if len(hashes) == 1 else sha256_of(*hashes)
+    return _Model(predictor, Algorithm(name=f"monai_tl {name}", version=__version__, model_sha256=digest))
+
+
+def _segment_series(series: ImageSeries, model: _Model, target: _Target) -> str:
+    plan = model.predictor.plan
+    volume = read_volume(series, _MIN_SLICES)
+    if volume.modality != plan.modality:
+        raise DicomError(f"the series is {volume.modality}, the model is for {plan.modality}", "other_modality")
+    case_id = target.hasher.case_id(series.study_uid, series.uid)
+    image, affine = to_ras(volume)
+    # the margin only adds context, so the default serves a model whose run had another
+    prepared, record = prepare_image(image, affine, plan, PreprocessConfig(), case_id)
+    windows = PredictConfig()
+    probabilities = model.predictor.predict_probabilities(
+        prepared, windows.overlap, windows.blending, windows.batch_size
+    )
+    label = restore_probabilities(probabilities, record)
+    with whole_folder(target.out / case_id) as folder:
+        write_image(folder / LABEL_FILE, label, affine)
+        _write_seg(folder / SEGMENTATION_FILE, label, volume, case_id, model, target)
+    return f"{case_id}: {_describe_volumes(label, affine, plan.scheme.names)}"
+
+
+def _write_seg(
+    path: Path, label: NDArray[np.uint8], volume: DicomVolume, case_id: str, model: _Model, target: _Target
+) -> None:
+    defaults = ExportConfig()
+    write_segmentation(
+        path,
+        labels_to_source(label, volume),
+        volume.geometry,
+        model.predictor.plan.scheme,
+        identity=target.identity,
+        pseudonym=case_id,
+        uid_key=target.hasher.uid,
+        algorithm=model.algorithm,
+        series_description=defaults.series_description,
+        series_number=defaults.series_number,
+    )
+
+
+def _describe_volumes(label: NDArray[np.uint8], affine: Affine, names: Sequence[str]) -> str:
+    voxel_ml = float(np.prod(spacing_of(affine))) / 1000.0
+    counts = np.bincount(label.reshape(-1), minlength=len(names) + 1)
+    return ", ".join(f"{name} {counts[value] * voxel_ml:.1f} ml" for value, name in enumerate(names, start=1))
+
+
+def _reject(series: ImageSeries, hasher: Pseudonyms, error: Exception) -> Rejection:
+    if isinstance(error, DicomError):
+        code, reason = error.code, str(error)
+    elif isinstance(error, DataError):
+        code, reason = "data", str(error)
+    else:
+        # the text of a foreign error may hold anything, a patient's name too
+        code, reason = "failed", f"segmentation failed ({type(error).__name__}); try this series alone"
+    item = hasher.item("series", series.uid)
+    return Rejection(item=item, kind="series", code=code, reason=reason, n_files=len(series.headers))

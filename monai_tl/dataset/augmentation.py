@@ -1,0 +1,199 @@
+"""Random changes of a training patch: pure functions of the arrays and a generator, without hidden state.
+
+No preset mirrors the patient: left and right differ in anatomy, and sources trained on one side only break.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from monai_tl.geometry import Shape, Spacing
+
+Image = NDArray[np.float32]
+"""(C, I, J, K)."""
+Label = NDArray[np.uint8]
+"""(I, J, K)."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Strengths of a preset; each change happens with its own chance.
+
+    Attributes:
+        p_spatial: Chance of one rotation and scaling together.
+        rotation_deg: Largest angle about each axis.
+        scale: Smallest and largest zoom.
+        p_noise, noise: Gaussian noise, its largest standard deviation in units of the patch's own.
+        p_blur, blur_vox: Gaussian blur, its largest sigma.
+        p_brightness, brightness: Largest shift, in units of the patch's standard deviation.
+        p_contrast, contrast: Largest relative change of the distance to the mean.
+        p_gamma, gamma: Largest change of the exponent on the patch's range, as a factor.
+        p_low_resolution, low_resolution: A slice direction is sampled coarser by up to this factor and brought back.
+    """
+
+    p_spatial: float
+    rotation_deg: float
+    scale: tuple[float, float]
+    p_noise: float
+    noise: float
+    p_blur: float
+    blur_vox: float
+    p_brightness: float
+    brightness: float
+    p_contrast: float
+    contrast: float
+    p_gamma: float
+    gamma: float
+    p_low_resolution: float
+    low_resolution: float
+
+
+PRESETS: dict[str, Preset | None] = {
+    "none": None,
+    "light": Preset(0.5, 10.0, (0.9, 1.1), 0.2, 0.15, 0.0, 0.0, 0.2, 0.2, 0.2, 0.2, 0.2, 1.3, 0.0, 1.0),
+    "strong": Preset(0.7, 20.0, (0.75, 1.3), 0.3, 0.3, 0.2, 1.0, 0.3, 0.4, 0.3, 0.4, 0.3, 1.6, 0.25, 2.5),
+}
+"""By the name in params.yaml."""
+
+PresetName = Literal["none", "light", "strong"]
+
+
+def reading_size(patch_size_vox: Shape, preset: PresetName) -> Shape:
+    """Size to cut from the case so that a rotated or shrunken patch still finds voxels at its corners.
+
+    Args:
+        patch_size_vox: (I, J, K) the network is given.
+        preset: Name in ``PRESETS``.
+
+    Returns:
+        The patch size and a margin: a quarter for spatial presets. Corners beyond it repeat the edge.
+    """
+    if PRESETS[preset] is None:
+        return patch_size_vox
+    i, j, k = (size + 2 * (size // 8) for size in patch_size_vox)
+    return i, j, k
+
+
+def augment(
+    image: Image,
+    label: Label,
+    patch_size_vox: Shape,
+    spacing_mm: Spacing,
+    preset: PresetName,
+    generator: np.random.Generator,
+) -> tuple[Image, Label]:
+    """Change one patch at random.
+
+    Args:
+        image: (C, I, J, K) of ``reading_size``.
+        label: (I, J, K), same grid.
+        patch_size_vox: Size of the result, the centre of the input.
+        spacing_mm: So that a rotation is one in the world, also with thick slices.
+        preset: Name in ``PRESETS``.
+        generator: The sample's own; its whole state decides the result.
+
+    Returns:
+        The patch and its label, new arrays; the input is not touched.
+    """
+    strengths = PRESETS[preset]
+    if strengths is None:
+        cut = _centre(label.shape, patch_size_vox)
+        return image[(slice(None), *cut)].copy(), label[cut].copy()
+    patch, patch_label = _move(image, label, patch_size_vox, spacing_mm, strengths, generator)
+    for channel in patch:
+        _change_intensity(channel, strengths, generator)
+    return patch, patch_label
+
+
+def _centre(shape: Sequence[int], size: Shape) -> tuple[slice, ...]:
+    starts = [(full - part) // 2 for full, part in zip(shape, size, strict=True)]
+    return tuple(slice(start, start + part) for start, part in zip(starts, size, strict=True))
+
+
+def _move(
+    image: Image, label: Label, size: Shape, spacing_mm: Spacing, strengths: Preset, generator: np.random.Generator
+) -> tuple[Image, Label]:
+    moved = generator.random() < strengths.p_spatial
+    angles = np.deg2rad(generator.uniform(-strengths.rotation_deg, strengths.rotation_deg, 3))
+    # drawn in the logarithm, so that shrinking and growing are equally likely
+    zoom = float(np.exp(generator.uniform(*np.log(strengths.scale))))
+    if not moved:
+        cut = _centre(label.shape, size)
+        return image[(slice(None), *cut)].astype(np.float32), label[cut].copy()
+    spacing = np.asarray(spacing_mm)
+    # voxel of the patch → voxel of the input: to mm, turned and scaled there, and back
+    matrix = (rotation_matrix(angles) / zoom) * spacing[None, :] / spacing[:, None]
+    offset = (np.asarray(label.shape) - 1) / 2 - matrix @ ((np.asarray(size) - 1) / 2)
+    options: dict[str, Any] = {"offset": offset, "output_shape": size, "mode": "nearest", "prefilter": False}
+    patch = np.empty((image.shape[0], *size), dtype=np.float32)
+    for channel, values in enumerate(image):
+        ndimage.affine_transform(values, matrix, order=1, output=patch[channel], **options)
+    patch_label: Label = ndimage.affine_transform(label, matrix, order=0, **options)
+    return patch, patch_label
+
+
+def rotation_matrix(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3, 3) rotation about I, then J, then K by angles in radians."""
+    result = np.eye(3)
+    for axis, angle in enumerate(angles):
+        first, second = (other for other in range(3) if other != axis)
+        turn = np.eye(3)
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+        result = turn @ result
+    return result
+
+
+def _change_intensity(values: NDArray[np.float32], strengths: Preset, generator: np.random.Generator) -> None:
+    """Change one channel in place. Every number is drawn, used or not, so one chance does not shift the others."""
+    chance = generator.random(6)
+    amount = generator.uniform(-1.0, 1.0, 6)
+    axis = int(generator.integers(3))
+    deviation = float(values.std())
+    if deviation <= 0.0:
+        return
+    if chance[0] < strengths.p_low_resolution:
+        values[...] = _coarsen(values, axis, 1.0 + abs(amount[0]) * (strengths.low_resolution - 1.0))
+    if chance[1] < strengths.p_blur:
+        ndimage.gaussian_filter(values, abs(amount[1]) * strengths.blur_vox, output=values, truncate=2.0)
+    if chance[2] < strengths.p_contrast:
+        mean = float(values.mean())
+        values -= mean
+        values *= np.float32(1.0 + amount[2] * strengths.contrast)
+        values += np.float32(mean)
+    if chance[3] < strengths.p_brightness:
+        values += np.float32(amount[3] * strengths.brightness * deviation)
+    if chance[4] < strengths.p_gamma:
+        low, span = float(values.min()), float(np.ptp(values))
+        values -= np.float32(low)
+        values /= np.float32(span)
+        # the subtraction can leave a value a rounding error below 0, which has no power
+        np.clip(values, 0.0, 1.0, out=values)
+        np.power(values, np.float32(strengths.gamma ** amount[4]), out=values)
+        values *= np.float32(span)
+        values += np.float32(low)
+    if chance[5] < strengths.p_noise:
+        noise = generator.standard_normal(values.shape, dtype=np.float32)
+        noise *= np.float32(abs(amount[5]) * strengths.noise * deviation)
+        values += noise
+
+
+def _coarsen(values: NDArray[np.float32], axis: int, factor: float) -> NDArray[np.float32]:
+    """Sample one axis coarser by nearest neighbour, then linearly back to the same size."""
+    n_fine = values.shape[axis]
+    n_coarse = max(2, round(n_fine / factor))
+    if n_coarse >= n_fine:
+        return values
+    coarse = np.take(values, np.rint(np.linspace(0, n_fine - 1, n_coarse)).astype(int), axis=axis)
+    position = np.linspace(0, n_coarse - 1, n_fine)
+    below = np.minimum(position.astype(int), n_coarse - 2)
+    weight = (position - below).astype(np.float32).reshape([-1 if other == axis else 1 for other in range(3)])
+    lower, upper = np.take(coarse, below, axis=axis), np.take(coarse, below + 1, axis=axis)
+    result: NDArray[np.float32] = lower + weight * (upper - lower)
+    return result

@@ -1,0 +1,147 @@
+"""The preprocessing plan: fingerprint × source contract × what params.yaml overrides."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from monai_tl.config import IntensityConfig, NetworkConfig, PlanConfig
+from monai_tl.dataset.fingerprint import foreground_threshold
+from monai_tl.errors import ConfigError
+from monai_tl.geometry import Shape, Spacing
+from monai_tl.labels import LabelScheme
+from monai_tl.networks.builders import size_rule_of
+from monai_tl.records import Fingerprint, Plan, SizeRule, Triple
+from monai_tl.sources.card import Source
+from monai_tl.transfer.contract import check_contract, compare_contract, extent_vox
+
+_WORTH_CROPPING = 0.8
+"""A box that holds more of the image than this saves nothing."""
+
+
+def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, source: Source | None) -> Plan:
+    """Decide how cases are prepared and what network sees them.
+
+    With a source its orientation, spacing, intensity and size rule are adopted unless params.yaml overrides them.
+    Without
+    one: median spacing; for CT a window over the foreground's percentiles 0.5 to 99.5, else a z-score of the case.
+
+    Args:
+        found: The training cases.
+        scheme: The classes.
+        config: Section ``plan``.
+        source: The source that ``config.source`` names, or None.
+
+    Returns:
+        The plan; ``adaptations`` compare it with the source line by line (empty without a source).
+
+    Raises:
+        ContractError: The source's modality is another.
+        ConfigError: ``patch_size_vox`` does not suit the network, or the network is misnamed or has wrong arguments.
+    """
+    network = _network(config, source)
+    size_rule = _size_rule(network, source)
+    orientation = source.card.input.orientation if source else "RAS"
+    intensity = config.intensity or (source.card.input.intensity if source else _own_intensity(found))
+    plan = Plan(
+        modality=found.modality,
+        n_channels=found.n_channels,
+        scheme=scheme,
+        orientation=orientation,
+        spacing_mm=config.spacing_mm or (source.card.input.spacing_mm if source else found.spacing_mm_median),
+        intensity=intensity,
+        foreground=_foreground(found, intensity, source),
+        foreground_threshold=foreground_threshold(found.modality),
+        size_rule=size_rule,
+        patch_size_vox=(1, 1, 1),
+        network=network,
+        source=config.source,
+        source_sha256=source.card.weights.sha256 if source else None,
+    )
+    sizes = extent_vox(found, plan)
+    patch = _given_patch(config, size_rule) or derive_patch_size(
+        sizes, plan.spacing_mm, size_rule, config.max_patch_voxels
+    )
+    plan = plan.model_copy(update={"patch_size_vox": patch})
+    if source is None:
+        return plan
+    lines = compare_contract(source.card, found, plan)
+    check_contract(lines, source.card.name)
+    return plan.model_copy(update={"adaptations": lines})
+
+
+def derive_patch_size(sizes_vox: Triple, spacing_mm: Spacing, rule: SizeRule, max_voxels: int) -> Shape:
+    """Largest patch that a network accepts, covers no more than a typical case, and fits the budget.
+
+    Starts from the case's size rounded up to what the network accepts and shortens the physically longest axis, step by
+    step, so that the patch tends to a cube in millimetres. The network's minimum wins over the budget.
+
+    Args:
+        sizes_vox: Typical size of a case on the plan's grid.
+        spacing_mm: Of this grid.
+        rule: Sizes the network accepts.
+        max_voxels: Budget.
+    """
+    least = [_round_up(minimum, rule.divisor) for minimum in rule.min_vox]
+    patch = [max(_round_up(size, rule.divisor), low) for size, low in zip(sizes_vox, least, strict=True)]
+    while math.prod(patch) > max_voxels:
+        open_axes = [axis for axis in range(3) if patch[axis] > least[axis]]
+        if not open_axes:
+            break
+        # the first of equally long axes, so that the result is one and the same
+        longest = max(open_axes, key=lambda axis: (patch[axis] * spacing_mm[axis], -axis))
+        patch[longest] -= rule.divisor
+    i, j, k = patch
+    return i, j, k
+
+
+def _round_up(size: float, divisor: int) -> int:
+    return max(1, math.ceil(round(size, 3) / divisor)) * divisor
+
+
+def _network(config: PlanConfig, source: Source | None) -> NetworkConfig:
+    if source is not None:
+        return source.card.network.config
+    if config.network is None:
+        raise ConfigError("plan.network: is missing; without a source a network is needed")
+    return config.network
+
+
+def _size_rule(network: NetworkConfig, source: Source | None) -> SizeRule:
+    """What both the architecture and the source's card ask for."""
+    own = size_rule_of(network)
+    if source is None:
+        return own
+    card = source.card.input.size_rule
+    i, j, k = (max(a, b) for a, b in zip(own.min_vox, card.min_vox, strict=True))
+    return SizeRule(divisor=math.lcm(own.divisor, card.divisor), min_vox=(i, j, k), padding=card.padding)
+
+
+def _own_intensity(found: Fingerprint) -> IntensityConfig:
+    if found.modality != "CT":
+        return IntensityConfig(rule="zscore", low=0.5, high=99.5)
+    low, high = math.floor(found.intensity["p00_5"]), math.ceil(found.intensity["p99_5"])
+    return IntensityConfig(rule="window", low=low, high=max(high, low + 1))
+
+
+def _foreground(found: Fingerprint, intensity: IntensityConfig, source: Source | None) -> Literal["none", "above"]:
+    """Whether cases are cropped to the body.
+
+    A source whose rule takes statistics of the case took them of the case as it was: a crop would shift them.
+    """
+    if source is not None and intensity.rule != "window":
+        return "none"
+    return "above" if found.modality == "CT" or found.foreground_share < _WORTH_CROPPING else "none"
+
+
+def _given_patch(config: PlanConfig, rule: SizeRule) -> Shape | None:
+    if config.patch_size_vox is None:
+        return None
+    faults = [
+        f"plan.patch_size_vox.{axis}: the network needs a multiple of {rule.divisor} of at least {least}, not {size}"
+        for axis, (size, least) in enumerate(zip(config.patch_size_vox, rule.min_vox, strict=True))
+        if size % rule.divisor or size < least
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return config.patch_size_vox

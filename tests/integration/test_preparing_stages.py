@@ -1,0 +1,148 @@
+"""split, plan and preprocess on a small workspace: files, cache, refusals, equal bytes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from ingested import write_cases
+
+from monai_tl.config import IntensityConfig, NetworkConfig, Params, PlanConfig
+from monai_tl.dataset.manifest import read_manifest
+from monai_tl.dataset.nifti import read_label, write_image
+from monai_tl.dataset.transforms import restore_probabilities
+from monai_tl.errors import LeakageError, StageError
+from monai_tl.files import sha256_file
+from monai_tl.records import Fingerprint, Plan, PreparedCase, Split
+from monai_tl.stages import plan, preprocess, split
+
+UNET = NetworkConfig(name="unet", arguments={"channels": [4, 8], "strides": [2]})
+
+
+def make_params(**changes):
+    values = {
+        "ingest": {"source": "data", "classes": [{"name": "liver"}, {"name": "tumour"}]},
+        "split": {"n_folds": 2, "test_fraction": 0.3},
+        "plan": {"source": None, "network": UNET.model_dump(), "spacing_mm": [4.0, 4.0, 4.0]},
+        "finetune": {"arms": ["scratch"]},
+        **changes,
+    }
+    return Params.model_validate(values)
+
+
+def hashes(folder):
+    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    write_cases(tmp_path, 8, unlabelled=(6,))
+    return tmp_path
+
+
+def run_three(workspace, params):
+    for stage in (split, plan, preprocess):
+        stage.run(workspace, params)
+
+
+def test_three_stages_give_whole_outputs(workspace, capsys):
+    run_three(workspace, make_params())
+    made = Split.read(workspace / "artifacts/split/split.json")
+    assert len(made.unlabelled) == 1
+    found = Fingerprint.read(workspace / "artifacts/plan/fingerprint.json")
+    assert found.n_cases == 7 - len(made.test)
+    planned = Plan.read(workspace / "artifacts/plan/plan.json")
+    assert planned.spacing_mm == (4.0, 4.0, 4.0)
+    manifest = read_manifest(workspace / "artifacts/cases")
+    for case in manifest.cases:
+        folder = workspace / "artifacts/prepared" / case.case_id
+        meta = PreparedCase.read(folder / "meta.json")
+        image = np.load(folder / "image.npy", mmap_mode="r")
+        assert image.shape == (1, *meta.spatial_shape)
+        assert (folder / "label.npy").exists() == case.has_label == meta.has_label
+        if not case.has_label:
+            continue
+        label = np.load(folder / "label.npy", mmap_mode="r")
+        assert label.shape == meta.spatial_shape
+        assert meta.class_voxels == tuple(int((label == value).sum()) for value in (1, 2))
+        one_hot = np.stack([label == value for value in range(3)]).astype(np.float32)
+        native, _ = read_label(manifest.label_path(case.case_id))
+        restored = restore_probabilities(one_hot, meta)
+        # a step of 4 mm on a body of 100 mm: borders move by a fraction of a voxel
+        assert 2 * ((restored > 0) & (native > 0)).sum() / ((restored > 0).sum() + (native > 0).sum()) > 0.93
+    assert "8/8" in capsys.readouterr().out
+
+
+def test_processes_and_reruns_give_the_same_bytes(workspace, monkeypatch):
+    params = make_params()
+    run_three(workspace, params)
+    first = hashes(workspace / "artifacts")
+    monkeypatch.setenv("MONAI_TL_BACKEND", "loky")
+    monkeypatch.setenv("MONAI_TL_JOBS", "2")
+    import shutil
+
+    shutil.rmtree(workspace / ".monai_tl")
+    run_three(workspace, params)
+    assert hashes(workspace / "artifacts") == first
+
+
+def test_only_changed_cases_are_prepared_again(workspace, capsys):
+    params = make_params()
+    run_three(workspace, params)
+    capsys.readouterr()
+    preprocess.run(workspace, params)
+    assert capsys.readouterr().out.count("(cached)") == 8
+    (workspace / "artifacts/cases/case-000000000006/image.nii.gz").write_bytes(
+        (workspace / "artifacts/cases/case-000000000000/image.nii.gz").read_bytes()
+    )
+    preprocess.run(workspace, params)
+    assert capsys.readouterr().out.count("(cached)") == 7
+    label = workspace / "artifacts/cases/case-000000000001/label.nii.gz"
+    values, affine = read_label(label)
+    write_image(label, np.where(values == 2, 1, values).astype(np.uint8), affine)
+    preprocess.run(workspace, params)
+    assert capsys.readouterr().out.count("(cached)") == 7
+    assert PreparedCase.read(workspace / "artifacts/prepared/case-000000000001/meta.json").class_voxels[1] == 0
+    preprocess.run(workspace, make_params(preprocess={"image_dtype": "float16"}))
+    assert "(cached)" not in capsys.readouterr().out
+    assert np.load(workspace / "artifacts/prepared/case-000000000000/image.npy").dtype == np.float16
+
+
+def test_the_plan_does_not_look_at_test_cases(workspace):
+    params = make_params()
+    split.run(workspace, params)
+    made = Split.read(workspace / "artifacts/split/split.json")
+    for case_id in (*made.test, *made.unlabelled):
+        (workspace / "artifacts/cases" / case_id / "image.nii.gz").write_bytes(b"not to be opened")
+    plan.run(workspace, params)
+    # but preparing them fails, and says which
+    with pytest.raises(StageError) as caught:
+        preprocess.run(workspace, params)
+    assert all(case_id in str(caught.value) for case_id in (*made.test, *made.unlabelled))
+    assert not (workspace / "artifacts/prepared").exists()
+
+
+def test_test_ids_come_from_the_workspace(workspace):
+    (workspace / "test.json").write_text(json.dumps(["case-000000000004", "case-000000000005"]))
+    params = make_params(split={"n_folds": 2, "test_ids_file": "test.json"})
+    split.run(workspace, params)
+    assert Split.read(workspace / "artifacts/split/split.json").test == ("case-000000000004", "case-000000000005")
+    (workspace / "test.json").write_text(json.dumps(["case-000000000000"]))
+    with pytest.raises(LeakageError, match="case-000000000001"):
+        split.run(workspace, params)
+    # the earlier output stays whole
+    assert Split.read(workspace / "artifacts/split/split.json").test == ("case-000000000004", "case-000000000005")
+
+
+def test_a_plan_of_another_intensity_changes_the_arrays(workspace):
+    run_three(workspace, make_params())
+    before = hashes(workspace / "artifacts/prepared")
+    config = PlanConfig(
+        source=None, network=UNET, spacing_mm=(4.0, 4.0, 4.0), intensity=IntensityConfig(rule="window", low=0, high=99)
+    )
+    run_three(workspace, make_params(plan=config.model_dump()))
+    after = hashes(workspace / "artifacts/prepared")
+    assert before.keys() == after.keys()
+    assert all((before[name] != after[name]) == name.endswith("image.npy") for name in before)

@@ -1,0 +1,207 @@
+"""Plans: what is adopted, what is adapted, what is refused; patch sizes by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from monai_tl.config import IntensityConfig, NetworkConfig, PlanConfig
+from monai_tl.errors import ConfigError, ContractError
+from monai_tl.labels import ClassSpec, LabelScheme
+from monai_tl.records import Fingerprint, SizeRule
+from monai_tl.sources.card import Card, CardInput, CardNetwork, CardWeights, Source
+from monai_tl.transfer.planning import derive_patch_size, make_plan
+
+SCHEME = LabelScheme(classes=(ClassSpec(name="liver"), ClassSpec(name="tumour")))
+UNET = NetworkConfig(name="unet", arguments={"channels": [4, 8, 16], "strides": [2, 2]})
+WINDOW = IntensityConfig(rule="window", low=-150.0, high=250.0)
+
+
+def make_fingerprint(**changes):
+    values = {
+        "n_cases": 9,
+        "modality": "CT",
+        "n_channels": 1,
+        "spacing_mm_median": (2.0, 2.0, 5.0),
+        "spacing_mm_min": (1.5, 1.5, 3.0),
+        "spacing_mm_max": (2.5, 2.5, 6.0),
+        "shape_median": (160, 160, 40),
+        "extent_mm_median": (300.0, 200.0, 200.0),
+        "foreground_share": 0.6,
+        "intensity": {"mean": 60.0, "std": 30.0, "p00_5": -20.4, "p99_5": 140.2, "min": -90.0, "max": 210.0},
+        "class_volumes_ml": {"liver": 1400.0, "tumour": 20.0},
+        "class_present": {"liver": 9, "tumour": 7},
+    }
+    return Fingerprint.model_validate({**values, **changes})
+
+
+def make_source(**changes):
+    contract = {
+        "modality": "CT",
+        "channels": ("CT",),
+        "orientation": "RAS",
+        "spacing_mm": (5.0, 5.0, 5.0),
+        "intensity": WINDOW,
+        "size_rule": SizeRule(divisor=4, min_vox=(8, 8, 8)),
+        **changes,
+    }
+    classes = ("spleen", "liver")
+    card = Card(
+        name="organs",
+        network=CardNetwork(name="unet", arguments=UNET.arguments, n_channels=len(contract["channels"]), n_outputs=3),
+        weights=CardWeights(file="weights.safetensors", sha256="a" * 64),
+        licence="Apache-2.0",
+        citation="none",
+        input=CardInput.model_validate(contract),
+        classes=classes,
+    )
+    return Source(card, Path("sources/organs"))
+
+
+def lines_of(plan):
+    return {line.item: line for line in plan.adaptations}
+
+
+CONFIG = PlanConfig(source="sources/organs")
+
+
+def test_the_source_decides_by_default():
+    plan = make_plan(make_fingerprint(), SCHEME, CONFIG, make_source(orientation="LPS"))
+    assert (plan.orientation, plan.spacing_mm, plan.intensity) == ("LPS", (5.0, 5.0, 5.0), WINDOW)
+    assert plan.network == UNET
+    assert plan.source_sha256 == "a" * 64
+    assert (plan.foreground, plan.foreground_threshold) == ("above", -500.0)
+    # the architecture itself asks for less than the card's 8 or more: the stricter of both
+    assert plan.size_rule.divisor == 4
+    assert plan.size_rule.min_vox == (8, 8, 8)
+    assert plan.patch_size_vox == (60, 40, 40)
+
+
+def test_every_line_of_the_contract_is_stated():
+    lines = lines_of(make_plan(make_fingerprint(), SCHEME, CONFIG, make_source()))
+    assert {item: line.status for item, line in lines.items()} == {
+        "modality": "equal",
+        "channels": "equal",
+        "orientation": "equal",
+        "spacing": "adapted",
+        "intensity": "equal",
+        "field of view": "equal",
+        "classes": "adapted",
+    }
+    assert "rows reused for liver" in lines["classes"].reason
+    assert all(line.reason and line.source and line.target for line in lines.values())
+
+
+def test_another_modality_is_refused():
+    with pytest.raises(ContractError, match=r"the source learned on CT, the target is MR(.|\n)*from scratch"):
+        make_plan(make_fingerprint(modality="MR"), SCHEME, CONFIG, make_source())
+
+
+def test_a_sequence_named_on_one_side_only_is_pointed_out():
+    source = make_source(modality="MR T1", intensity=IntensityConfig(rule="zscore", low=1.0, high=99.5))
+    plan = make_plan(make_fingerprint(modality="MR"), SCHEME, CONFIG, source)
+    assert lines_of(plan)["modality"].status == "adapted"
+    # statistics of the case were taken of the whole case
+    assert plan.foreground == "none"
+
+
+def test_other_channels_are_adapted():
+    plan = make_plan(make_fingerprint(n_channels=2), SCHEME, CONFIG, make_source())
+    assert plan.n_channels == 2
+    assert lines_of(plan)["channels"].status == "adapted"
+    assert "from 1 to 2" in lines_of(plan)["channels"].reason
+
+
+@pytest.mark.parametrize(
+    ("least", "status"), [((60, 40, 40), "equal"), ((80, 60, 44), "adapted"), ((124, 40, 40), "broken")]
+)
+def test_small_cases_are_padded_and_too_small_ones_said(least, status):
+    source = make_source(size_rule=SizeRule(divisor=4, min_vox=least, padding="edge"))
+    plan = make_plan(make_fingerprint(), SCHEME, CONFIG, source)
+    line = lines_of(plan)["field of view"]
+    assert line.status == status
+    assert ("edge values" in line.reason) == (status != "equal")
+    assert all(size >= minimum for size, minimum in zip(plan.patch_size_vox, least, strict=True))
+
+
+def test_extent_follows_the_orientation():
+    found = make_fingerprint(extent_mm_median=(300.0, 200.0, 100.0))
+    source = make_source(orientation="SPL", spacing_mm=(5.0, 5.0, 5.0))
+    assert make_plan(found, SCHEME, CONFIG, source).patch_size_vox == (20, 40, 60)
+    # spacing too is along the stored axes: the target's 5 mm slices lie along the first one
+    near = make_fingerprint(spacing_mm_min=(2.0, 2.0, 5.0), spacing_mm_max=(2.0, 2.0, 5.0))
+    plan = make_plan(near, SCHEME, CONFIG, make_source(orientation="SPL", spacing_mm=(5.0, 2.0, 2.0)))
+    assert lines_of(plan)["spacing"].status == "equal"
+
+
+@pytest.mark.parametrize(
+    ("spacing", "status"), [((5.1, 5.0, 5.0), "adapted"), ((4.0, 4.0, 4.0), "adapted"), ((5.0, 5.0, 2.0), "broken")]
+)
+def test_spacing_set_by_hand_is_judged(spacing, status):
+    config = CONFIG.model_copy(update={"spacing_mm": spacing})
+    plan = make_plan(make_fingerprint(), SCHEME, config, make_source())
+    assert plan.spacing_mm == spacing
+    assert lines_of(plan)["spacing"].status == status
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "status"), [(-20.0, 140.0, "equal"), (-400.0, 200.0, "adapted"), (300.0, 900.0, "broken")]
+)
+def test_a_window_that_misses_the_foreground_is_said(low, high, status):
+    found = make_fingerprint(intensity={"p00_5": low, "p99_5": high})
+    assert lines_of(make_plan(found, SCHEME, CONFIG, make_source()))["intensity"].status == status
+
+
+def test_an_intensity_rule_of_another_kind_breaks_the_contract_but_is_obeyed():
+    config = CONFIG.model_copy(update={"intensity": IntensityConfig(rule="minmax")})
+    plan = make_plan(make_fingerprint(), SCHEME, config, make_source())
+    assert plan.intensity.rule == "minmax"
+    assert lines_of(plan)["intensity"].status == "broken"
+
+
+def test_without_a_source_the_fingerprint_decides():
+    config = PlanConfig(source=None, network=UNET)
+    plan = make_plan(make_fingerprint(), SCHEME, config, None)
+    assert plan.spacing_mm == (2.0, 2.0, 5.0)
+    assert plan.intensity == IntensityConfig(rule="window", low=-21, high=141)
+    assert plan.adaptations == ()
+    assert plan.source is plan.source_sha256 is None
+    mr = make_plan(make_fingerprint(modality="MR", foreground_share=0.95), SCHEME, config, None)
+    assert mr.intensity == IntensityConfig(rule="zscore", low=0.5, high=99.5)
+    assert mr.foreground == "none"
+    cut_out = make_plan(make_fingerprint(modality="MR", foreground_share=0.5), SCHEME, config, None)
+    assert (cut_out.foreground, cut_out.foreground_threshold) == ("above", 0.0)
+
+
+def test_a_patch_set_by_hand_must_suit_the_network():
+    config = CONFIG.model_copy(update={"patch_size_vox": (30, 4, 40)})
+    with pytest.raises(ConfigError) as caught:
+        make_plan(make_fingerprint(), SCHEME, config, make_source())
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["plan.patch_size_vox.0", "plan.patch_size_vox.1"]
+    good = CONFIG.model_copy(update={"patch_size_vox": (32, 8, 40)})
+    assert make_plan(make_fingerprint(), SCHEME, good, make_source()).patch_size_vox == (32, 8, 40)
+
+
+RULE = SizeRule(divisor=8, min_vox=(16, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "spacing", "budget", "expected"),
+    [
+        # fits: rounded up to the divisor
+        ((60.0, 41.0, 40.0), (1.0, 1.0, 1.0), 10**9, (64, 48, 40)),
+        # a typical case smaller than the minimum
+        ((5.0, 20.0, 16.0), (1.0, 1.0, 1.0), 10**9, (16, 24, 16)),
+        # shortened to a cube
+        ((100.0, 100.0, 100.0), (1.0, 1.0, 1.0), 64**3, (64, 64, 64)),
+        # the longest in millimetres goes first, though it has the fewest voxels
+        ((64.0, 64.0, 40.0), (1.0, 1.0, 4.0), 64 * 64 * 24, (64, 64, 24)),
+        # the network's minimum wins over the budget
+        ((90.0, 90.0, 90.0), (1.0, 1.0, 1.0), 100, (16, 16, 16)),
+        # 60.0004 is 60 measured with noise, not 64
+        ((56.0004, 56.0, 56.0), (1.0, 1.0, 1.0), 10**9, (56, 56, 56)),
+    ],
+)
+def test_patch_sizes_by_hand(sizes, spacing, budget, expected):
+    assert derive_patch_size(sizes, spacing, RULE, budget) == expected
