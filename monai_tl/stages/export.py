@@ -1,0 +1,133 @@
+"""Stage export: DICOM SEG on the source series, and the chosen model as a MONAI bundle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_tl import __version__
+from monai_tl.config import Arm, ExportConfig, Params
+from monai_tl.dataset.manifest import Manifest, read_manifest
+from monai_tl.dicom.deidentify import Pseudonyms, load_key
+from monai_tl.dicom.index import ImageSeries, index_folder
+from monai_tl.dicom.segmentation import Algorithm
+from monai_tl.errors import PrivacyError, StageError
+from monai_tl.files import read_json, sha256_of, whole_folder, write_json
+from monai_tl.parallel import map_cases
+from monai_tl.progress import Progress
+from monai_tl.sources.bundle import write_bundle
+from monai_tl.sources.card import read_source
+from monai_tl.stages.export_case import ExportTask, export_case
+
+EXPORT_FOLDER = "artifacts/export"
+INDEX_FILE = "index.json"
+
+
+def run(workspace: Path, params: Params) -> None:
+    """Write ``artifacts/export``: ``seg/<case_id>.dcm``, ``nifti/<case_id>.nii.gz``, ``bundle/`` and ``index.json``.
+
+    A case from DICOM becomes a SEG that refers to its source series; a case from NIfTI becomes a label NIfTI. A case
+    that fails is listed in index.json; the others go on.
+
+    Args:
+        workspace: Holds the products of all stages before.
+        params: Section ``export``; ``ingest`` for the source and the key; ``finetune`` for the folds.
+
+    Raises:
+        StageError: There is nothing to export, or every case failed.
+        PrivacyError: The key is missing, or another than ingest used.
+        SourceError: A model cannot be read.
+    """
+    artifacts = workspace / "artifacts"
+    arm, reason = choose_arm(params.export, params.finetune.arms, workspace / "reports/metrics.json")
+    models = [artifacts / "models" / f"{arm}-{fold}" for fold in sorted(params.finetune.folds)]
+    manifest = read_manifest(artifacts / "cases")
+    predictions = sorted((artifacts / "predictions" / arm).glob("*.nii.gz"))
+    if not predictions:
+        raise StageError("export", f"arm {arm} has no predictions; run the predict stage again")
+    progress = Progress("export", total=len(predictions) + 1)
+    with whole_folder(workspace / EXPORT_FOLDER) as folder:
+        done: list[dict[str, Any]] = []
+        failed: list[dict[str, str]] = []
+        for outcome in map_cases(export_case, _tasks(workspace, params, manifest, predictions, models, folder)):
+            (failed if "code" in outcome else done).append(outcome)
+            progress.advance(outcome["case_id"])
+        if not done:
+            raise StageError("export", f"every case failed; the first: {failed[0]['reason']}", failed[0]["case_id"])
+        best = best_model(models)
+        write_bundle(best, folder / "bundle")
+        content = {"arm": arm, "arm_reason": reason, "identity": params.export.identity, "model": best.name}
+        write_json(folder / INDEX_FILE, {**content, "bundle": "bundle", "cases": done, "failed": failed})
+    progress.advance(f"{len(done)} cases and a bundle of {best.name}")
+
+
+def choose_arm(config: ExportConfig, arms: Sequence[Arm], metrics_path: Path) -> tuple[Arm, str]:
+    """The arm to hand over, and why.
+
+    ``best`` is the transfer arm unless the verdict on it is harm; a run with one arm has no choice.
+
+    Raises:
+        StageError: The arm asked for was not trained, or metrics.json is missing or damaged.
+    """
+    if config.arm != "best":
+        if config.arm not in arms:
+            raise StageError("export", f"export.arm is {config.arm!r}, but finetune.arms has only {', '.join(arms)}")
+        return config.arm, "named by export.arm"
+    if len(arms) == 1:
+        return arms[0], "the only arm"
+    try:
+        verdict = read_json(metrics_path)["verdict"]["verdict"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StageError("export", "reports/metrics.json holds no verdict; run the evaluate stage again") from None
+    if verdict == "harm":
+        return "scratch", "the pretrained start did harm"
+    return "transfer", f"the verdict on the pretrained start is {verdict}"
+
+
+def best_model(folders: Sequence[Path]) -> Path:
+    """The fold with the best validation Dice; the first of equals."""
+
+    def score(folder: Path) -> float:
+        try:
+            value = read_json(folder / "training.json").get("best_val_dice")
+        except (OSError, ValueError, AttributeError):
+            raise StageError("export", f"{folder.name} has no readable training.json; run finetune again") from None
+        return -math.inf if value is None else float(value)
+
+    return max(folders, key=score)
+
+
+def _tasks(
+    workspace: Path, params: Params, manifest: Manifest, predictions: Sequence[Path], models: Sequence[Path], out: Path
+) -> list[ExportTask]:
+    cases = manifest.select(tuple(path.name.removesuffix(".nii.gz") for path in predictions))
+    key, series = b"", dict[str, ImageSeries]()
+    if any(case.provenance.kind == "dicom" for case in cases):
+        key = load_key(Path(params.ingest.key_file))
+        hasher = Pseudonyms(key)
+        if hasher.key_id != manifest.dataset.key_id:
+            raise PrivacyError(
+                "the pseudonym key is not the one the cases were made with; point ingest.key_file to that"
+            )
+        found = index_folder(workspace / params.ingest.source, hasher)
+        series = {hasher.hash_uid(one.uid): one for one in found.series}
+    cards = [read_source(folder).card for folder in models]
+    hashes = [card.weights.sha256 for card in cards]
+    name = cards[0].name if len(cards) == 1 else f"{cards[0].name} and {len(cards) - 1} more"
+    algorithm = Algorithm(f"monai_tl {name}", __version__, hashes[0] if len(hashes) == 1 else sha256_of(*hashes))
+    return [
+        ExportTask(
+            case=case,
+            series=series.get(case.provenance.series),
+            prediction=path,
+            folder=out,
+            scheme=manifest.dataset.scheme,
+            algorithm=algorithm,
+            config=params.export,
+            key=key,
+            min_slices=params.ingest.min_slices,
+        )
+        for case, path in zip(cases, predictions, strict=True)
+    ]

@@ -1,0 +1,231 @@
+"""The training loop on a tiny prepared workspace: what it learns, and that it is exact."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from balls import CASE_IDS, make_config, make_plan, train_scratch, write_workspace
+from safetensors.torch import load_file
+
+from monai_tl.dataset.patches import PatchSampler, load_case
+from monai_tl.errors import ContractError, DivergenceError, TrainingError, WeightsError
+from monai_tl.inference import load_models
+from monai_tl.records import Audit, Plan, Split
+from monai_tl.sources.card import read_source
+from monai_tl.stages.finetune import finetune
+from monai_tl.training.batches import make_batch, stream_batches
+from monai_tl.training.checkpoint import locked, read_newest
+
+ROOT = Path(__file__).parents[2]
+FILES = {"card.yaml", "weights.safetensors", "plan.json", "audit.json", "history.csv", "training.json"}
+N_STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a scratch arm trained without interruption."""
+    workspace = write_workspace(tmp_path_factory.mktemp("finished"))
+    train_scratch(workspace, max_steps=N_STEPS)
+    return workspace
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def _start(workspace: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "tests/support/train_balls.py"), str(workspace), str(N_STEPS)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def _wait_for_step(process: subprocess.Popen[str], step: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if f" {step}/{N_STEPS} " in line:
+            return
+    raise AssertionError("the process ended before the step was reached")
+
+
+def _checkpoints(workspace: Path) -> Path:
+    (folder,) = (workspace / ".monai_tl/train").iterdir()
+    return folder
+
+
+def test_it_learns_and_leaves_a_whole_model(finished: Path) -> None:
+    folder = finished / "artifacts/models/scratch-0"
+    assert {path.name for path in folder.iterdir()} == FILES
+    facts = json.loads((folder / "training.json").read_text())
+    assert facts["best_val_dice"] > 0.9
+    assert facts["stop_reason"] == "budget"
+    assert facts["n_steps"] == N_STEPS
+    scored = {int(row["step"]): float(row["val_dice"]) for row in _rows(folder) if row["val_dice"]}
+    assert sorted(scored) == list(range(4, N_STEPS + 1, 4))
+    best = max(scored.values())
+    assert facts["best_step"] == min(step for step, dice in scored.items() if dice == best)
+    audit = Audit.read(folder / "audit.json")
+    assert audit.share_all == 0.0
+    assert {item.status for item in audit.tensors} == {"fresh"}
+    # no checkpoint outlives its output
+    assert not list((finished / ".monai_tl/train").iterdir())
+
+
+def test_the_best_weights_are_the_ones_kept(finished: Path) -> None:
+    folder = finished / "artifacts/models/scratch-0"
+    predictor = load_models([folder], n_threads=1)
+    case = finished / "artifacts/prepared" / CASE_IDS[0]
+    probabilities = predictor.predict_probabilities(np.load(case / "image.npy"))
+    label, prediction = np.load(case / "label.npy"), probabilities.argmax(0)
+    dice = 2 * (label * prediction).sum() / (label.sum() + prediction.sum())
+    facts = json.loads((folder / "training.json").read_text())
+    assert dice == pytest.approx(facts["best_val_dice"], abs=0.02)
+    with pytest.raises(ContractError, match="1 channels"):
+        predictor.predict_probabilities(np.zeros((2, 8, 8, 8), dtype=np.float32))
+
+
+def test_twice_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    again = train_scratch(write_workspace(tmp_path), max_steps=N_STEPS)
+    assert _contents(again) == _contents(finished / "artifacts/models/scratch-0")
+
+
+def test_killed_and_resumed_equals_never_killed(finished: Path, tmp_path: Path) -> None:
+    workspace = write_workspace(tmp_path)
+    process = _start(workspace)
+    _wait_for_step(process, 23)
+    process.kill()
+    process.wait(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert not (workspace / "artifacts/models").exists()
+    state = read_newest(_checkpoints(workspace))
+    assert state is not None
+    assert 20 <= state["step"] < N_STEPS
+    resumed = train_scratch(workspace, max_steps=N_STEPS)
+    assert _contents(resumed) == _contents(finished / "artifacts/models/scratch-0")
+
+
+def test_a_second_run_is_refused_and_sigterm_gives_a_checkpoint_and_143(
+    finished: Path, tmp_path: Path
+) -> None:
+    workspace = write_workspace(tmp_path)
+    process = _start(workspace)
+    _wait_for_step(process, 10)
+    with pytest.raises(TrainingError, match=f"in use by process {process.pid}"), locked(_checkpoints(workspace)):
+        pass
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert not (workspace / "artifacts/models").exists()
+    state = read_newest(_checkpoints(workspace))
+    assert state is not None
+    assert 10 <= state["step"] < N_STEPS
+    resumed = train_scratch(workspace, max_steps=N_STEPS)
+    assert _contents(resumed) == _contents(finished / "artifacts/models/scratch-0")
+
+
+def test_divergence_names_the_cases_and_mended_arrays_start_anew(tmp_path: Path) -> None:
+    workspace = write_workspace(tmp_path)
+    path = workspace / "artifacts/prepared" / CASE_IDS[1] / "image.npy"
+    image = np.load(path)
+    broken = image.copy()
+    broken[0, 10] = np.nan
+    np.save(path, broken)
+    with pytest.raises(DivergenceError, match=f"loss is not finite.*{CASE_IDS[1]}"):
+        train_scratch(workspace)
+    assert not (workspace / "artifacts/models").exists()
+    np.save(path, image)
+    train_scratch(workspace)
+    # the broken arrays' folder is left; the mended ones had a key, and so a folder, of their own
+    assert len(list((workspace / ".monai_tl/train").iterdir())) == 1
+
+
+def test_divergence_takes_no_step_and_writes_no_checkpoint(tmp_path: Path) -> None:
+    workspace = write_workspace(tmp_path)
+    for case_id in CASE_IDS[1:]:
+        np.save(workspace / "artifacts/prepared" / case_id / "image.npy", np.full((1, 20, 22, 18), np.nan, np.float32))
+    with pytest.raises(DivergenceError, match="at step 1 "):
+        train_scratch(workspace)
+    assert read_newest(_checkpoints(workspace)) is None
+
+
+def test_patience_ends_training_early(tmp_path: Path) -> None:
+    # no rate to speak of: the weights stay, and so does the score
+    folder = train_scratch(write_workspace(tmp_path), learning_rate=1e-12, max_steps=40, patience=2, validate_every=2)
+    facts = json.loads((folder / "training.json").read_text())
+    assert facts["stop_reason"] == "patience"
+    assert facts["best_step"] == 2
+    assert facts["n_steps"] == 6
+
+
+def _transfer(workspace: Path, source: Path, **changes: object) -> Path:
+    plan = Plan.read(workspace / "artifacts/plan/plan.json")
+    fold = Split.read(workspace / "artifacts/split/split.json").folds[0]
+    finetune(workspace, plan, fold, make_config(**changes), read_source(source), "transfer", 0)
+    return workspace / "artifacts/models/transfer-0"
+
+
+def test_a_model_is_a_source_and_the_head_start_shows(finished: Path, tmp_path: Path) -> None:
+    workspace = write_workspace(tmp_path)
+    source = finished / "artifacts/models/scratch-0"
+    folder = _transfer(workspace, source, strategy="feature_extraction", max_steps=4)
+    audit = Audit.read(folder / "audit.json")
+    assert audit.share_all == 1.0
+    before, after = (load_file(path / "weights.safetensors") for path in (source, folder))
+    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    # frozen means frozen: only the head moved
+    assert changed == {"2"}
+    assert float(_rows(folder)[-1]["val_dice"]) > 0.9
+
+
+def test_lp_ft_thaws_the_body_after_the_head(finished: Path, tmp_path: Path) -> None:
+    workspace = write_workspace(tmp_path)
+    folder = _transfer(workspace, finished / "artifacts/models/scratch-0", strategy="lp_ft", max_steps=6, head_steps=3)
+    facts = json.loads((folder / "training.json").read_text())
+    assert facts["strategy"] == "lp_ft"
+    assert facts["thaw_events"] == [{"step": 3, "groups": ["down0", "bottom"]}]
+    assert [row["phase"] for row in _rows(folder)] == ["head"] * 3 + ["all"] * 3
+
+
+def test_weights_that_bring_nothing_fail(finished: Path, tmp_path: Path) -> None:
+    plan = make_plan()
+    network = plan.network.model_copy(update={"arguments": {**plan.network.arguments, "channels": [5, 9]}})
+    workspace = write_workspace(tmp_path, plan.model_copy(update={"network": network}))
+    with pytest.raises(WeightsError, match="came across"):
+        _transfer(workspace, finished / "artifacts/models/scratch-0")
+    assert not (workspace / "artifacts/models").exists()
+
+
+def _sampler(workspace: Path) -> PatchSampler:
+    plan = make_plan()
+    cases = tuple(load_case(workspace / "artifacts/prepared" / case_id) for case_id in CASE_IDS[1:])
+    return PatchSampler(cases, plan.patch_size_vox, plan.size_rule, plan.spacing_mm, 0.67, "light", 0)
+
+
+def test_twins_see_the_same_patches_and_prefetching_changes_none(finished: Path) -> None:
+    sampler = _sampler(finished)
+    streamed = list(stream_batches(sampler, 2, 3, 9))
+    assert len(streamed) == 6
+    for step, batch in enumerate(streamed, start=3):
+        alone = make_batch(sampler, 2, step)
+        assert batch.case_ids == alone.case_ids
+        assert torch.equal(batch.image, alone.image)
+        assert torch.equal(batch.label, alone.label)
+
+
+def test_a_fault_while_a_batch_is_made_reaches_the_loop(finished: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        next(stream_batches(replace(_sampler(finished), cases=()), 2, 0, 4))

@@ -1,0 +1,134 @@
+"""What DVC's files look like after a kill, judged at every length they can be cut to."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows import mending, versioning
+from monai_tl.config import parse_params
+
+LOCK = """\
+schema: '2.0'
+stages:
+  ingest:
+    cmd: python -m monai_tl stage ingest
+    deps:
+    - path: data
+      hash: md5
+      md5: 9af2f0a3c94f6c2d21d168c08de4d98c.dir
+      size: 1
+      nfiles: 1
+    params:
+      params.yaml:
+        ingest:
+          source: data
+    outs:
+    - path: artifacts/cases
+      hash: md5
+      md5: 2a5c0a932bb44dd75d0ccfcfd957ddc0.dir
+      size: 65
+      nfiles: 1
+"""
+
+
+def mended(tmp_path: Path, text: str, backup: str | None) -> str | None:
+    (tmp_path / ".monai_tl").mkdir(exist_ok=True)
+    (tmp_path / "dvc.lock").write_text(text)
+    if backup is not None:
+        (tmp_path / ".monai_tl/dvc.lock.before").write_text(backup)
+    mending.mend_after_kill(tmp_path)
+    lock = tmp_path / "dvc.lock"
+    return lock.read_text() if lock.is_file() else None
+
+
+@pytest.fixture(scope="module")
+def dvc_accepts():
+    """DVC's own check of a lock file."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    def accepts(text: str) -> bool:
+        try:
+            COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text))
+        except (Invalid, yaml.YAMLError):
+            return False
+        return True
+
+    return accepts
+
+
+def test_a_lock_cut_anywhere_is_one_that_dvc_reads_afterwards(tmp_path, dvc_accepts):
+    assert dvc_accepts(LOCK)
+    kept = 0
+    for length in range(len(LOCK) + 1):
+        text = mended(tmp_path, LOCK[:length], backup=LOCK)
+        assert text is not None, length
+        assert dvc_accepts(text), (length, text)
+        kept += text != LOCK
+    assert kept < len(LOCK) / 2
+
+
+def test_without_a_backup_a_damaged_lock_is_dropped_and_a_whole_one_kept(tmp_path):
+    assert mended(tmp_path, LOCK[: LOCK.index("cmd:") + 4], backup=None) is None
+    assert mended(tmp_path, LOCK, backup=None) == LOCK
+    assert mended(tmp_path, LOCK, backup="other") == LOCK
+
+
+@pytest.mark.parametrize(
+    ("content", "stays"),
+    [
+        ("{}", False),
+        ('{"read": {}, "write": {"/w/a": {"pid": 4194000, "cmd": "repro"}}}', False),
+        # a process that lives but is no DVC command: its id was given anew
+        (f'{{"read": {{"/w/a": [{{"pid": {os.getpid()}, "cmd": "repro"}}]}}, "write": {{"/w/b": {{}}}}}}', False),
+        ('{"read": {"/w/a": [{"pid": 41', False),
+    ],
+)
+def test_locks_of_the_dead_are_removed(tmp_path, content, stays):
+    path = tmp_path / ".dvc/tmp/rwlock"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    mending.mend_after_kill(tmp_path)
+    assert path.exists() == stays
+
+
+def test_steps_are_the_stages_with_the_matrix_in_dvcs_order():
+    params = parse_params(
+        {
+            "ingest": {"source": "data", "classes": [{"name": "liver"}]},
+            "plan": {"source": "s"},
+            "finetune": {"arms": ["scratch", "transfer"], "folds": [2, 0]},
+        }
+    )
+    assert [step.address for step in versioning.steps(params)] == [
+        "ingest",
+        "split",
+        "plan",
+        "preprocess",
+        "finetune@scratch-2",
+        "finetune@scratch-0",
+        "finetune@transfer-2",
+        "finetune@transfer-0",
+        "predict",
+        "evaluate",
+        "export",
+    ]
+
+
+def test_one_run_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(versioning, "_LOCK_WAIT_S", 0.2)
+    with versioning.sole_run(tmp_path) as handle:
+        with pytest.raises(versioning.WorkspaceBusyError, match="another run"), versioning.sole_run(tmp_path):
+            pass
+        # whoever inherits the descriptor keeps the lock
+        inherited = os.dup(handle)
+    with pytest.raises(versioning.WorkspaceBusyError), versioning.sole_run(tmp_path):
+        pass
+    os.close(inherited)
+    with versioning.sole_run(tmp_path) as handle:
+        assert fcntl.fcntl(handle, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
