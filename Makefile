@@ -59,6 +59,7 @@ serve: install  ## dashboard on http://127.0.0.1:4200 and a nightly run
 	monai-tl serve
 
 source: install  ## rebuild the demo's pretrained source from hospital A
+	monai-tl key ~/.config/monai_tl/demo.key --demo-seed 0
 	monai-tl phantom data --seed 0
 	monai-tl pretrain sources/abdomen_a/pretrain.yaml data/hospital_a sources/abdomen_a
 

@@ -113,7 +113,6 @@ class PlanConfig(Section):
     Attributes:
         source: Folder of a pretrained source (card.yaml); null trains from scratch only and then needs ``network``.
         network: Used when there is no source.
-        modality: Overrides; null takes what ingest found.
         spacing_mm, intensity: Null adopts the source's contract, or the fingerprint's where there is no source.
         patch_size_vox: Null derives it from the fingerprint and the source's size rule.
     """

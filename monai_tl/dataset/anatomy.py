@@ -59,7 +59,8 @@ def build_anatomy(draws: IntegerDraws, n_tumours: int) -> tuple[Part, ...]:
 
     Args:
         draws: Decides sizes, places and attenuations.
-        n_tumours: Tumours inside the liver, 12 to 30 mm in radius and 15 to 30 HU darker than the liver.
+        n_tumours: Tumours inside the liver, 12 to 30 mm in radius and 40 to 65 HU darker than the liver, as metastases
+            are in the portal venous phase.
     """
     size = draws.between(930, 1060) / 1000.0
     liver_hu = draws.between(96, 116)
@@ -166,7 +167,7 @@ def _liver(draws: IntegerDraws, size: float, hu: int, n_tumours: int) -> list[Pa
         parts.append(
             Part(
                 "tumour",
-                hu - draws.between(15, 30),
+                hu - draws.between(40, 65),
                 (place[0], place[1], place[2]),
                 (shape[0], shape[1], shape[2]),
                 turn=draws.between(-80, 80) / 100.0,

@@ -58,8 +58,8 @@ def split_patients(cases: Sequence[CaseRecord], config: SplitConfig, test_ids: S
         pool = _keep_cases(pool, config.n_train_cases)
     if len(pool) < config.n_folds:
         raise DataError(
-            f"{config.n_folds} folds need as many patients, but of the {len(patients)} with a label {len(test)} are for "
-            f"testing and {len(pool)} are left; lower split.n_folds or split.test_fraction, raise "
+            f"{config.n_folds} folds need as many patients, but of the {len(patients)} with a label {len(test)} are "
+            f"for testing and {len(pool)} are left; lower split.n_folds or split.test_fraction, raise "
             "split.n_train_cases, or add cases"
         )
     split = Split(

@@ -22,6 +22,8 @@ def set_up_torch(n_threads: int) -> torch.device:
         CUDA's first device when there is one, else the CPU.
     """
     torch.set_num_threads(n_threads)
+    # deterministic mode would also write NaN into all new memory, to show code that reads it unset: a third of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not torch.cuda.is_available():
         torch.use_deterministic_algorithms(True)
         return torch.device("cpu")

@@ -32,7 +32,7 @@ def show_results(workspace: Path, console: Console) -> None:
     console.print()
     console.print(metrics_table(metrics, f"Means with intervals over {cases}"))
     if metrics["verdict"] is not None:
-        console.print(f"Verdict: {metrics['verdict']['verdict']}. {metrics['verdict']['sentence']}", highlight=False)
+        console.print(f"Verdict: {metrics['verdict']['sentence']}", highlight=False)
     console.print()
     rejected = RejectionList.read(workspace / "artifacts/cases/rejected.json")
     console.print(rejection_table(rejected) if rejected.rejected else "Nothing was refused.")
@@ -47,7 +47,9 @@ def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
     table.add_column("Class")
     for _, name, _ in METRICS:
         table.add_column(name, justify="right")
-    arms: Mapping[str, Mapping[str, Any]] = metrics["arms"]
+    # the pretrained arm first, as in the report; the file has them in the order of the alphabet
+    order = sorted(metrics["arms"], key=lambda arm: (arm != "transfer", arm))
+    arms: Mapping[str, Mapping[str, Any]] = {arm: metrics["arms"][arm] for arm in order}
     for arm, record in arms.items():
         table.add_row(arm, "all", *_cells(record))
     names = next(iter(arms.values()))["classes"] if arms else {}

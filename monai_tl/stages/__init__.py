@@ -21,7 +21,8 @@ class Stage:
 
     Attributes:
         name: Also its section in params.yaml and its module in this package.
-        deps: Files or folders read, relative to the workspace; ``{ingest.source}`` is filled from params.yaml.
+        deps: Files or folders read, relative to the workspace; ``{ingest.source}`` is filled from params.yaml;
+            one that is null there is no dependency.
         outs: Folders made, cached by DVC.
         metrics, plots: Files at stage level, in git and not in DVC's cache.
         matrix: Keys of its params section that make one run each, e.g. arm × fold.
@@ -37,7 +38,7 @@ class Stage:
 
 STAGES: tuple[Stage, ...] = (
     Stage("ingest", deps=("{ingest.source}",), outs=("artifacts/cases",)),
-    Stage("split", deps=("artifacts/cases",), outs=("artifacts/split",)),
+    Stage("split", deps=("artifacts/cases", "{split.test_ids_file}"), outs=("artifacts/split",)),
     Stage("plan", deps=("artifacts/cases", "artifacts/split", "{plan.source}"), outs=("artifacts/plan",)),
     Stage("preprocess", deps=("artifacts/cases", "artifacts/plan"), outs=("artifacts/prepared",)),
     Stage(
@@ -46,7 +47,9 @@ STAGES: tuple[Stage, ...] = (
         outs=("artifacts/models/{arm}-{fold}",),
         matrix=("arm", "fold"),
     ),
-    Stage("predict", deps=("artifacts/cases", "artifacts/split", "artifacts/models"), outs=("artifacts/predictions",)),
+    Stage(
+        "predict", deps=("artifacts/prepared", "artifacts/split", "artifacts/models"), outs=("artifacts/predictions",)
+    ),
     Stage(
         "evaluate",
         deps=("artifacts/cases", "artifacts/split", "artifacts/plan", "artifacts/models", "artifacts/predictions"),

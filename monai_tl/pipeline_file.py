@@ -1,0 +1,216 @@
+"""dvc.yaml, written from the table of stages.
+
+``python -m monai_tl.pipeline_file`` prints the one for the current folder; ``monai-tl init --refresh DIR`` writes it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from monai_tl.config import Params, load_params
+from monai_tl.errors import ConfigError
+from monai_tl.stages import STAGES, Stage
+from monai_tl.workspace import PIPELINE_FILE, VERSION_FILE, holds_own_code
+
+_PACKAGE = Path(__file__).parent
+_ROOT = _PACKAGE.name
+_PARAMETER = re.compile(r"\{(\w+)\.(\w+)\}")
+_INPUTS = tuple(
+    sorted({f"{m[1]}.{m[2]}" for stage in STAGES for item in stage.deps for m in _PARAMETER.finditer(item)})
+)
+"""Parameters that name an input of a stage."""
+_HEADER = """\
+# The pipeline as DVC sees it. Written from monai_tl's table of stages: not edited by hand.
+# `monai-tl init --refresh .` writes it again; parameters live in params.yaml.
+"""
+
+
+def render_dvc_yaml(code: Mapping[str, Sequence[str]], unset: Collection[str] = ()) -> str:
+    """The text of dvc.yaml.
+
+    Args:
+        code: For each stage, the files and folders of code its result depends on, relative to the workspace.
+        unset: Parameters that name an input but are null in params.yaml (``plan.source``): no dependency then.
+
+    Returns:
+        YAML; equal arguments give equal bytes.
+    """
+    stages = {stage.name: _entry(stage, code[stage.name], unset) for stage in STAGES}
+    return _HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _entry(stage: Stage, code: Sequence[str], unset: Collection[str]) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    command = f"python -m monai_tl stage {stage.name}"
+    if stage.matrix:
+        # the plural is the parameter, the singular one value of it: arm of finetune.arms
+        entry["matrix"] = {key: f"${{{stage.name}.{key}s}}" for key in stage.matrix}
+        command += "".join(f" --{key} ${{item.{key}}}" for key in stage.matrix)
+    deps = [item for item in stage.deps if item.strip("{}") not in unset]
+    entry["cmd"] = command
+    entry["deps"] = [_PARAMETER.sub(r"${\1.\2}", item) for item in deps] + list(code)
+    entry["params"] = list(sections_read(stage.name))
+    entry["outs"] = [re.sub(r"\{(\w+)\}", r"${item.\1}", item) for item in stage.outs]
+    # not under outs: an output without cache would switch off DVC's run-cache for the stage
+    for key, items in (("metrics", stage.metrics), ("plots", stage.plots)):
+        if items:
+            entry[key] = [{item: {"cache": False}} for item in items]
+    return entry
+
+
+def code_of(workspace: Path) -> dict[str, tuple[str, ...]]:
+    """For each stage the code its result depends on, as dependencies of the workspace.
+
+    In a checkout of this package these are the modules the stage imports; in any other workspace VERSION_FILE.
+    """
+    if not holds_own_code(workspace):
+        return version_code()
+    return {stage.name: _as_dependencies(import_closure(f"{_ROOT}.stages.{stage.name}")) for stage in STAGES}
+
+
+def version_code() -> dict[str, tuple[str, ...]]:
+    """The installed version as the code of every stage."""
+    return {stage.name: (VERSION_FILE,) for stage in STAGES}
+
+
+def pipeline_text(workspace: Path) -> str:
+    """dvc.yaml as it must be for a workspace's params.yaml and the installed package.
+
+    Raises:
+        ConfigError: params.yaml has faults.
+    """
+    params = load_params(workspace)
+    unset = {name for name in _INPUTS if getattr(getattr(params, name.split(".")[0]), name.split(".")[1]) is None}
+    return render_dvc_yaml(code_of(workspace), unset)
+
+
+def check_sections(workspace: Path) -> None:
+    """Make sure that params.yaml writes out what DVC reads from it.
+
+    A section left out would be filled with defaults by this package, but DVC can only record what is in the file.
+
+    Raises:
+        ConfigError: Lists the sections and keys that are missing, and a source that dvc.yaml does not fit.
+    """
+    content = yaml.safe_load((workspace / "params.yaml").read_text(encoding="utf-8")) or {}
+    faults = [f"{name}: is missing; DVC records it, so write at least '{name}: {{}}'" for name in _missing(content)]
+    for section, key in sorted((stage.name, f"{key}s") for stage in STAGES for key in stage.matrix):
+        if key not in (content.get(section) or {}):
+            faults.append(f"{section}.{key}: must be written out, because {PIPELINE_FILE} refers to it")
+    written = (workspace / PIPELINE_FILE).read_text(encoding="utf-8")
+    for name in _INPUTS:
+        section, key = name.split(".")
+        if ((content.get(section) or {}).get(key) is not None) != (f"${{{name}}}" in written):
+            faults.append(f"{name}: {PIPELINE_FILE} was written for another choice; run 'monai-tl init --refresh .'")
+    if faults:
+        raise ConfigError(faults)
+
+
+def _missing(content: Mapping[str, Any]) -> list[str]:
+    return [stage.name for stage in STAGES if content.get(stage.name) is None]
+
+
+def sections_read(stage: str) -> tuple[str, ...]:
+    """Sections of params.yaml that a stage uses: its own, and those its code names as ``params.SECTION``."""
+    found = {stage}
+    for module in import_closure(f"{_ROOT}.stages.{stage}"):
+        found |= _params_attributes(module)
+    return tuple(name for name in Params.model_fields if name in found)
+
+
+@cache
+def _params_attributes(module: str) -> frozenset[str]:
+    nodes = [node for node in ast.walk(_parse(module)) if isinstance(node, ast.Attribute)]
+    return frozenset(node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == "params")
+
+
+def import_closure(module: str) -> tuple[str, ...]:
+    """Dotted names of all modules of this package that a module imports, directly or not, itself included.
+
+    Imports inside functions count; those under ``if TYPE_CHECKING`` do not, since they never run. A package's
+    ``__init__`` counts where a module of the package does, except the root's, which holds the version only, and the
+    stage table's, whose content is dvc.yaml.
+    """
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or _file_of(name) is None:
+            continue
+        seen.add(name)
+        waiting += _imported(name)
+        waiting += [".".join(name.split(".")[:n]) for n in range(2, name.count(".") + 1)]
+    return tuple(sorted(seen - {_ROOT, f"{_ROOT}.stages"}))
+
+
+def _file_of(module: str) -> Path | None:
+    base = _PACKAGE.parent.joinpath(*module.split("."))
+    for path in (base / "__init__.py", base.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _parse(module: str) -> ast.Module:
+    path = _file_of(module)
+    return ast.parse(path.read_bytes() if path else b"")
+
+
+@cache
+def _imported(module: str) -> tuple[str, ...]:
+    return tuple(_named_imports(module))
+
+
+def _named_imports(module: str) -> Iterator[str]:
+    path = _file_of(module)
+    package = module if path and path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in _running(_parse(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == _ROOT)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            stem = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+            base = ".".join(part for part in (stem, node.module or "") if part)
+            if base.split(".")[0] == _ROOT:
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below, without the bodies of ``if TYPE_CHECKING``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            for item in child.orelse:
+                yield item
+                yield from _running(item)
+            continue
+        yield child
+        yield from _running(child)
+
+
+def _as_dependencies(modules: Sequence[str]) -> tuple[str, ...]:
+    """Folders for packages, so a new module in one counts at once; files for the core and for stages."""
+    found: set[str] = set()
+    for name in modules:
+        parts = name.split(".")
+        path = _file_of(name)
+        if path is None:
+            continue
+        if (len(parts) == 2 and path.name != "__init__.py") or parts[1] == "stages":
+            found.add(path.relative_to(_PACKAGE.parent).as_posix())
+        else:
+            found.add(f"{parts[0]}/{parts[1]}")
+    return tuple(sorted(found))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(pipeline_text(Path.cwd()))

@@ -1,0 +1,152 @@
+"""Stage finetune: one network for one arm and fold, from the source or from scratch, with its history and audit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+from torch import nn
+
+from monai_tl.config import Arm, FinetuneConfig, Params
+from monai_tl.dataset.patches import PatchSampler, TrainingCase, load_case
+from monai_tl.errors import ConfigError, ContractError, LabelError, TrainingError
+from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_folder, write_json
+from monai_tl.networks.builders import build_network, groups_of
+from monai_tl.networks.device import describe_torch, place_network, set_up_torch
+from monai_tl.networks.windows import network_size
+from monai_tl.progress import Progress
+from monai_tl.records import Audit, Fold, Plan, Split
+from monai_tl.sources.audit import load_source
+from monai_tl.sources.card import Source, read_source
+from monai_tl.stages import STATE_FOLDER
+from monai_tl.training.checkpoint import locked
+from monai_tl.training.loop import Trainer
+from monai_tl.training.model_folder import TRAINING_FILE, describe_training, fresh_audit, write_model
+from monai_tl.training.validation import validation_dice
+from monai_tl.transfer.strategy import make_strategy
+
+_CODE = ("dataset.augmentation", "dataset.patches", "networks", "sources", "stages.finetune", "training", "transfer")
+"""Code that decides what a training run gives; a checkpoint made by other code is not gone on with."""
+
+
+def run(workspace: Path, params: Params, arm: str, fold: str) -> None:
+    """Fine-tune one arm on one fold: ``artifacts/models/<arm>-<fold>``.
+
+    Args:
+        workspace: Holds ``artifacts/plan``, ``artifacts/split``, ``artifacts/prepared``.
+        params: Section ``finetune``.
+        arm: ``transfer`` or ``scratch``.
+        fold: Number of the fold, from 0.
+
+    Raises:
+        ConfigError: No such arm or fold.
+        DataError, SourceError, TrainingError: See their messages.
+    """
+    plan = Plan.read(workspace / "artifacts/plan/plan.json")
+    split = Split.read(workspace / "artifacts/split/split.json")
+    if arm not in get_args(Arm):
+        raise ConfigError(f"--arm: {arm!r} is none of {', '.join(get_args(Arm))}", "arguments")
+    if not fold.isdigit() or int(fold) >= len(split.folds):
+        raise ConfigError(f"--fold: {fold!r} is none of 0 to {len(split.folds) - 1}", "arguments")
+    source = None
+    if arm == "transfer":
+        if plan.source is None:
+            raise ContractError("the plan has no source to transfer from; set plan.source, or drop the transfer arm")
+        source = read_source(workspace / plan.source)
+    finetune(workspace, plan, split.folds[int(fold)], params.finetune, source, arm, int(fold))
+
+
+def finetune(
+    workspace: Path, plan: Plan, fold: Fold, config: FinetuneConfig, source: Source | None, arm: str, number: int
+) -> None:
+    """Train one network and write its folder, which is a source folder itself.
+
+    Checkpoints live under ``.monai_tl/train/<key>`` until the output is whole. The key covers all that decides the
+    result: settings, plan (source hash included), the fold's arrays byte by byte, code and versions. Weights are loaded
+    from the source also when a checkpoint then replaces them: the audit must be of this run.
+
+    Args:
+        workspace: Holds ``artifacts/prepared``; gets ``artifacts/models/<arm>-<number>``.
+        plan: What the network is and is given.
+        fold: Cases to train on and to choose the best weights by.
+        config: Budget, rates and the like.
+        source: Where the weights start; None starts from scratch and trains everything.
+        arm: ``transfer`` or ``scratch``, for names and records.
+        number: Of the fold, likewise.
+    """
+    name = f"{arm}-{number}"
+    n_outputs = plan.scheme.n_outputs
+    device = set_up_torch(config.n_threads)
+    prepared = workspace / "artifacts/prepared"
+    train_cases, val_cases = _load_cases(prepared, fold.train, plan), _load_cases(prepared, fold.val, plan)
+    if not train_cases:
+        raise TrainingError(f"{name}: the fold has no training case; ingest more labelled studies")
+    network = build_network(plan.network, plan.n_channels, n_outputs, config.seed)
+    groups = groups_of(plan.network, network)
+    names = [group.name for group in groups]
+    strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1])
+    audit = _start(network, plan, config, source)
+    versions = describe_torch(device)
+    key = _training_key(prepared, plan, fold, config, name, versions)
+    sampler = PatchSampler(
+        cases=train_cases,
+        patch_size_vox=network_size(plan.patch_size_vox, plan.size_rule),
+        size_rule=plan.size_rule,
+        spacing_mm=plan.spacing_mm,
+        foreground_fraction=config.foreground_fraction,
+        augmentation=config.augmentation,
+        seed=config.seed,
+    )
+    validate = partial(validation_dice, cases=val_cases, plan=plan, batch_size=config.batch_size)
+    with locked(workspace / STATE_FOLDER / "train" / key[:32]) as checkpoints:
+        progress = Progress(f"finetune {name}", total=strategy.n_steps)
+        outcome = Trainer(
+            place_network(network, device),
+            groups,
+            strategy,
+            sampler,
+            validate,
+            config,
+            n_outputs,
+            checkpoints,
+            progress,
+        ).run()
+        with whole_folder(workspace / "artifacts/models" / name) as folder:
+            write_model(folder, plan, source, audit, outcome, name)
+            facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "versions": versions}
+            facts |= {"n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
+            write_json(folder / TRAINING_FILE, facts | describe_training(config, strategy, outcome))
+        shutil.rmtree(checkpoints)
+
+
+def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[TrainingCase, ...]:
+    cases = tuple(load_case(prepared / case_id) for case_id in case_ids)
+    for case in cases:
+        if case.foreground and max(case.foreground) >= plan.scheme.n_outputs:
+            raise LabelError(
+                f"case {case.case_id}: label value {max(case.foreground)}, but the plan has {len(plan.scheme.classes)} "
+                "classes; run preprocess again"
+            )
+    return cases
+
+
+def _start(network: nn.Module, plan: Plan, config: FinetuneConfig, source: Source | None) -> Audit:
+    """Bring the source's weights in, if there is one, and account for every tensor."""
+    if source is not None:
+        if plan.source_sha256 not in (None, source.card.weights.sha256):
+            raise ContractError(f"{source.folder}: its weights are not those of the plan; run the plan stage again")
+        return load_source(network, plan.network, plan.n_channels, plan.scheme.names, source, config.min_transferred)
+    return fresh_audit(network, plan)
+
+
+def _training_key(
+    prepared: Path, plan: Plan, fold: Fold, config: FinetuneConfig, name: str, versions: dict[str, Any]
+) -> str:
+    files = ("image.npy", "label.npy")
+    arrays = [sha256_file(prepared / case_id / file) for case_id in (*fold.train, *fold.val) for file in files]
+    settings = config.model_dump(mode="json", exclude={"arms", "folds"})
+    records = [settings, plan.model_dump(mode="json"), fold.model_dump(mode="json"), versions, arrays]
+    return sha256_of(name, code_digest(*_CODE), *(to_json(record) for record in records))

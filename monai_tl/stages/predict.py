@@ -1,0 +1,110 @@
+"""Stage predict: each arm's models over the test cases, back on each case's native grid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from monai_tl.config import Params, PredictConfig
+from monai_tl.dataset.nifti import write_image
+from monai_tl.dataset.transforms import restore_probabilities
+from monai_tl.errors import ConfigError, DataError, StageError
+from monai_tl.files import whole_folder, write_json
+from monai_tl.inference import Predictor, load_models
+from monai_tl.progress import Progress
+from monai_tl.records import PreparedCase, Split
+
+FAILED_FILE = "failed.json"
+
+
+def run(workspace: Path, params: Params) -> None:
+    """Predict with every arm: ``artifacts/predictions/<arm>/<case_id>.nii.gz`` and ``failed.json``.
+
+    The models of an arm's folds are averaged. Without a test set each validation case is predicted by its own fold's
+    model instead, which has not trained on it; such scores are a little too good, since that case chose the best step.
+
+    A case that fails is listed with a code and scored worst later; the others go on.
+
+    Args:
+        workspace: Holds ``artifacts/prepared``, ``artifacts/split``, ``artifacts/models``.
+        params: Sections ``finetune`` (arms and folds) and ``predict``.
+
+    Raises:
+        SourceError: A model cannot be loaded.
+        StageError: Every case of an arm failed, so the fault is not the cases'.
+    """
+    split = Split.read(workspace / "artifacts/split/split.json")
+    rounds = plan_rounds(split, params.finetune.folds)
+    total = len(params.finetune.arms) * sum(len(case_ids) for _, case_ids in rounds)
+    progress = Progress("predict", total=total)
+    failed: list[dict[str, str]] = []
+    with whole_folder(workspace / "artifacts/predictions") as out:
+        for arm in params.finetune.arms:
+            faults: dict[str, Exception] = {}
+            n_cases = 0
+            for folds, case_ids in rounds:
+                folders = [workspace / "artifacts/models" / f"{arm}-{fold}" for fold in folds]
+                predictor = load_models(folders, params.predict.n_threads)
+                for case_id in case_ids:
+                    n_cases += 1
+                    try:
+                        predict_case(predictor, workspace / "artifacts/prepared" / case_id, out / arm, params.predict)
+                    except (DataError, ValueError, RuntimeError, MemoryError) as error:
+                        faults[case_id] = error
+                    progress.advance(f"{arm} {case_id}{' failed' if case_id in faults else ''}")
+            if len(faults) == n_cases:
+                first, fault = next(iter(faults.items()))
+                raise StageError("predict", f"{arm}: every case failed; the first fault: {fault}", first) from fault
+            failed += [{"case_id": key, "arm": arm, "code": fault_code(fault)} for key, fault in faults.items()]
+        write_json(out / FAILED_FILE, {"failed": failed})
+
+
+def plan_rounds(split: Split, folds: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
+    """Which folds' models predict which cases: all of them the test set, or each its own validation cases.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    if split.test:
+        return [(tuple(folds), split.test)]
+    rounds: list[tuple[tuple[int, ...], tuple[str, ...]]] = [
+        ((fold,), split.folds[fold].val) for fold in folds if split.folds[fold].val
+    ]
+    if not rounds:
+        raise ConfigError(
+            "split: there is neither a test nor a validation case to predict; ingest more labelled studies"
+        )
+    return rounds
+
+
+def predict_case(predictor: Predictor, prepared: Path, out: Path, config: PredictConfig) -> Path:
+    """Predict one prepared case and write its label map on the native grid.
+
+    Args:
+        predictor: Models of one arm.
+        prepared: ``artifacts/prepared/<case_id>``.
+        out: Folder for ``<case_id>.nii.gz``.
+        config: Windows.
+
+    Returns:
+        The file written: uint8, on the grid of the case's image.nii.gz.
+    """
+    record = PreparedCase.read(prepared / "meta.json")
+    try:
+        image = np.load(prepared / "image.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"case {prepared.name}: its prepared image cannot be read; run preprocess again") from error
+    probabilities = predictor.predict_probabilities(image, config.overlap, config.blending, config.batch_size)
+    label = restore_probabilities(probabilities, record)
+    path = out / f"{prepared.name}.nii.gz"
+    out.mkdir(parents=True, exist_ok=True)
+    write_image(path, label, np.asarray(record.native_affine))
+    return path
+
+
+def fault_code(error: Exception) -> str:
+    """A short stable word for a fault: its class in snake case, e.g. ``geometry_error``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
