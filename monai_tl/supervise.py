@@ -194,8 +194,8 @@ def supervised(
     try:
         yield process
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
+        if process.stdin is not None:
+            process.stdin.close()
         process.wait()
         if process.stdout is not None:
             process.stdout.close()

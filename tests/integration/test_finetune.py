@@ -118,9 +118,7 @@ def test_killed_and_resumed_equals_never_killed(finished: Path, tmp_path: Path) 
     assert _contents(resumed) == _contents(finished / "artifacts/models/scratch-0")
 
 
-def test_a_second_run_is_refused_and_sigterm_gives_a_checkpoint_and_143(
-    finished: Path, tmp_path: Path
-) -> None:
+def test_a_second_run_is_refused_and_sigterm_gives_a_checkpoint_and_143(finished: Path, tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path)
     process = _start(workspace)
     _wait_for_step(process, 10)

@@ -1,0 +1,54 @@
+"""Where a training run stands, and what it gives in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One row of history.csv: the mean loss since the row before; Dice where it was measured."""
+
+    step: int
+    phase: str
+    learning_rate: float
+    train_loss: float
+    val_dice: float | None = None
+
+
+@dataclass
+class Position:
+    """Where a run stands; with network, optimiser and random state it is all that a resume needs.
+
+    Attributes:
+        step: Optimiser steps done.
+        validated_step: Steps done at the last validation.
+        best_step, best_dice: Of the kept weights; the earliest of equals.
+        n_worse: Validations of the last phase since a better Dice.
+        losses: Of the steps since the last row of the history.
+    """
+
+    step: int = 0
+    validated_step: int = 0
+    best_step: int = 0
+    best_dice: float | None = None
+    n_worse: int = 0
+    losses: list[float] = field(default_factory=list)
+    history: list[HistoryRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training gives.
+
+    Attributes:
+        state_dict: The best weights, on the CPU.
+        position: Where it ended.
+        stop_reason: ``budget`` or ``patience``.
+    """
+
+    state_dict: dict[str, Tensor]
+    position: Position
+    stop_reason: str
