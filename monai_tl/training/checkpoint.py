@@ -65,10 +65,10 @@ def read_newest(folder: Path, notes: list[str] | None = None) -> dict[str, Any] 
         notes: Takes a line for each checkpoint passed over as damaged.
     """
     for path in _found(folder):
-        match = _NAME.fullmatch(path.name)
+        step, digest, _ = path.name.split(".")
         try:
             content = path.read_bytes()
-            if match and hashlib.sha256(content).hexdigest() == match[2]:
+            if hashlib.sha256(content).hexdigest() == digest:
                 state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
                 if state.get("format") == FORMAT:
                     return state
@@ -77,7 +77,7 @@ def read_newest(folder: Path, notes: list[str] | None = None) -> dict[str, Any] 
                 f"{path} cannot be read ({error.strerror}); check its permissions and disk"
             ) from error
         if notes is not None:
-            notes.append(f"checkpoint {path.name.split('.')[0]} is damaged and was passed over")
+            notes.append(f"checkpoint of step {int(step.removeprefix('step-'))} is damaged and was passed over")
     return None
 
 
