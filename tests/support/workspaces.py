@@ -19,7 +19,6 @@ import psutil
 import yaml
 
 from monai_tl.commands import key, phantom
-from monai_tl.pipeline_file import render_dvc_yaml
 from monai_tl.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +153,7 @@ def _new_workspace(folder: Path, site: Path) -> Place:
 def make_stand_in(folder: Path, site: Path) -> Place:
     """A workspace by ``init`` whose stages are stand-ins; see stand_in.py and STAND_IN_SECONDS."""
     place = _new_workspace(folder, site)
-    content = yaml.safe_load(render_dvc_yaml({stage.name: ("stand_in.py",) for stage in STAGES}))
+    content = yaml.safe_load((folder / "dvc.yaml").read_text().replace("monai_tl.version", "stand_in.py"))
     for stage in STAGES:
         entry = content["stages"][stage.name]
         files = [next(iter(item)) for name in ("metrics", "plots") for item in entry.get(name, [])]

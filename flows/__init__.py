@@ -1,0 +1,18 @@
+"""The workspace's flows: when stages run and what the dashboard shows. What is fresh is DVC's decision alone.
+
+Prefect reads its settings when it is imported, so they are set here, before any module of this package imports it. A
+setting that the environment already holds is respected.
+"""
+
+import os
+from pathlib import Path
+
+from monai_tl.stages import STATE_FOLDER
+
+os.environ.setdefault("PREFECT_HOME", str(Path.cwd() / STATE_FOLDER / "prefect"))
+Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_RESULTS_PERSIST_BY_DEFAULT", "false")
+os.environ.setdefault("PREFECT_RESULTS_DEFAULT_SERIALIZER", "json")
+os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")

@@ -1,0 +1,152 @@
+"""What the dashboard shows of a run: progress while it goes on, then the summary, the metrics and a plot."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+from xml.sax.saxutils import escape
+
+from httpx import HTTPError
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from monai_tl.progress import MARK
+
+_UPDATE_EVERY_S = 2.0
+_METRICS = ("dice", "surface_dice", "hd95_mm")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+
+
+class ProgressBoard:
+    """One progress artifact for the whole run.
+
+    Args:
+        n_steps: Steps of the pipeline; each takes an equal share of the bar.
+    """
+
+    def __init__(self, n_steps: int) -> None:
+        self._n_steps = n_steps
+        self._n_finished = 0
+        self._last = 0.0
+        self._id: UUID = _created(create_progress_artifact(0.0, key="progress", description="stages"))
+
+    def take(self, line: str) -> None:
+        """Follow a stage's own progress line; other lines are not for here."""
+        record = parse_progress(line)
+        if record is None or time.monotonic() - self._last < _UPDATE_EVERY_S:
+            return
+        done, total = float(record.get("done", 0)), float(record.get("total", 0))
+        part = min(done / total, 1.0) if total > 0 else 0.0
+        self._show(part, f"{record.get('stage', '')} {done:g}/{total:g}")
+
+    def finish(self, address: str, outcome: str) -> None:
+        """Count a step as finished; unchanged ones go by too fast to be shown one by one."""
+        self._n_finished += 1
+        if outcome != "unchanged" or self._n_finished == self._n_steps:
+            self._show(0.0, f"{address}: {outcome}")
+
+    def _show(self, part: float, text: str) -> None:
+        percent = 100.0 * (self._n_finished + part) / self._n_steps
+        self._last = time.monotonic()
+        # a server that is busy for a moment must not end hours of training
+        with suppress(HTTPError):
+            update_progress_artifact(self._id, min(percent, 100.0), description=text)
+
+
+def _created(identifier: Any) -> UUID:
+    # Prefect types its twin functions as "value or coroutine"; from synchronous code it is the value
+    return cast("UUID", identifier)
+
+
+def parse_progress(line: str) -> dict[str, Any] | None:
+    """The record of a stage's progress line; None for any other line."""
+    if not line.startswith(MARK):
+        return None
+    try:
+        record = json.loads(line[len(MARK) :])
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def publish_results(workspace: Path, outcomes: Mapping[str, str]) -> None:
+    """Write the artifacts of a finished run."""
+    rows = [{"stage": address, "outcome": outcome} for address, outcome in outcomes.items()]
+    create_table_artifact(rows, key="stages", description="What each stage did")
+    reports = workspace / "reports"
+    summary = reports / "html" / "summary.md"
+    if summary.is_file():
+        create_markdown_artifact(summary.read_text(encoding="utf-8"), key="summary", description="Summary")
+    metrics = reports / "metrics.json"
+    if metrics.is_file():
+        table = metric_rows(json.loads(metrics.read_text(encoding="utf-8")))
+        create_table_artifact(table, key="metrics", description="Metrics of the test cases")
+    plot = learning_curves(reports / "plots" / "history.csv")
+    if plot:
+        create_markdown_artifact(plot, key="learning-curves", description="Validation Dice by step")
+
+
+def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row an arm and class, ``all`` first: means with intervals, null where undefined, and the number of cases."""
+    rows = []
+    # the pretrained arm first, as in the report
+    for arm, record in sorted(metrics.get("arms", {}).items(), key=lambda item: (item[0] != "transfer", item[0])):
+        for name, summaries in {"all": record, **record["classes"]}.items():
+            row: dict[str, Any] = {"arm": arm, "class": name}
+            for metric in _METRICS:
+                row |= {metric: summaries[metric]["mean"]}
+                row |= {f"{metric} {bound}": summaries[metric][bound] for bound in ("low", "high")}
+            rows.append(row | {"cases": summaries["dice"]["n"], "failed": summaries["dice"]["n_failed"]})
+    return rows
+
+
+def learning_curves(history: Path) -> str:
+    """Markdown with a line chart of validation Dice by step, one line an arm and fold; empty when there is no history.
+
+    The picture is inside the text: the dashboard needs no other address to fetch it from.
+    """
+    if not history.is_file():
+        return ""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    with history.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            if row.get("val_dice"):
+                name = " fold ".join(row[key] for key in ("arm", "fold") if row.get(key))
+                curves.setdefault(name, []).append((float(row["step"]), float(row["val_dice"])))
+    if not curves:
+        return ""
+    picture = base64.b64encode(_chart(curves).encode("utf-8")).decode("ascii")
+    return f"### Validation Dice by step\n\n![learning curves](data:image/svg+xml;base64,{picture})\n"
+
+
+def _chart(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    last = max(step for points in curves.values() for step, _ in points) or 1.0
+    left, top, width, height = 50.0, 20.0, 560.0, 240.0
+    parts = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = top + height * (1 - tick)
+        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="#dddddd"/>')
+        parts.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{tick:.2f}</text>')
+    for index, (name, points) in enumerate(sorted(curves.items())):
+        colour = _COLOURS[index % len(_COLOURS)]
+        line = " ".join(f"{left + width * step / last:.1f},{top + height * (1 - dice):.1f}" for step, dice in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<text x="{left + width + 10}" y="{top + 14 + 18 * index}" fill="{colour}">{escape(name)}</text>')
+    parts.append(f'<text x="{left + width}" y="{top + height + 20}" text-anchor="end">step {last:g}</text>')
+    body = "".join(parts)
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="760" height="300" viewBox="0 0 760 300" '
+        'font-family="sans-serif" font-size="12" fill="#333333">'
+        f'<rect width="760" height="300" fill="white"/>{body}</svg>'
+    )

@@ -1,0 +1,131 @@
+"""The training flow: the stages in order. ``python -m flows.pipeline`` runs it once in the current workspace."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from httpx import TransportError
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogHandler
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import artifacts, mending, versioning
+from flows.server import server_for
+from monai_tl.config import load_params
+from monai_tl.errors import MonaiTLError
+from monai_tl.progress import MARK, VARIABLE
+
+OUTCOME_MARK = "@outcome "
+"""Prefix of a line that tells ``monai-tl run`` what became of a step; the rest is JSON with stage and outcome."""
+
+
+_DELIVERY_S = 10.0
+
+
+@task(task_run_name="{step.address}", cache_policy=NO_CACHE, persist_result=False, tags=["stage"])
+def bring_up_to_date(
+    step: versioning.Step,
+    workspace: Path,
+    lock_handle: int,
+    was_changed: list[Any] | None,
+    board: artifacts.ProgressBoard,
+    time_out_s: float | None,
+) -> versioning.Outcome:
+    """One step: nothing where DVC finds nothing changed, else DVC's own run of it."""
+    logger = get_run_logger()
+
+    def relay(line: str) -> None:
+        board.take(line)
+        _tell(line) if line.startswith(MARK) else logger.info(line)
+
+    outcome: versioning.Outcome = "unchanged"
+    if was_changed is not None:
+        _tell_outcome(step.address, "running")
+        outcome = versioning.reproduce(
+            step, workspace, lock_handle, relay, time_out_s=time_out_s, was_changed=was_changed
+        )
+    logger.info("%s: %s", step.address, outcome)
+    _tell_outcome(step.address, outcome)
+    board.finish(step.address, outcome)
+    return outcome
+
+
+@flow(name="training", persist_result=False, validate_parameters=True)
+def training(stage_time_out_s: float | None = None) -> dict[str, str]:
+    """Bring every stage of the current workspace up to date and show the result.
+
+    Args:
+        stage_time_out_s: A stage that takes longer is ended and fails the run; null sets no limit.
+
+    Returns:
+        The outcome of each step: ran, restored or unchanged.
+    """
+    workspace = Path.cwd()
+    with versioning.sole_run(workspace) as lock_handle:
+        mending.mend_after_kill(workspace)
+        steps = versioning.steps(load_params(workspace))
+        changes = versioning.status(workspace, lock_handle)
+        for name in (name for name in changes if name.endswith(".dvc")):
+            versioning.reproduce(name, workspace, lock_handle, get_run_logger().info)
+        board = artifacts.ProgressBoard(len(steps))
+        outcomes: dict[str, str] = {}
+        for step in steps:
+            # past the first change every later step is DVC's to judge: its inputs may be new
+            stale = any(outcome != "unchanged" for outcome in outcomes.values())
+            was_changed = changes.get(step.address, [] if stale else None)
+            outcomes[step.address] = bring_up_to_date(
+                step, workspace, lock_handle, was_changed, board, stage_time_out_s
+            )
+        artifacts.publish_results(workspace, outcomes)
+    return outcomes
+
+
+def _tell(line: str) -> None:
+    if os.environ.get(VARIABLE) == "json":
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def _tell_outcome(address: str, outcome: str) -> None:
+    _tell(OUTCOME_MARK + json.dumps({"stage": address, "outcome": outcome}))
+
+
+def _deliver() -> None:
+    """Send what Prefect still holds of logs and events, while the server is there to take it."""
+    APILogHandler().flush()
+    EventsWorker.drain_all(timeout=_DELIVERY_S)
+
+
+def main() -> int:
+    """Run the flow once; the exit status is the error's, see monai_tl.errors."""
+    workspace = Path.cwd()
+    limit = os.environ.get("MONAI_TL_STAGE_TIME_OUT_S")
+    try:
+        load_params(workspace)
+        with server_for(workspace) as url, temporary_settings({PREFECT_API_URL: url}):
+            try:
+                training(float(limit) if limit else None)
+            finally:
+                _deliver()
+    except MonaiTLError as error:
+        sys.stderr.write(f"monai-tl: {error}\n")
+        return error.exit_code
+    except TransportError:
+        sys.stderr.write("monai-tl: the Prefect server answers no longer; start it again, then run again\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("monai-tl: interrupted\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    sys.exit(main())

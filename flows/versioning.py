@@ -1,0 +1,258 @@
+"""The only place that starts DVC: one stage at a time, nothing left behind, and what became of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+import yaml
+
+from flows.mending import backup_file
+from monai_tl.config import Params
+from monai_tl.errors import ConfigError, MonaiTLError, StageError
+from monai_tl.progress import MARK, VARIABLE
+from monai_tl.stages import STAGES, STATE_FOLDER
+
+Outcome = Literal["ran", "restored", "unchanged"]
+"""``restored``: DVC took the result of an earlier run from its cache."""
+
+_LOCK_WAIT_S = 10.0
+_GRACE_S = 3.0
+_STATUS_TIME_OUT_S = 600.0
+_TAIL_LINES = 12
+_CHATTER = (
+    "To track the changes with git",
+    "git add ",
+    "To enable auto staging",
+    "dvc config core.autostage",
+    "Use `dvc push`",
+)
+"""Advice that DVC gives after every command; nothing to act on in a run."""
+
+
+class WorkspaceBusyError(MonaiTLError):
+    """Another run holds the workspace."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing DVC runs: a stage, or one combination of a stage's matrix.
+
+    Attributes:
+        stage: Name in STAGES.
+        address: What DVC calls it, e.g. ``finetune@transfer-0``.
+    """
+
+    stage: str
+    address: str
+
+
+def steps(params: Params) -> tuple[Step, ...]:
+    """All steps in the order in which DVC runs them."""
+    found: list[Step] = []
+    for stage in STAGES:
+        section = getattr(params, stage.name)
+        axes = [getattr(section, f"{key}s") for key in stage.matrix]
+        for values in product(*axes):
+            suffix = "-".join(str(value) for value in values)
+            found.append(Step(stage.name, f"{stage.name}@{suffix}" if suffix else stage.name))
+    return tuple(found)
+
+
+@contextmanager
+def sole_run(workspace: Path) -> Iterator[int]:
+    """Hold the workspace for one run.
+
+    Yields:
+        A file descriptor that carries the lock. Processes that inherit it keep the workspace locked until they end, so
+        a run that follows a kill waits for what the dead one started.
+
+    Raises:
+        WorkspaceBusyError: Another run holds it.
+    """
+    path = workspace / STATE_FOLDER / "run.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while not _try_lock(handle):
+            if time.monotonic() > deadline:
+                raise WorkspaceBusyError(
+                    "another run of this workspace is going on; wait for it to end, or end it, then run again"
+                )
+            time.sleep(0.1)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def status(workspace: Path, lock_handle: int) -> dict[str, list[Any]]:
+    """What DVC thinks has changed, by step or ``.dvc`` file; empty when nothing has.
+
+    Raises:
+        ConfigError: DVC cannot read the pipeline.
+    """
+    lines: list[str] = []
+    code = _dvc(["status", "--json"], workspace, lock_handle, lines.append, _STATUS_TIME_OUT_S)
+    if code == 0 and lines:
+        try:
+            found: dict[str, list[Any]] = json.loads(lines[-1])
+        except ValueError:
+            code = 1
+        else:
+            return found
+    raise ConfigError(_reason(lines), "dvc status")
+
+
+def reproduce(
+    step: Step | str,
+    workspace: Path,
+    lock_handle: int,
+    on_line: Callable[[str], None],
+    *,
+    time_out_s: float | None = None,
+    was_changed: Sequence[Any] = (),
+) -> Outcome:
+    """Let DVC bring one step up to date.
+
+    Args:
+        step: What to bring up to date; a string names a ``.dvc`` file.
+        workspace: Folder of dvc.yaml.
+        lock_handle: What ``sole_run`` gave.
+        on_line: Gets each line of output, as it comes.
+        time_out_s: The step is ended after so many seconds.
+        was_changed: The step's entry in ``status``.
+
+    Returns:
+        Judged by dvc.lock before and after and by whether the stage reported work, never by DVC's words.
+
+    Raises:
+        StageError: The stage failed or took too long.
+    """
+    address = step if isinstance(step, str) else step.address
+    before = lock_entry(workspace, address)
+    if (workspace / "dvc.lock").is_file():
+        shutil.copyfile(workspace / "dvc.lock", backup_file(workspace))
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    worked = False
+
+    def take(line: str) -> None:
+        nonlocal worked
+        if line.startswith(MARK):
+            worked = True
+        else:
+            tail.append(line)
+        on_line(line)
+
+    code = _dvc(["repro", "--single-item", address], workspace, lock_handle, take, time_out_s)
+    if code is None:
+        raise StageError(
+            address, f"stopped after {time_out_s:g} s, the time-out of a stage; raise it, or ask for less work"
+        )
+    if code != 0:
+        raise StageError(address, _reason(list(tail)))
+    if worked:
+        return "ran"
+    outputs_changed = any("changed outs" in item for item in was_changed if isinstance(item, dict))
+    return "restored" if outputs_changed or lock_entry(workspace, address) != before else "unchanged"
+
+
+def lock_entry(workspace: Path, address: str) -> Mapping[str, Any] | None:
+    """What dvc.lock records for a step; None when nothing."""
+    path = workspace / "dvc.lock"
+    if not path.is_file():
+        return None
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    entry: Mapping[str, Any] | None = (content or {}).get("stages", {}).get(address)
+    return entry
+
+
+def _reason(lines: Sequence[str]) -> str:
+    text = "\n".join(line for line in lines if line.strip())
+    if "is busy" in text or "Unable to acquire lock" in text:
+        return "another DVC command works in this workspace; wait for it to end, then run again"
+    return text or "DVC ended without a message; run 'monai-tl doctor'"
+
+
+def _environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    # `python` in a stage's command is this one
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    environment |= {"PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", VARIABLE: "json", "NO_COLOR": "1"}
+    return environment
+
+
+def _dvc(
+    arguments: Sequence[str],
+    workspace: Path,
+    lock_handle: int,
+    on_line: Callable[[str], None],
+    time_out_s: float | None,
+) -> int | None:
+    """Run DVC; its exit status, or None when time ran out. All it started is gone when this returns or raises."""
+    command = [sys.executable, "-m", "monai_tl.supervise", "--grace", f"{_GRACE_S:g}", "--"]
+    process = subprocess.Popen(
+        [*command, sys.executable, "-m", "dvc", *arguments],
+        cwd=workspace,
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+        pass_fds=[lock_handle],
+    )
+    # both are pipes, as asked for above
+    order, output = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        process.terminate()
+
+    timer = threading.Timer(time_out_s, stop) if time_out_s else None
+    try:
+        if timer:
+            timer.start()
+        for line in output:
+            if line.strip() and not line.strip().startswith(_CHATTER):
+                on_line(line.rstrip())
+        code = process.wait()
+    finally:
+        if timer:
+            timer.cancel()
+        # end-of-file is the order to end everything; whatever comes, wait until it is done
+        order.close()
+        _wait_for_certain(process)
+        output.close()
+    return None if late.is_set() else code
+
+
+def _wait_for_certain(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(_GRACE_S + 10.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

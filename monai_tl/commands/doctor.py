@@ -1,0 +1,219 @@
+"""``monai-tl doctor``: what is wrong with an installation or a workspace, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+from packaging.specifiers import SpecifierSet
+from rich.console import Console
+
+from monai_tl.config import PARAMS_FILE, Params, load_params
+from monai_tl.dicom.deidentify import load_key
+from monai_tl.errors import ConfigError, MonaiTLError
+from monai_tl.files import sha256_file
+from monai_tl.parallel import n_jobs
+from monai_tl.pipeline_file import check_sections, pipeline_text
+from monai_tl.sources.card import read_source
+from monai_tl.stages import STATE_FOLDER
+from monai_tl.workspace import FLOWS_FOLDER, PIPELINE_FILE, check_installed_version
+
+PINS = (
+    ("prefect", "==3.8.8", "the flow was tested with it"),
+    ("fastapi", "<0.151", "Prefect's server does not start with a later one"),
+    ("sqlalchemy", "<2.1", "Prefect's schedules never fire with a later one"),
+    ("dvc", "==3.67.1", "the flow reads its lock file"),
+    ("torch", "==2.13.0", "results depend on it"),
+    ("monai", "==1.6.1", "results depend on it"),
+)
+"""What a plain installation can get wrong without pip noticing."""
+
+MIN_FREE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What.
+        note: What was found; of a problem, what is wrong.
+        mend: How to mend it; empty when all is well.
+    """
+
+    subject: str
+    note: str
+    mend: str = ""
+
+
+def run(folder: Path, console: Console | None = None) -> int:
+    """Look at the installation and, where there is one, at the workspace; print a line for each thing.
+
+    Args:
+        folder: A workspace, or any folder to look at the installation alone.
+        console: None prints on standard output.
+
+    Returns:
+        0, or 1 when there is a problem.
+    """
+    console = console or Console()
+    problems = 0
+    for finding in examine(folder):
+        problems += bool(finding.mend)
+        mark = "[red]problem[/]" if finding.mend else "[green]ok[/]     "
+        console.print(mark, end="  ")
+        console.print(f"{finding.subject}: {finding.note}", highlight=False, markup=False, soft_wrap=True)
+        if finding.mend:
+            console.print(f"         → {finding.mend}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{problems} problem{'' if problems == 1 else 's'}.", highlight=False)
+    return 1 if problems else 0
+
+
+def examine(folder: Path) -> Iterator[Finding]:
+    """All findings, of the installation first."""
+    yield from _installation()
+    if not (folder / PARAMS_FILE).is_file():
+        yield Finding("workspace", f"{folder} is none (no {PARAMS_FILE})", "make one with 'monai-tl init DIR'")
+        return
+    yield from _files(folder)
+    yield _lock(folder)
+    yield _server(folder)
+    try:
+        params = load_params(folder)
+        check_sections(folder)
+    except ConfigError as error:
+        yield from (Finding(PARAMS_FILE, fault, "correct it in params.yaml") for fault in error.faults)
+        return
+    yield Finding(PARAMS_FILE, "valid")
+    yield from _inputs(folder, params)
+
+
+def _installation() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    is_right = sys.version_info[:2] == (3, 11)
+    yield Finding("python", version, "" if is_right else "make the virtual environment with Python 3.11")
+    for name, wanted, why in PINS:
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Finding(name, "is not installed", "pip install -c constraints.txt monai_tl")
+            continue
+        # a local label such as +cpu says how it was built, not which version it is
+        fits = SpecifierSet(wanted).contains(found.split("+")[0], prereleases=True)
+        yield Finding(name, found, "" if fits else f"pip install '{name}{wanted}': {why}")
+    git = shutil.which("git")
+    yield Finding("git", git or "is not installed", "" if git else "install git; DVC and workspaces need it")
+    yield Finding("processes", f"{n_jobs()} for work over cases (MONAI_TL_JOBS)")
+
+
+def _files(folder: Path) -> Iterator[Finding]:
+    for name, mend in (
+        (".git", "run 'git init'"),
+        (".dvc", "run 'dvc init'"),
+        (f"{FLOWS_FOLDER}/pipeline.py", "copy flows/ from a new workspace ('monai-tl init')"),
+    ):
+        is_there = (folder / name).exists()
+        yield Finding(name, "there" if is_there else "missing", "" if is_there else mend)
+    refresh = f"run 'monai-tl init --refresh {folder}'"
+    try:
+        check_installed_version(folder)
+        yield Finding("monai_tl.version", "is the installed version")
+    except ConfigError as error:
+        yield Finding("monai_tl.version", _halves(error.faults[0])[0], refresh)
+    try:
+        wanted = yaml.safe_load(pipeline_text(folder))["stages"]
+        found = yaml.safe_load((folder / PIPELINE_FILE).read_text(encoding="utf-8"))["stages"]
+        other = [name for name, entry in wanted.items() if found.get(name) != entry]
+        note = (
+            f"differs from what {PARAMS_FILE} and monai_tl ask for, in {', '.join(other)}" if other else "as rendered"
+        )
+        yield Finding(PIPELINE_FILE, note, refresh if other else "")
+    except ConfigError:
+        pass  # params.yaml's own faults are told for themselves
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        yield Finding(PIPELINE_FILE, "missing or no pipeline", refresh)
+    free = shutil.disk_usage(folder).free
+    mend = "" if free >= MIN_FREE_BYTES else "make room: cases and arrays take several times the size of the input"
+    yield Finding("disk", f"{free / 2**30:.1f} GiB free", mend)
+
+
+def _lock(folder: Path) -> Finding:
+    """DVC's locks of paths, which name the processes that hold them."""
+    path = folder / ".dvc" / "tmp" / "rwlock"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8") or "{}")
+        kinds = [kind for value in content.values() for kind in value.values()]
+        owners = {int(item["pid"]) for kind in kinds for item in (kind if isinstance(kind, list) else [kind]) if item}
+    except FileNotFoundError:
+        return Finding("DVC lock", "free")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Finding("DVC lock", "its file is damaged", f"with no DVC command running, remove {path}")
+    living = {pid for pid in owners if Path(f"/proc/{pid}").exists()}
+    strangers = {pid for pid in living if b"dvc" not in _command_line(pid)}
+    if owners and (strangers or not living):
+        return Finding("DVC lock", "was left by a process that is gone", f"remove {path}, or run 'monai-tl run'")
+    return Finding("DVC lock", f"held by a running DVC command ({len(living)})" if living else "free")
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _server(folder: Path) -> Finding:
+    url = os.environ.get("PREFECT_API_URL", "")
+    try:
+        url = url or str(json.loads((folder / STATE_FOLDER / "server.json").read_text(encoding="utf-8"))["api_url"])
+    except (OSError, ValueError, KeyError):
+        return Finding("Prefect server", "none runs; 'monai-tl run' starts one for itself")
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=2.0):  # noqa: S310 - our own URL
+            return Finding("Prefect server", f"answers at {url}")
+    except (OSError, ValueError):
+        if os.environ.get("PREFECT_API_URL"):
+            return Finding("Prefect server", f"no answer at {url}", "start it, or unset PREFECT_API_URL")
+        return Finding("Prefect server", "none runs; 'monai-tl run' starts one for itself")
+
+
+def _inputs(folder: Path, params: Params) -> Iterator[Finding]:
+    key = Path(params.ingest.key_file)
+    try:
+        load_key(key)
+        yield Finding("pseudonym key", f"{key}, for you alone")
+    except MonaiTLError as error:
+        # the error says what to do after its first half
+        yield Finding("pseudonym key", *_halves(str(error)))
+    data = folder / params.ingest.source
+    has_data = data.is_dir() and any(data.iterdir())
+    yield Finding("ingest.source", params.ingest.source if has_data else f"{params.ingest.source} is missing or empty",
+                  "" if has_data else f"put the studies there, then run 'dvc add {params.ingest.source}'")  # fmt: skip
+    if params.plan.source is not None:
+        yield _source(folder / params.plan.source)
+    threads, cores = max(params.finetune.n_threads, params.predict.n_threads), os.cpu_count() or 1
+    mend = "" if threads <= cores else "lower finetune.n_threads and predict.n_threads; results depend on them"
+    yield Finding("threads", f"{threads} of {cores} cores", mend)
+
+
+def _source(folder: Path) -> Finding:
+    try:
+        source = read_source(folder)
+    except MonaiTLError as error:
+        return Finding("plan.source", str(error), "put a source folder (card.yaml and weights) there; see the README")
+    if sha256_file(source.weights_path) != source.card.weights.sha256:
+        return Finding("plan.source", "the weights are not those of card.yaml", "fetch or copy the source folder again")
+    return Finding("plan.source", f"{source.card.name}, weights as its card says")
+
+
+def _halves(message: str) -> tuple[str, str]:
+    note, _, mend = message.partition("; ")
+    return note, mend or "see the message"

@@ -1,0 +1,128 @@
+"""Whatever is killed, and whenever, nothing of a run stays behind and the next run finishes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from workspaces import Place, end, events, make_site, make_stand_in, until
+
+pytestmark = pytest.mark.pipeline
+
+STEPS = 9
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Place:
+    root = tmp_path_factory.mktemp("kill")
+    site = make_site(root / "site")
+    return make_stand_in(root / "workspace", site)
+
+
+def slow(place: Place, seconds: float) -> Place:
+    """The same workspace, its stages slower, with a mark of its own for its processes."""
+    return Place(place.folder, place.site, {"STAND_IN_SECONDS": f"{seconds:g}"})
+
+
+def forget_results(place: Place) -> None:
+    """Make every stage new again."""
+    source = place.folder / "sources/pretrained/content.txt"
+    source.write_text(source.read_text() + ".")
+    data = place.folder / "data/content.txt"
+    data.write_text(data.read_text() + ".")
+    place.run("dvc", "add", "-q", "data")
+
+
+def stage_runs(log: Path, stage: str) -> bool:
+    return f"{stage}: running" in events(log)
+
+
+# flow: the process that Prefect runs in; run: the command the user started
+@pytest.mark.parametrize(
+    ("who", "number", "stage"),
+    [
+        ("flow", signal.SIGKILL, "ingest"),
+        ("run", signal.SIGKILL, "plan"),
+        ("run", signal.SIGTERM, "ingest"),
+        ("run", signal.SIGINT, "split"),
+        ("flow", signal.SIGTERM, "ingest"),
+        ("supervisor", signal.SIGKILL, "ingest"),
+        ("dvc", signal.SIGKILL, "ingest"),
+    ],
+)
+def test_killed_in_a_stage(place, tmp_path, who, number, stage):
+    forget_results(place)
+    slowed = slow(place, 4.0)
+    log = tmp_path / "run.log"
+    started = slowed.start("monai_tl", "run", "--plain", output=log)
+    until(lambda: stage_runs(log, stage), 120, f"{stage} starts")
+    until(lambda: slowed.find("stand_in.py", stage), 30, "the stage's process")
+    victim = {
+        "run": lambda: psutil.Process(started.pid),
+        "flow": lambda: slowed.find("flows.pipeline"),
+        "dvc": lambda: slowed.find("dvc repro"),
+        "supervisor": lambda: psutil.Process(slowed.find("flows.pipeline").ppid()),
+    }[who]()
+    os.kill(victim.pid, number)
+    until(lambda: not slowed.processes(), 30, f"all processes end; left: {[p.cmdline() for p in slowed.processes()]}")
+    assert started.wait(10) != 0
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.5, 4.0])
+def test_killed_while_starting(place, tmp_path, seconds):
+    slowed = slow(place, 4.0)
+    started = slowed.start("monai_tl", "run", "--plain", output=tmp_path / "run.log")
+    with pytest.raises(AssertionError, match="never"):
+        until(lambda: None, seconds, "never")
+    started.kill()
+    until(lambda: not slowed.processes(), 30, "all processes end")
+    started.wait(10)
+
+
+def test_the_next_run_finishes_and_is_the_plain_one(place, tmp_path):
+    # a lock file cut short by a kill in the middle of DVC's write, and a lock of a process id that another program has
+    place.run("monai_tl", "run", "--plain")
+    whole = place.lock
+    (place.folder / "dvc.lock").write_bytes(whole[: whole.index(b"cmd:") + 4])
+    stale = {"read": {}, "write": {str(place.folder / "artifacts/cases"): {"pid": os.getpid(), "cmd": "repro"}}}
+    (place.folder / ".dvc/tmp/rwlock").write_text(json.dumps(stale))
+    place.run("monai_tl", "run", "--plain")
+    assert place.run("dvc", "status").strip().endswith("Data and pipelines are up to date.")
+    assert place.lock == whole
+
+
+def test_a_second_run_of_a_busy_workspace_is_a_clear_message(place, tmp_path):
+    forget_results(place)
+    slowed = slow(place, 30.0)
+    log = tmp_path / "run.log"
+    started = slowed.start("monai_tl", "run", "--plain", output=log)
+    until(lambda: stage_runs(log, "ingest"), 120, "ingest starts")
+    text = place.run("monai_tl", "run", "--plain", check=False)
+    assert "another run of this workspace is going on" in text
+    assert "Traceback" not in text
+    assert end(started) == 130
+    assert not slowed.processes()
+
+
+def test_a_stage_past_its_time_out_is_ended(place, tmp_path):
+    slowed = slow(place, 60.0)
+    slowed.extra["MONAI_TL_STAGE_TIME_OUT_S"] = "3"
+    text = slowed.run("monai_tl", "run", "--plain", check=False)
+    assert "stopped after 3 s" in text
+    assert not slowed.processes()
+
+
+def test_a_stage_that_fails_tells_why(place):
+    params = (place.folder / "params.yaml").read_text()
+    try:
+        (place.folder / "stand_in.py").write_text("raise SystemExit('monai-tl: the lamp is broken; mend it')\n")
+        text = place.run("monai_tl", "run", "--plain", check=False)
+    finally:
+        (place.folder / "stand_in.py").write_text((Path(__file__).parents[1] / "support/stand_in.py").read_text())
+        assert (place.folder / "params.yaml").read_text() == params
+    assert "the lamp is broken; mend it" in text
+    assert "Traceback" not in text

@@ -1,0 +1,220 @@
+"""``dvc repro``, ``monai-tl run`` and a scheduled deployment on a real server: one result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from workspaces import Place, clone, end, events, free_port, make_real, make_site, until
+
+pytestmark = pytest.mark.pipeline
+
+STEPS = (
+    *("ingest", "split", "plan", "preprocess"),
+    *("finetune@transfer-0", "finetune@scratch-0"),
+    *("predict", "evaluate", "export"),
+)
+
+
+@dataclass
+class Server:
+    """A running ``monai-tl serve``."""
+
+    place: Place
+    url: str
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json", **self._token()}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def _token(self) -> dict[str, str]:
+        with urllib.request.urlopen(f"{self.url}/csrf-token?client=test", timeout=30) as answer:
+            return {"Prefect-Csrf-Token": json.load(answer)["token"], "Prefect-Csrf-Client": "test"}
+
+    def runs(self, state: str) -> list[dict[str, Any]]:
+        wanted = {"flow_runs": {"state": {"type": {"any_": [state]}}}, "sort": "START_TIME_ASC", "limit": 50}
+        return self.post("flow_runs/filter", wanted)
+
+    def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
+        body = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "CREATED_DESC", "limit": 100}
+        return {item["key"]: item for item in self.post("artifacts/filter", body)}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Place:
+    root = tmp_path_factory.mktemp("ways")
+    return make_real(root / "base", make_site(root / "site"))
+
+
+@pytest.fixture(scope="module")
+def by_dvc(base) -> Place:
+    place = clone(base, base.folder.parent / "by_dvc")
+    place.run("dvc", "repro")
+    return place
+
+
+@pytest.fixture(scope="module")
+def by_flow(base) -> Place:
+    """Killed once in the middle of training, then run to its end."""
+    place = clone(base, base.folder.parent / "by_flow")
+    log = place.folder.parent / "by_flow.log"
+    started = place.start("monai_tl", "run", "--plain", output=log)
+    # past its first step of training
+    until(lambda: any(line.startswith("finetune@transfer-0: 1") for line in events(log)), 400, "training")
+    os.kill(place.find("flows.pipeline").pid, signal.SIGKILL)
+    until(lambda: not place.processes(), 30, "all processes end")
+    assert started.wait(10) != 0
+    text = place.run("monai_tl", "run", "--plain")
+    assert "ingest: unchanged" in text
+    assert "finetune@transfer-0: ran" in text
+    return place
+
+
+@pytest.fixture(scope="module")
+def served(base) -> Iterator[Server]:
+    place = clone(base, base.folder.parent / "served")
+    port = free_port()
+    log = place.folder.parent / "serve.log"
+    process = place.start("monai_tl", "serve", "--port", str(port), "--interval", "20", output=log)
+    try:
+        until(lambda: "Dashboard" in log.read_text() or process.poll() is not None, 120, "the server starts")
+        server = Server(place, f"http://127.0.0.1:{port}/api")
+        until(lambda: server.runs("COMPLETED"), 500, "a scheduled run completes")
+        yield server
+    finally:
+        code = end(process)
+        left = [item.cmdline() for item in place.processes()]
+    assert code == 0, log.read_text()
+    assert left == []
+
+
+@pytest.fixture(scope="module")
+def scheduled(served) -> dict[str, Any]:
+    return served.runs("COMPLETED")[0]
+
+
+def test_the_same_lock_file_byte_for_byte(by_dvc, by_flow, served, scheduled):
+    assert set(yaml.safe_load(by_dvc.lock)["stages"]) == set(STEPS)
+    assert by_flow.lock == by_dvc.lock
+    assert served.place.lock == by_dvc.lock
+
+
+def test_two_clones_give_the_same_metrics(by_dvc, by_flow):
+    for name in ("reports/metrics.json", "reports/plots/cases.csv", "reports/html/report.html"):
+        assert (by_dvc.folder / name).read_bytes() == (by_flow.folder / name).read_bytes()
+
+
+def test_dvc_finds_nothing_to_do_after_the_flow(by_flow):
+    assert by_flow.run("dvc", "status").strip().endswith("Data and pipelines are up to date.")
+
+
+def test_a_scheduled_run_shows_its_stages(served, scheduled):
+    tasks = served.post("task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [scheduled["id"]]}}, "limit": 50})
+    assert {task["name"] for task in tasks} == set(STEPS)
+    assert {task["state_type"] for task in tasks} == {"COMPLETED"}
+
+
+def test_a_scheduled_run_shows_progress_summary_metrics_and_a_plot(served, scheduled):
+    found = served.artifacts(scheduled["id"])
+    assert {"progress", "stages", "summary", "metrics", "learning-curves"} <= set(found)
+    assert float(found["progress"]["data"]) == 100.0
+    reports = served.place.folder / "reports"
+    assert found["summary"]["data"] == (reports / "html/summary.md").read_text()
+    metrics = json.loads((reports / "metrics.json").read_text())
+    rows = {(row["arm"], row["class"]): row for row in json.loads(found["metrics"]["data"])}
+    for arm, record in metrics["arms"].items():
+        assert rows[arm, "all"]["dice"] == record["dice"]["mean"]
+        assert rows[arm, "liver"]["dice low"] == record["classes"]["liver"]["dice"]["low"]
+    assert "data:image/svg+xml;base64," in found["learning-curves"]["data"]
+    outcomes = {row["stage"]: row["outcome"] for row in json.loads(found["stages"]["data"])}
+    assert outcomes == dict.fromkeys(STEPS, "ran")
+
+
+def test_nothing_of_a_patient_reaches_the_dashboard(served, scheduled):
+    from monai_tl.commands.phantom import canaries
+
+    wal = served.place.folder / ".monai_tl/prefect/prefect.db-wal"
+    database = (served.place.folder / ".monai_tl/prefect/prefect.db").read_bytes()
+    database += wal.read_bytes() if wal.is_file() else b""
+    assert b"finetune@transfer-0" in database
+    assert [text for text in canaries(0, 1, 8) if text.encode() in database] == []
+
+
+def test_nothing_changed_is_quick_and_does_no_work(served, scheduled, record_property):
+    # runs of the schedule would take turns with these
+    for deployment in served.post("deployments/filter", {}):
+        served.post(f"deployments/{deployment['id']}/pause_deployment", {})
+    until(lambda: not served.runs("RUNNING"), 60, "scheduled runs end")
+    walls = []
+    for _ in range(3):
+        started = time.monotonic()
+        text = served.place.run("monai_tl", "run", "--plain")
+        walls.append(time.monotonic() - started)
+        assert [line for line in text.splitlines() if line in {f"{step}: unchanged" for step in STEPS}] == [
+            f"{step}: unchanged" for step in STEPS
+        ]
+        assert ": running" not in text
+    imports = []
+    for _ in range(3):
+        started = time.monotonic()
+        served.place.run("flows.deploy", "--help")
+        imports.append(time.monotonic() - started)
+    record_property("seconds", min(walls))
+    print(f"\nnothing changed: {min(walls):.1f} s; importing Prefect alone: {min(imports):.1f} s")
+    # 5 s; on a machine that others load, the import of Prefect (0.9 s when idle) says how slow it is just now
+    assert min(walls) < max(5.0, 5.0 * min(imports) / 0.9)
+
+
+def test_a_changed_parameter_runs_what_depends_on_it_and_a_change_back_restores(by_flow):
+    params = by_flow.folder / "params.yaml"
+    text, lock = params.read_text(), by_flow.lock
+    params.write_text(text.replace("confidence: 0.95", "confidence: 0.9"))
+    output = by_flow.run("monai_tl", "run", "--plain")
+    assert "predict: unchanged" in output
+    assert "evaluate: ran" in output
+    changed = by_flow.lock
+    assert changed != lock
+    params.write_text(text)
+    output = by_flow.run("monai_tl", "run", "--plain")
+    assert "evaluate: restored" in output
+    assert by_flow.lock == lock
+
+
+def test_lost_products_come_back_from_the_cache(by_flow):
+    import shutil
+
+    lock = by_flow.lock
+    shutil.rmtree(by_flow.folder / "artifacts/models/scratch-0")
+    output = by_flow.run("monai_tl", "run", "--plain")
+    assert "finetune@scratch-0: restored" in output
+    assert ": ran" not in output
+    assert by_flow.lock == lock
+
+
+def test_another_version_of_the_package_is_refused_and_refresh_mends_it(by_dvc, tmp_path):
+    site = make_site(tmp_path / "site")
+    module = site / "monai_tl/stages/split.py"
+    module.write_text(module.read_text() + "\n# another version\n")
+    other = Place(by_dvc.folder, site)
+    for command in (("monai_tl", "run"), ("dvc", "repro", "-s", "-f", "split")):
+        text = other.run(*command, check=False)
+        assert "monai-tl init --refresh" in text
+        assert "Traceback" not in text
+    other.run("monai_tl", "init", "--refresh", str(by_dvc.folder))
+    assert "monai_tl.version" in other.run("dvc", "status")
+    assert (
+        Path(by_dvc.folder / "monai_tl.version").read_text()
+        != (by_dvc.folder.parent / "base/monai_tl.version").read_text()
+    )
