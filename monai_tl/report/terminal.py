@@ -32,12 +32,19 @@ def show_results(workspace: Path, console: Console) -> None:
     console.print()
     console.print(metrics_table(metrics, f"Means with intervals over {cases}"))
     if metrics["verdict"] is not None:
-        console.print(f"Verdict: {metrics['verdict']['sentence']}", highlight=False)
+        console.print(f"Verdict: {metrics['verdict']['sentence']} {_interval(metrics['verdict'])}", highlight=False)
     console.print()
     rejected = RejectionList.read(workspace / "artifacts/cases/rejected.json")
     console.print(rejection_table(rejected) if rejected.rejected else "Nothing was refused.")
     for title, path in (("Report", "reports/html/report.html"), ("DICOM SEG", "artifacts/export/seg")):
         console.print(f"{title}: {workspace / path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _interval(verdict: Mapping[str, Any]) -> str:
+    if verdict["low"] is None:
+        return ""
+    share = f"{verdict['confidence'] * 100:g} % interval {verdict['low']:+.3f} to {verdict['high']:+.3f}"
+    return f"({share}, {verdict['n_patients']} patients)"
 
 
 def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
