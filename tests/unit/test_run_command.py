@@ -67,7 +67,14 @@ def finished(tmp_path: Path) -> Path:
             "transfer": {**record(0.7, 0.6, 6.5), "classes": classes},
             "scratch": {**record(0.6, 0.5, 7.5), "classes": classes},
         },
-        "verdict": {"verdict": "gain", "sentence": "Pretraining helped."},
+        "verdict": {
+            "verdict": "gain",
+            "sentence": "Pretraining helped.",
+            "low": 0.05,
+            "high": 0.15,
+            "confidence": 0.95,
+            "n_patients": 3,
+        },
         "rejected": {"missing_slice": 2, "localizer": 1},
     }
     write_json(tmp_path / "reports/metrics.json", metrics)
@@ -88,7 +95,7 @@ def test_results_show_arms_verdict_refusals_and_paths(finished):
     dice = metrics["arms"]["transfer"]["dice"]
     assert f"{dice['mean']:.3f} ({dice['low']:.3f} to {dice['high']:.3f})" in shown
     assert "0.700 (0.600 to 0.800)" in shown
-    assert "Verdict: Pretraining helped." in shown
+    assert "Verdict: Pretraining helped. (95 % interval +0.050 to +0.150, 3 patients)" in shown
     for code, count in metrics["rejected"].items():
         assert any(code in line and str(count) in line for line in shown.splitlines())
     assert str(finished / "reports/html/report.html") in shown.replace("\n", "")
