@@ -1,4 +1,4 @@
-"""The training flow: the stages in order. ``python -m flows.pipeline`` runs it once in the current workspace."""
+"""The training flow: the stages in order. ``python -m flows`` runs it once in the current workspace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import artifacts, mending, versioning
+from flows import artifacts, versioning
 from flows.server import server_for
 from monai_tl.config import load_params
 from monai_tl.errors import MonaiTLError
@@ -68,10 +68,9 @@ def training(stage_time_out_s: float | None = None) -> dict[str, str]:
         The outcome of each step: ran, restored or unchanged.
     """
     workspace = Path.cwd()
-    with versioning.sole_run(workspace) as lock_handle:
-        mending.mend_after_kill(workspace)
+    with versioning.held(workspace) as inspection:
+        lock_handle, changes = inspection.lock_handle, inspection.changes
         steps = versioning.steps(load_params(workspace))
-        changes = versioning.status(workspace, lock_handle)
         for name in (name for name in changes if name.endswith(".dvc")):
             versioning.reproduce(name, workspace, lock_handle, get_run_logger().info)
         board = artifacts.ProgressBoard(len(steps))

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -20,7 +21,7 @@ from typing import IO, Any, Literal, cast
 
 import yaml
 
-from flows.mending import backup_file
+from flows.mending import backup_file, mend_after_kill
 from monai_tl.config import Params
 from monai_tl.errors import ConfigError, MonaiTLError, StageError
 from monai_tl.progress import MARK, VARIABLE
@@ -72,13 +73,22 @@ def steps(params: Params) -> tuple[Step, ...]:
     return tuple(found)
 
 
-@contextmanager
-def sole_run(workspace: Path) -> Iterator[int]:
-    """Hold the workspace for one run.
+@dataclass(frozen=True)
+class Inspection:
+    """A workspace held for one run, and what DVC found in it.
 
-    Yields:
-        A file descriptor that carries the lock. Processes that inherit it keep the workspace locked until they end, so
-        a run that follows a kill waits for what the dead one started.
+    Attributes:
+        lock_handle: A file descriptor that carries the lock. Processes that inherit it keep the workspace locked until
+            they end, so a run that follows a kill waits for what the dead one started.
+        changes: What has changed, by step or ``.dvc`` file; empty when nothing has.
+    """
+
+    lock_handle: int
+    changes: Mapping[str, list[Any]]
+
+
+def lock_workspace(workspace: Path) -> int:
+    """Take the workspace for one run; closing the descriptor gives it back.
 
     Raises:
         WorkspaceBusyError: Another run holds it.
@@ -86,17 +96,57 @@ def sole_run(workspace: Path) -> Iterator[int]:
     path = workspace / STATE_FOLDER / "run.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while not _try_lock(handle):
+        if time.monotonic() > deadline:
+            os.close(handle)
+            raise WorkspaceBusyError(
+                "another run of this workspace is going on; wait for it to end, or end it, then run again"
+            )
+        time.sleep(0.1)
+    return handle
+
+
+def _inspect(workspace: Path) -> Inspection:
+    handle = lock_workspace(workspace)
     try:
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while not _try_lock(handle):
-            if time.monotonic() > deadline:
-                raise WorkspaceBusyError(
-                    "another run of this workspace is going on; wait for it to end, or end it, then run again"
-                )
-            time.sleep(0.1)
-        yield handle
-    finally:
+        mend_after_kill(workspace)
+        return Inspection(handle, status(workspace, handle))
+    except BaseException:
         os.close(handle)
+        raise
+
+
+_begun: list[Future[Inspection]] = []
+
+
+def begin(workspace: Path) -> None:
+    """Start to inspect the workspace while this process goes on, e.g. imports Prefect; ``held`` takes the result."""
+    future: Future[Inspection] = Future()
+    _begun.append(future)
+
+    def work() -> None:
+        try:
+            future.set_result(_inspect(workspace))
+        except BaseException as error:  # raised again by whoever asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+
+
+@contextmanager
+def held(workspace: Path) -> Iterator[Inspection]:
+    """Hold the workspace and know what has changed in it.
+
+    Raises:
+        WorkspaceBusyError: Another run holds it.
+        ConfigError: DVC cannot read the pipeline.
+    """
+    inspection = _begun.pop().result() if _begun else _inspect(workspace)
+    try:
+        yield inspection
+    finally:
+        os.close(inspection.lock_handle)
 
 
 def _try_lock(handle: int) -> bool:
@@ -139,7 +189,7 @@ def reproduce(
     Args:
         step: What to bring up to date; a string names a ``.dvc`` file.
         workspace: Folder of dvc.yaml.
-        lock_handle: What ``sole_run`` gave.
+        lock_handle: That of ``held``.
         on_line: Gets each line of output, as it comes.
         time_out_s: The step is ended after so many seconds.
         was_changed: The step's entry in ``status``.

@@ -52,7 +52,7 @@ def run(workspace: Path, *, plain: bool = False) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, VARIABLE: "json", "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path()}
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    command = [sys.executable, "-m", "flows.pipeline"]
+    command = [sys.executable, "-m", "flows"]
     try:
         with (
             log.open("w", encoding="utf-8") as record,

@@ -63,9 +63,9 @@ def test_killed_in_a_stage(place, tmp_path, who, number, stage):
     until(lambda: slowed.find("stand_in.py", stage), 30, "the stage's process")
     victim = {
         "run": lambda: psutil.Process(started.pid),
-        "flow": lambda: slowed.find("flows.pipeline"),
+        "flow": lambda: slowed.find("-m flows"),
         "dvc": lambda: slowed.find("dvc repro"),
-        "supervisor": lambda: psutil.Process(slowed.find("flows.pipeline").ppid()),
+        "supervisor": lambda: psutil.Process(slowed.find("-m flows").ppid()),
     }[who]()
     os.kill(victim.pid, number)
     until(lambda: not slowed.processes(), 30, f"all processes end; left: {[p.cmdline() for p in slowed.processes()]}")

@@ -73,7 +73,7 @@ def by_flow(base) -> Place:
     started = place.start("monai_tl", "run", "--plain", output=log)
     # past its first step of training
     until(lambda: any(line.startswith("finetune@transfer-0: 1") for line in events(log)), 400, "training")
-    os.kill(place.find("flows.pipeline").pid, signal.SIGKILL)
+    os.kill(place.find("-m flows").pid, signal.SIGKILL)
     until(lambda: not place.processes(), 30, "all processes end")
     assert started.wait(10) != 0
     text = place.run("monai_tl", "run", "--plain")

@@ -124,13 +124,27 @@ def test_steps_are_the_stages_with_the_matrix_in_dvcs_order():
 
 def test_one_run_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(versioning, "_LOCK_WAIT_S", 0.2)
-    with versioning.sole_run(tmp_path) as handle:
-        with pytest.raises(versioning.WorkspaceBusyError, match="another run"), versioning.sole_run(tmp_path):
-            pass
-        # whoever inherits the descriptor keeps the lock
-        inherited = os.dup(handle)
-    with pytest.raises(versioning.WorkspaceBusyError), versioning.sole_run(tmp_path):
-        pass
+    handle = versioning.lock_workspace(tmp_path)
+    assert fcntl.fcntl(handle, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    with pytest.raises(versioning.WorkspaceBusyError, match="another run"):
+        versioning.lock_workspace(tmp_path)
+    # whoever inherits the descriptor keeps the lock
+    inherited = os.dup(handle)
+    os.close(handle)
+    with pytest.raises(versioning.WorkspaceBusyError):
+        versioning.lock_workspace(tmp_path)
     os.close(inherited)
-    with versioning.sole_run(tmp_path) as handle:
-        assert fcntl.fcntl(handle, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    os.close(versioning.lock_workspace(tmp_path))
+
+
+def test_an_inspection_begun_early_is_taken_once_and_its_error_is_raised_by_the_taker(tmp_path, monkeypatch):
+    monkeypatch.setattr(versioning, "_LOCK_WAIT_S", 0.2)
+    monkeypatch.setattr(versioning, "status", lambda workspace, handle: {"ingest": []})
+    versioning.begin(tmp_path)
+    with versioning.held(tmp_path) as inspection:
+        assert inspection.changes == {"ingest": []}
+        versioning.begin(tmp_path)
+        with pytest.raises(versioning.WorkspaceBusyError), versioning.held(tmp_path):
+            pass
+    with versioning.held(tmp_path) as inspection:
+        assert inspection.changes == {"ingest": []}
