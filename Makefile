@@ -50,7 +50,7 @@ pipeline: install-dev  ## tests that run DVC and a Prefect server
 	python -m pytest -q -m pipeline
 
 realdata: install-dev  ## tests on real images and weights (folder MONAI_TL_SHARED, else ../shared)
-	python -m pytest -q -m realdata
+	python -m pytest -q -m "realdata and not slow"
 
 bench: install-dev  ## benchmarks against peers; results go to benchmarks/RESULTS.md
 	python -m benchmarks
