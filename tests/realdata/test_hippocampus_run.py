@@ -21,7 +21,7 @@ from monai_tl.files import read_json, write_json
 from monai_tl.geometry import affine_lps_to_ras, reorient_to_ras
 from monai_tl.labels import ClassSpec, LabelScheme
 
-# slow: at the published window of 48 x 72 x 64 a step of the whole network costs 7 s of CPU, 220 steps for each of two arms
+# slow: at the published window of 48 x 72 x 64 a step of the whole network costs 7 s of CPU, 220 steps for each arm
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
