@@ -47,7 +47,7 @@ imports: install-dev  ## who may import whom
 	lint-imports
 
 pipeline: install-dev  ## tests that run DVC and a Prefect server
-	python -m pytest -q -m pipeline
+	python -m pytest -q -m pipeline -n 2 --dist loadfile
 
 realdata: install-dev  ## tests on real images and weights (folder MONAI_TL_SHARED, else ../shared)
 	python -m pytest -q -m "realdata and not slow"

@@ -194,7 +194,7 @@ class Plan(Record):
     Attributes:
         orientation: Axis codes of the network's input; arrays are stored so.
         foreground: ``above`` crops to the box of voxels above the threshold (stored values); ``none`` crops nothing.
-        patch_size_vox: Training patch and inference window.
+        patch_size_vox: Training patch and inference window; fits ``size_rule``.
         source_sha256: Of the source's weights.
     """
 

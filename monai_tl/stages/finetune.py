@@ -16,7 +16,6 @@ from monai_tl.errors import ConfigError, ContractError, LabelError, TrainingErro
 from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_folder, write_json
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
-from monai_tl.networks.windows import network_size
 from monai_tl.progress import Progress
 from monai_tl.records import Audit, Fold, Plan, Split
 from monai_tl.sources.audit import load_source
@@ -93,7 +92,7 @@ def finetune(
     key = _training_key(prepared, plan, fold, config, name, versions)
     sampler = PatchSampler(
         cases=train_cases,
-        patch_size_vox=network_size(plan.patch_size_vox, plan.size_rule),
+        patch_size_vox=plan.patch_size_vox,
         size_rule=plan.size_rule,
         spacing_mm=plan.spacing_mm,
         foreground_fraction=config.foreground_fraction,

@@ -26,8 +26,9 @@ def compare_contract(card: Card, found: Fingerprint, plan: Plan) -> tuple[Adapta
         plan: How they will be prepared.
 
     Returns:
-        One line each for modality, channels, orientation, spacing, intensity, field of view and classes. A broken line
-        means that the source meets what it never saw; only a broken modality forbids the plan (:func:`check_contract`).
+        One line each for modality, channels, orientation, spacing, intensity, window, field of view and classes. A
+        broken line means that the source meets what it never saw; only a broken modality forbids the plan
+        (:func:`check_contract`).
     """
     return (
         _compare_modality(card, found),
@@ -35,7 +36,8 @@ def compare_contract(card: Card, found: Fingerprint, plan: Plan) -> tuple[Adapta
         _compare_orientation(card, plan),
         _compare_spacing(card, found, plan),
         _compare_intensity(card.input.intensity, found, plan),
-        _compare_extent(found, plan),
+        _compare_window(card, plan),
+        _compare_extent(card, found, plan),
         _compare_classes(card, plan),
     )
 
@@ -138,8 +140,17 @@ def _compare_intensity(source: IntensityConfig, found: Fingerprint, plan: Plan) 
     return _line("intensity", _rule(source), target, "adapted" if inside >= 0.5 else "broken", reason)
 
 
-def _compare_extent(found: Fingerprint, plan: Plan) -> Adaptation:
-    sizes, least = extent_vox(found, plan), plan.size_rule.min_vox
+def _compare_window(card: Card, plan: Plan) -> Adaptation:
+    least = card.input.size_rule.min_vox
+    source, target = f"at least {' x '.join(map(str, least))} voxels", " x ".join(map(str, plan.patch_size_vox))
+    if all(size >= minimum for size, minimum in zip(plan.patch_size_vox, least, strict=True)):
+        return _line("window", source, target, "equal", "training and prediction use windows that the source takes")
+    reason = "params.yaml asks for a smaller one, in training and in prediction; the source has to get used to it"
+    return _line("window", source, target, "adapted", reason)
+
+
+def _compare_extent(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
+    sizes, least = extent_vox(found, plan), card.input.size_rule.min_vox
     source = f"at least {' x '.join(map(str, least))} voxels, multiples of {plan.size_rule.divisor}"
     target = f"median {' x '.join(f'{size:.0f}' for size in sizes)} voxels"
     share = min(size / minimum for size, minimum in zip(sizes, least, strict=True))

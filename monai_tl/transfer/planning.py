@@ -40,7 +40,7 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
         ConfigError: ``patch_size_vox`` does not suit the network, or the network is misnamed or has wrong arguments.
     """
     network = _network(config, source)
-    size_rule = _size_rule(network, source)
+    size_rule = _size_rule(network, source, config.patch_size_vox)
     orientation = source.card.input.orientation if source else "RAS"
     intensity = config.intensity or (source.card.input.intensity if source else _own_intensity(found))
     plan = Plan(
@@ -107,13 +107,18 @@ def _network(config: PlanConfig, source: Source | None) -> NetworkConfig:
     return config.network
 
 
-def _size_rule(network: NetworkConfig, source: Source | None) -> SizeRule:
-    """What both the architecture and the source's card ask for."""
+def _size_rule(network: NetworkConfig, source: Source | None, given: Shape | None) -> SizeRule:
+    """What both the architecture and the source's card ask for.
+
+    A window that params.yaml sets smaller than the card's minimum lowers that minimum, never the architecture's: the
+    network is then tuned on this window and must be given the same in prediction.
+    """
     own = size_rule_of(network)
     if source is None:
         return own
     card = source.card.input.size_rule
-    i, j, k = (max(a, b) for a, b in zip(own.min_vox, card.min_vox, strict=True))
+    wanted = card.min_vox if given is None else tuple(map(min, card.min_vox, given))
+    i, j, k = (max(a, b) for a, b in zip(own.min_vox, wanted, strict=True))
     return SizeRule(divisor=math.lcm(own.divisor, card.divisor), min_vox=(i, j, k), padding=card.padding)
 
 

@@ -23,9 +23,9 @@ def place(tmp_path_factory) -> Place:
     return make_stand_in(root / "workspace", site)
 
 
-def slow(place: Place, seconds: float) -> Place:
-    """The same workspace, its stages slower, with a mark of its own for its processes."""
-    return Place(place.folder, place.site, {"STAND_IN_SECONDS": f"{seconds:g}"})
+def slow(place: Place, stage: str, seconds: float) -> Place:
+    """The same workspace, one of its stages slower, with a mark of its own for its processes."""
+    return Place(place.folder, place.site, {"STAND_IN_SLOW": f"{stage}:{seconds:g}"})
 
 
 def forget_results(place: Place) -> None:
@@ -56,7 +56,7 @@ def stage_runs(log: Path, stage: str) -> bool:
 )
 def test_killed_in_a_stage(place, tmp_path, who, number, stage):
     forget_results(place)
-    slowed = slow(place, 4.0)
+    slowed = slow(place, stage, 20.0)
     log = tmp_path / "run.log"
     started = slowed.start("monai_tl", "run", "--plain", output=log)
     until(lambda: stage_runs(log, stage), 120, f"{stage} starts")
@@ -68,18 +68,18 @@ def test_killed_in_a_stage(place, tmp_path, who, number, stage):
         "supervisor": lambda: psutil.Process(slowed.find("-m flows").ppid()),
     }[who]()
     os.kill(victim.pid, number)
-    until(lambda: not slowed.processes(), 30, f"all processes end; left: {[p.cmdline() for p in slowed.processes()]}")
+    slowed.wait_for_end()
     assert started.wait(10) != 0
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.5, 4.0])
 def test_killed_while_starting(place, tmp_path, seconds):
-    slowed = slow(place, 4.0)
+    slowed = slow(place, "ingest", 20.0)
     started = slowed.start("monai_tl", "run", "--plain", output=tmp_path / "run.log")
     with pytest.raises(AssertionError, match="never"):
         until(lambda: None, seconds, "never")
     started.kill()
-    until(lambda: not slowed.processes(), 30, "all processes end")
+    slowed.wait_for_end()
     started.wait(10)
 
 
@@ -97,7 +97,7 @@ def test_the_next_run_finishes_and_is_the_plain_one(place, tmp_path):
 
 def test_a_second_run_of_a_busy_workspace_is_a_clear_message(place, tmp_path):
     forget_results(place)
-    slowed = slow(place, 30.0)
+    slowed = slow(place, "ingest", 30.0)
     log = tmp_path / "run.log"
     started = slowed.start("monai_tl", "run", "--plain", output=log)
     until(lambda: stage_runs(log, "ingest"), 120, "ingest starts")
@@ -109,7 +109,7 @@ def test_a_second_run_of_a_busy_workspace_is_a_clear_message(place, tmp_path):
 
 
 def test_a_stage_past_its_time_out_is_ended(place, tmp_path):
-    slowed = slow(place, 60.0)
+    slowed = slow(place, "ingest", 60.0)
     slowed.extra["MONAI_TL_STAGE_TIME_OUT_S"] = "3"
     text = slowed.run("monai_tl", "run", "--plain", check=False)
     assert "stopped after 3 s" in text

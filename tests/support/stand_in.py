@@ -35,7 +35,8 @@ def main() -> None:
     die_with_parent()
     stage, outs, deps = sys.argv[1], sys.argv[2].split(","), sys.argv[3].split(",")
     params = yaml.safe_load(Path("params.yaml").read_text())
-    seconds = float(os.environ.get("STAND_IN_SECONDS", "0"))
+    slow, seconds = os.environ.get("STAND_IN_SLOW", ":0").split(":")
+    seconds = float(seconds) if stage.startswith(slow) else 0.0
     # a child of its own, as a stage has that works over cases
     child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds + 0.01})"])
     progress = Progress(stage, total=4)

@@ -87,6 +87,17 @@ class Place:
                 return process
         return None
 
+    def wait_for_end(self, seconds: float = 30.0) -> None:
+        """Wait until nothing is alive that was started for this workspace.
+
+        Raises:
+            AssertionError: Something stayed; its command lines.
+        """
+        deadline = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not left, f"alive after {seconds:g} s: {[_command_line(process) for process in left]}"
+
     @property
     def lock(self) -> bytes:
         return (self.folder / "dvc.lock").read_bytes()
@@ -151,7 +162,7 @@ def _new_workspace(folder: Path, site: Path) -> Place:
 
 
 def make_stand_in(folder: Path, site: Path) -> Place:
-    """A workspace by ``init`` whose stages are stand-ins; see stand_in.py and STAND_IN_SECONDS."""
+    """A workspace by ``init`` whose stages are stand-ins; see stand_in.py and STAND_IN_SLOW."""
     place = _new_workspace(folder, site)
     content = yaml.safe_load((folder / "dvc.yaml").read_text().replace("monai_tl.version", "stand_in.py"))
     for stage in STAGES:

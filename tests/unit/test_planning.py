@@ -86,6 +86,7 @@ def test_every_line_of_the_contract_is_stated():
         "orientation": "equal",
         "spacing": "adapted",
         "intensity": "equal",
+        "window": "equal",
         "field of view": "equal",
         "classes": "adapted",
     }
@@ -181,6 +182,22 @@ def test_a_patch_set_by_hand_must_suit_the_network():
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["plan.patch_size_vox.0", "plan.patch_size_vox.1"]
     good = CONFIG.model_copy(update={"patch_size_vox": (32, 8, 40)})
     assert make_plan(make_fingerprint(), SCHEME, good, make_source()).patch_size_vox == (32, 8, 40)
+
+
+def test_a_window_smaller_than_the_sources_is_used_everywhere_and_said():
+    source = make_source(size_rule=SizeRule(divisor=4, min_vox=(48, 72, 64), padding="edge"))
+    config = CONFIG.model_copy(update={"patch_size_vox": (40, 80, 40)})
+    plan = make_plan(make_fingerprint(), SCHEME, config, source)
+    assert plan.patch_size_vox == (40, 80, 40)
+    assert plan.size_rule.min_vox == (40, 72, 40)
+    line = lines_of(plan)["window"]
+    assert (line.status, line.source, line.target) == ("adapted", "at least 48 x 72 x 64 voxels", "40 x 80 x 40")
+    # the cases are held against what the source knew, not against the window of the target
+    assert "48 x 72 x 64" in lines_of(plan)["field of view"].source
+
+
+def test_the_window_of_the_source_is_equal():
+    assert lines_of(make_plan(make_fingerprint(), SCHEME, CONFIG, make_source()))["window"].status == "equal"
 
 
 RULE = SizeRule(divisor=8, min_vox=(16, 16, 16))

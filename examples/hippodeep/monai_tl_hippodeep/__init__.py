@@ -18,7 +18,7 @@ GROUPS = (
 SPEC = NetworkSpec(
     factory=HippoDeep,
     groups=lambda _: GROUPS,
-    size_rule=lambda _: SizeRule(divisor=4, min_vox=(48, 72, 64), padding="edge"),
+    size_rule=lambda _: SizeRule(divisor=4, min_vox=(4, 4, 4), padding="edge"),
 )
 
 __all__ = ["GROUPS", "SPEC", "HippoDeep"]
