@@ -106,7 +106,7 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
     rows.append(
         (
             "Intervals",
-            f"{settings.confidence * 100:g} %, percentile bootstrap over patients, "
+            f"{settings.confidence * 100:g} %, expanded percentile bootstrap over patients, "
             f"{tables.thousands(settings.n_bootstrap)} samples, seed {settings.seed}",
         )
     )
@@ -137,8 +137,8 @@ def limits(findings: Findings) -> list[str]:
     texts = []
     if findings.n_patients < _FEW_PATIENTS:
         texts.append(
-            f"With {findings.n_patients} patients a percentile interval is narrower than its name says; "
-            "take a close call for an open question."
+            f"With {findings.n_patients} patients a bootstrap interval can be narrower than its name says where the "
+            "differences are skewed; take a close call for an open question."
         )
     if len({model.training.get("seed") for model in findings.models}) == 1:
         texts.append(

@@ -16,7 +16,6 @@ from monai_tl.records import Record
 
 POWER = 0.8
 """Chance of showing a true difference of the size called smallest detectable."""
-MIN_PATIENTS = 3
 
 Word = Literal["gain", "null", "harm"]
 
@@ -29,10 +28,11 @@ class Verdict(Record):
         decided: False for a ``null`` that only says that the test set is too small to tell: its interval reaches beyond
             plus or minus ``null_margin``, or there is none.
         difference: Mean over cases; None without a case.
-        low, high: Percentile bootstrap over patients, paired; None with fewer than three patients.
+        low, high: Bootstrap over patients, paired (:func:`~monai_tl.metrics.summary.bootstrap_mean`); None with fewer
+            patients than :func:`fewest_patients`.
         confidence: Of the interval.
         smallest_detectable: (z(1 − a/2) + z(power)) · sd / √n over the patients' mean differences, a = 1 − confidence,
-            power 0.8; None with fewer than three patients.
+            power 0.8; None likewise.
         n_cases, n_patients: With a defined difference.
         sentence: The verdict for a person.
     """
@@ -73,6 +73,15 @@ def paired_difference(transfer: Sequence[ClassScore], scratch: Sequence[ClassSco
     return float(np.mean(differences)) if differences else math.nan
 
 
+def fewest_patients(confidence: float) -> int:
+    """Patients below which no verdict has its confidence.
+
+    Without any true difference all n patients lie on one side of zero with a chance of 2^(1 − n), and then every
+    interval within the range of the patients excludes zero. This chance must not exceed 1 − confidence: 6 for 0.95.
+    """
+    return max(2, math.ceil(1.0 - math.log2(1.0 - confidence)))
+
+
 def judge(
     differences: Sequence[float],
     patients: Sequence[str],
@@ -98,7 +107,8 @@ def judge(
     kept = [patient for patient, keep in zip(patients, defined, strict=True) if keep]
     n_patients = len(set(kept))
     difference = float(values.mean()) if len(values) else None
-    if n_patients < MIN_PATIENTS or difference is None:
+    fewest = fewest_patients(confidence)
+    if n_patients < fewest or difference is None:
         return Verdict(
             verdict="null",
             decided=False,
@@ -111,7 +121,7 @@ def judge(
             smallest_detectable=None,
             sentence=(
                 f"No verdict on the pretrained start: both arms can be compared on {n_patients} "
-                f"patient{'' if n_patients == 1 else 's'}, and at least {MIN_PATIENTS} are needed."
+                f"patient{'' if n_patients == 1 else 's'}, and at least {fewest} are needed."
             ),
         )
     interval = bootstrap_mean(values, kept, n_bootstrap, confidence, np.random.default_rng(seed))

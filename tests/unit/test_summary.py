@@ -37,7 +37,7 @@ def test_scans_of_one_patient_widen_the_interval() -> None:
 
 def test_patients_of_different_size_are_drawn_whole() -> None:
     """Two patients, one with one case at 0 and one with three at 1: a draw gives 0, 3/4 or 1."""
-    interval = bootstrap_mean(np.array([0.0, 1.0, 1.0, 1.0]), ["a", "b", "b", "b"], 2000, 0.4, np.random.default_rng(0))
+    interval = bootstrap_mean(np.array([0.0, 1.0, 1.0, 1.0]), ["a", "b", "b", "b"], 2000, 0.1, np.random.default_rng(0))
     assert interval.low == pytest.approx(0.75)
     assert interval.high == pytest.approx(0.75)
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from monai_tl.metrics.case import ClassScore
-from monai_tl.transfer.verdict import Verdict, judge, paired_difference, smallest_detectable
+from monai_tl.transfer.verdict import Verdict, fewest_patients, judge, paired_difference, smallest_detectable
 
 
 def score(dice: float) -> ClassScore:
@@ -21,7 +21,7 @@ def judge_values(values: list[float], patients: list[str] | None = None, margin:
 
 
 def test_gain() -> None:
-    verdict = judge_values([0.10, 0.12, 0.08, 0.11, 0.09])
+    verdict = judge_values([0.10, 0.12, 0.08, 0.11, 0.09, 0.10])
     assert verdict.verdict == "gain"
     assert verdict.decided
     assert verdict.difference == pytest.approx(0.10)
@@ -32,7 +32,7 @@ def test_gain() -> None:
 
 
 def test_harm() -> None:
-    verdict = judge_values([-0.10, -0.12, -0.08, -0.11, -0.09])
+    verdict = judge_values([-0.10, -0.12, -0.08, -0.11, -0.09, -0.10])
     assert verdict.verdict == "harm"
     assert "lowered the mean Dice by 0.100" in verdict.sentence
 
@@ -59,7 +59,7 @@ def test_null_for_certain_and_null_undecided() -> None:
 
 
 def test_margin_never_hides_a_gain() -> None:
-    verdict = judge_values([0.002, 0.003, 0.0025, 0.0021], margin=0.01)
+    verdict = judge_values([0.002, 0.003, 0.0025, 0.0021, 0.0023, 0.0026], margin=0.01)
     assert verdict.verdict == "gain"
 
 
@@ -70,7 +70,7 @@ def test_identical_arms() -> None:
     assert "same in every case" in verdict.sentence
 
 
-@pytest.mark.parametrize("n_patients", [0, 1, 2])
+@pytest.mark.parametrize("n_patients", [0, 1, 2, 5])
 def test_too_few_patients(n_patients: int) -> None:
     patients = [f"p{index % n_patients}" for index in range(5)] if n_patients else []
     verdict = judge_values([0.1] * len(patients), patients)
@@ -78,22 +78,44 @@ def test_too_few_patients(n_patients: int) -> None:
     assert not verdict.decided
     assert verdict.n_patients == n_patients
     assert (verdict.low, verdict.high, verdict.smallest_detectable) == (None, None, None)
-    assert "at least 3" in verdict.sentence
+    assert "at least 6" in verdict.sentence
     assert Verdict.model_validate(verdict.model_dump(mode="json")) == verdict
 
 
 def test_scans_of_few_patients_do_not_make_a_gain() -> None:
-    """One patient with many good scans among four: by scan a clear gain, by patient not."""
-    values = [0.2] * 30 + [-0.1, 0.02, -0.05]
-    patients = ["a"] * 30 + ["b", "c", "d"]
+    """One patient with many good scans among six: by scan a clear gain, by patient not."""
+    values = [0.2] * 30 + [-0.1, 0.02, -0.05, 0.01, -0.02]
+    patients = ["a"] * 30 + ["b", "c", "d", "e", "f"]
     assert judge_values(values).verdict == "gain"
     assert judge_values(values, patients).verdict == "null"
 
 
 def test_undefined_pairs_are_left_out_and_counted() -> None:
-    verdict = judge_values([0.1, math.nan, 0.1, 0.1, math.nan])
-    assert (verdict.n_cases, verdict.n_patients) == (3, 3)
+    verdict = judge_values([0.1, math.nan, 0.1, 0.1, math.nan, 0.1, 0.1, 0.1])
+    assert (verdict.n_cases, verdict.n_patients) == (6, 6)
     assert verdict.difference == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("confidence", "fewest"), [(0.9, 5), (0.95, 6), (0.99, 8)])
+def test_fewest_patients_by_the_sign_test(confidence: float, fewest: int) -> None:
+    def p_value(n: int) -> float:
+        return float(stats.binomtest(n, n, 0.5).pvalue)
+
+    assert p_value(fewest) <= 1.0 - confidence < p_value(fewest - 1)
+    assert fewest_patients(confidence) == fewest
+
+
+@pytest.mark.parametrize("n_patients", [6, 9, 12])
+def test_without_a_true_difference_a_verdict_is_rare(n_patients: int) -> None:
+    """Simulated: nominally 5 %; the plain percentile interval gives 14, 11 and 9 %."""
+    generator = np.random.default_rng(n_patients)
+    n_trials = 800
+    patients = [f"p{index}" for index in range(n_patients)]
+    wrong = sum(
+        judge(list(values), patients, 1000, 0.95, 0.01, 0).verdict != "null"
+        for values in generator.normal(0.0, 0.05, (n_trials, n_patients))
+    )
+    assert 0.03 <= wrong / n_trials <= 0.085
 
 
 def test_smallest_detectable_difference_has_its_power() -> None:
