@@ -7,7 +7,7 @@ PATH   := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint types imports pipeline realdata serve source clean
+.PHONY: help install install-dev demo test lint types imports pipeline realdata bench serve source clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -51,6 +51,10 @@ pipeline: install-dev  ## tests that run DVC and a Prefect server
 
 realdata: install-dev  ## tests on real images and weights (folder MONAI_TL_SHARED, else ../shared)
 	python -m pytest -q -m "realdata and not slow"
+
+bench: install  ## measure against peers and the limit; rewrites benchmarks/RESULTS.md
+	python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	python -m benchmarks
 
 serve: install  ## dashboard on http://127.0.0.1:4200 and a nightly run
 	monai-tl serve

@@ -1,0 +1,33 @@
+"""``python -m benchmarks [NAME …]``: run all benchmarks or those named, and put their tables into RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+
+from benchmarks.common import section, write_section
+
+NAMES = ("ingest", "step", "predict", "pipeline")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all when none is given")
+    parser.add_argument("--quick", action="store_true", help="small inputs, few rounds; RESULTS.md stays as it is")
+    given = parser.parse_args()
+    unknown = sorted(set(given.names) - set(NAMES))
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    for name in given.names or NAMES:
+        module = importlib.import_module(f"benchmarks.{name}")
+        started = time.monotonic()
+        blocks = module.run(given.quick)
+        print(section(name, module.TITLE, blocks, module.PACKAGES), flush=True)
+        if not given.quick:
+            write_section(name, module.TITLE, blocks, module.PACKAGES)
+        print(f"\n({name}: {time.monotonic() - started:.0f} s)\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
