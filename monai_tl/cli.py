@@ -10,7 +10,14 @@ from typing import Annotated, Optional
 import typer
 
 from monai_tl import __version__
-from monai_tl.errors import ConfigError, MonaiTLError, StageError
+from monai_tl.errors import (
+    DEBUG_VARIABLE,
+    ConfigError,
+    MonaiTLError,
+    StageError,
+    describe_unexpected,
+    is_debugging,
+)
 
 app = typer.Typer(
     name="monai-tl",
@@ -183,7 +190,7 @@ def stage(
 
 
 def main() -> None:
-    """Entry point: errors of this package become one clear message and their exit code."""
+    """Entry point: errors of this package become one clear message and their exit code; others their type and place."""
     # read when torch loads its threads: without it they spin while they wait, and on a shared machine a training step
     # takes three times as long; results are the same
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -192,3 +199,12 @@ def main() -> None:
     except MonaiTLError as error:
         typer.echo(f"monai-tl: {error}", err=True)
         sys.exit(error.exit_code)
+    except Exception as error:
+        if is_debugging():
+            raise
+        typer.echo(
+            f"monai-tl: unexpected {describe_unexpected(error)}. This is a fault of monai_tl: report this line. Its "
+            f"text is held back because it may name a patient; {DEBUG_VARIABLE}=1 shows it, on a terminal that may",
+            err=True,
+        )
+        sys.exit(1)

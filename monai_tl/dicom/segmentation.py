@@ -5,6 +5,7 @@ Reading is in :mod:`monai_tl.dicom.segmentation_reading`; :func:`read_segmentati
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +14,17 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import config as pydicom_config
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
+from pydicom.valuerep import DA, TM, validate_value
 
 from monai_tl import __version__
 from monai_tl.dicom.geometry import SliceGeometry
-from monai_tl.dicom.reading import read_file
+from monai_tl.dicom.reading import dicom_faults, read_file
 from monai_tl.dicom.segmentation_reading import read_segmentation
-from monai_tl.dicom.write import FIXED_DATE, FIXED_TIME, decimal_text, fill, save
+from monai_tl.dicom.write import FIXED_DATE, FIXED_TIME, decimal_text, encode, fill
 from monai_tl.errors import LabelError
 from monai_tl.files import sha256_of
 from monai_tl.labels import LabelScheme
@@ -69,11 +73,13 @@ def write_segmentation(
     algorithm: Algorithm | None,
     series_description: str = "monai_tl segmentation",
     series_number: int = 9001,
-) -> None:
+) -> tuple[str, ...]:
     """Write a label map as a binary, multi-segment DICOM SEG on the grid of its source series.
 
     Each class of the scheme is described, whether a voxel has it or not; frames without a voxel are left out. Study,
-    series and instance references are true in both identities, so the object finds its image.
+    series and instance references are true in both identities, so the object finds its image. An attribute of the
+    source that breaks the rules of DICOM is left blank: no library writes it, and the label must not be lost for it.
+    UIDs come from all that the object says, so two objects share a SOPInstanceUID only when they are the same.
 
     Args:
         path: The file to write.
@@ -88,9 +94,12 @@ def write_segmentation(
         series_description: Of the SEG's series.
         series_number: Of the SEG's series.
 
+    Returns:
+        Keywords of the source's attributes that were left blank because they are invalid.
+
     Raises:
         LabelError: The labels do not lie on the series, or hold a value without a class.
-        DicomError: A source file cannot be read.
+        DicomError: A source file cannot be read, or no DICOM object can be made of its attributes.
     """
     labels = np.ascontiguousarray(labels)
     expected = (reference.n_slices, reference.rows, reference.columns)
@@ -100,26 +109,47 @@ def write_segmentation(
         )
     if int(labels.max(initial=0)) > len(scheme.classes):
         raise LabelError(f"labels hold the value {int(labels.max())}, but the scheme has {len(scheme.classes)} classes")
-    patient = _patient(reference, identity, pseudonym)
-    dataset = _segmentation(
-        labels, _sources(reference, patient, uid_key), scheme, algorithm, uid_key, series_description, series_number
-    )
-    _remove_chance(dataset, uid_key)
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    fill(dataset, {key: value for key, value in patient.items() if value})
-    if identity == "pseudonymous":
-        dataset.PatientIdentityRemoved = "YES"
-        dataset.DeidentificationMethod = "keyed hash in place of name and identifier; attributes by allow-list"
-    save(dataset, path)
+    # pydicom and highdicom quote the value they choke on; the file is written outside, where a fault is the disk's
+    with dicom_faults("no SEG can be made of the source's attributes", "check its first slice with a DICOM validator"):
+        patient, blank = _patient(reference, identity, pseudonym)
+        sources = _sources(reference, patient, uid_key)
+        dataset = _segmentation(labels, sources, scheme, algorithm, uid_key, series_description, series_number)
+        _remove_chance(dataset, uid_key)
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        fill(dataset, {key: value for key, value in patient.items() if value})
+        if identity == "pseudonymous":
+            dataset.PatientIdentityRemoved = "YES"
+            dataset.DeidentificationMethod = "keyed hash in place of name and identifier; attributes by allow-list"
+        content = encode(dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return blank
 
 
-def _patient(reference: SliceGeometry, identity: str, pseudonym: str) -> dict[str, Any]:
-    """Patient and study attributes of the object; empty text where there is none."""
+def _patient(reference: SliceGeometry, identity: str, pseudonym: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Patient and study attributes of the object, empty text where there is none, and which were invalid."""
     if identity == "pseudonymous":
-        return {**dict.fromkeys(_IDENTITY, ""), "PatientName": pseudonym, "PatientID": pseudonym}
+        return {**dict.fromkeys(_IDENTITY, ""), "PatientName": pseudonym, "PatientID": pseudonym}, ()
     source, _ = read_file(reference.paths[0], _IDENTITY)
     # as text: pydicom's own values remember the character set of their file
-    return {keyword: str(source.get(keyword) or "") for keyword in _IDENTITY}
+    found = {keyword: str(source.get(keyword) or "") for keyword in _IDENTITY}
+    blank = tuple(keyword for keyword, text in found.items() if text and not _is_valid(source, keyword, text))
+    return {**found, **dict.fromkeys(blank, "")}, blank
+
+
+def _is_valid(source: Dataset, keyword: str, text: str) -> bool:
+    """Whether one value can be written again under the rules of its representation."""
+    representation = dictionary_VR(keyword)
+    if source[keyword].VM != 1:
+        return False
+    try:
+        text.encode("utf-8")
+        validate_value(representation, text, pydicom_config.RAISE)
+        # the pattern alone would pass the 30th of February
+        {"DA": DA, "TM": TM}.get(representation, str)(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _sources(reference: SliceGeometry, patient: dict[str, Any], uid_key: Callable[[str], str]) -> list[Dataset]:
@@ -160,8 +190,11 @@ def _segmentation(
     import highdicom
 
     maker = "manual" if algorithm is None else f"{algorithm.name}|{algorithm.version}|{algorithm.model_sha256}"
-    series = f"{sources[0].SeriesInstanceUID}|{maker}|{series_number}"
-    content = sha256_of(labels.tobytes(), scheme.model_dump_json())
+    said = [{item.keyword: str(item.value) for item in source} for source in sources]
+    identity = sha256_of(*(said[0].get(keyword, "") for keyword in _IDENTITY))
+    series = f"{sources[0].SeriesInstanceUID}|{maker}|{series_number}|{series_description}|{identity}"
+    version = "1" if algorithm is None else __version__
+    content = sha256_of(labels.tobytes(), scheme.model_dump_json(), json.dumps(said), version)
     with warnings.catch_warnings():
         # highdicom warns about an empty label map; it is a result like any other
         warnings.simplefilter("ignore")
@@ -176,7 +209,7 @@ def _segmentation(
             instance_number=1,
             manufacturer="monai_tl",
             manufacturer_model_name="monai_tl",
-            software_versions="1" if algorithm is None else __version__,
+            software_versions=version,
             device_serial_number="0",
             content_label="SEGMENTATION",
             content_description=series_description,
