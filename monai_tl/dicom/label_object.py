@@ -95,6 +95,14 @@ def referenced_series(dataset: Dataset) -> frozenset[str]:
     return frozenset(str(uid) for uid in found if uid)
 
 
+def code_texts(items: Iterable[Dataset]) -> tuple[str, ...]:
+    """Coded concepts of a code sequence as ``SCHEME|VALUE``."""
+    return tuple(
+        f"{item.get('CodingSchemeDesignator', '')}|{item.get('CodeValue') or item.get('LongCodeValue') or ''}"
+        for item in items
+    )
+
+
 def _referenced_instances(path: Path, kind: str) -> frozenset[str]:
     if kind == "RTSTRUCT":
         dataset, _ = read_file(path, ("ROIContourSequence",))

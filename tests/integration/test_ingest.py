@@ -232,6 +232,15 @@ def test_a_bad_label_costs_the_label_and_not_the_image(tmp_path):
     assert not record.has_label
 
 
+def test_an_unfinished_rtstruct_is_no_labelled_background(tmp_path):
+    uid = add_series(tmp_path / "in", 1, label="RTSTRUCT")
+    write_rtstruct(tmp_path / "in/CANARY_study_1/label.dcm", {"GTV": [], "Liver": []}, series=uid)
+    summary = do(tmp_path / "in", tmp_path / "out", tmp_path / "cache")
+    assert [(one.kind, one.code) for one in summary.rejected] == [("label", "no_outline")]
+    record = CaseRecord.read(tmp_path / "out" / summary.dataset.case_ids[0] / "case.json")
+    assert (record.has_label, record.class_voxels) == (False, {})
+
+
 def test_labels_of_a_refused_series_are_named(tmp_path):
     add_series(tmp_path / "in", 1, label="RTSTRUCT")
     add_series(tmp_path / "in", 2)
