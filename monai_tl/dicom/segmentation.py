@@ -14,15 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import config as pydicom_config
-from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.valuerep import DA, TM, validate_value
 
 from monai_tl import __version__
 from monai_tl.dicom.geometry import SliceGeometry
-from monai_tl.dicom.reading import dicom_faults, read_file
+from monai_tl.dicom.patient import PATIENT_TAGS, read_patient
+from monai_tl.dicom.reading import dicom_faults
 from monai_tl.dicom.segmentation_reading import read_segmentation
 from monai_tl.dicom.write import FIXED_DATE, FIXED_TIME, decimal_text, encode, fill
 from monai_tl.errors import LabelError
@@ -31,11 +29,6 @@ from monai_tl.labels import LabelScheme
 
 __all__ = ["Algorithm", "read_segmentation", "write_segmentation"]
 
-_IDENTITY = (
-    "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
-    "AccessionNumber", "StudyID", "StudyDate", "StudyTime", "StudyDescription", "ReferringPhysicianName",
-)  # fmt: skip
-"""What identity ``source`` copies from the first slice; nothing else of the source is ever read into the object."""
 _COLOURS = (
     (48.0, 38.0, 33.0),
     (81.0, -2.0, 68.0),
@@ -111,7 +104,7 @@ def write_segmentation(
         raise LabelError(f"labels hold the value {int(labels.max())}, but the scheme has {len(scheme.classes)} classes")
     # pydicom and highdicom quote the value they choke on; the file is written outside, where a fault is the disk's
     with dicom_faults("no SEG can be made of the source's attributes", "check its first slice with a DICOM validator"):
-        patient, blank = _patient(reference, identity, pseudonym)
+        patient, blank = read_patient(reference, identity, pseudonym)
         sources = _sources(reference, patient, uid_key)
         dataset = _segmentation(labels, sources, scheme, algorithm, uid_key, series_description, series_number)
         _remove_chance(dataset, uid_key)
@@ -126,34 +119,11 @@ def write_segmentation(
     return blank
 
 
-def _patient(reference: SliceGeometry, identity: str, pseudonym: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Patient and study attributes of the object, empty text where there is none, and which were invalid."""
-    if identity == "pseudonymous":
-        return {**dict.fromkeys(_IDENTITY, ""), "PatientName": pseudonym, "PatientID": pseudonym}, ()
-    source, _ = read_file(reference.paths[0], _IDENTITY)
-    # as text: pydicom's own values remember the character set of their file
-    found = {keyword: str(source.get(keyword) or "") for keyword in _IDENTITY}
-    blank = tuple(keyword for keyword, text in found.items() if text and not _is_valid(source, keyword, text))
-    return {**found, **dict.fromkeys(blank, "")}, blank
+def _sources(reference: SliceGeometry, patient: dict[str, str], uid_key: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Attributes of each source slice as highdicom needs them, from geometry alone: what is not put in cannot come out.
 
-
-def _is_valid(source: Dataset, keyword: str, text: str) -> bool:
-    """Whether one value can be written again under the rules of its representation."""
-    representation = dictionary_VR(keyword)
-    if source[keyword].VM != 1:
-        return False
-    try:
-        text.encode("utf-8")
-        validate_value(representation, text, pydicom_config.RAISE)
-        # the pattern alone would pass the 30th of February
-        {"DA": DA, "TM": TM}.get(representation, str)(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _sources(reference: SliceGeometry, patient: dict[str, Any], uid_key: Callable[[str], str]) -> list[Dataset]:
-    """The source slices as highdicom needs them, from geometry alone: what is not put in cannot come out."""
+    Plain texts and numbers, so that UIDs made of them depend on no library.
+    """
     frame = reference.frame_of_reference_uid or uid_key(f"frame of reference|{reference.series_instance_uid}")
     directions = (*reference.row_direction, *reference.column_direction)
     shared = {
@@ -166,21 +136,23 @@ def _sources(reference: SliceGeometry, patient: dict[str, Any], uid_key: Callabl
         "ImageOrientationPatient": [decimal_text(value) for value in directions],
         "PixelSpacing": [decimal_text(value) for value in reference.pixel_spacing_mm],
         "SliceThickness": decimal_text(reference.spacing_between_slices_mm),
-        **{keyword: patient.get(keyword, "") for keyword in _IDENTITY},
+        **{keyword: patient.get(keyword, "") for keyword in PATIENT_TAGS},
     }
-    sources = []
-    for uid, position in zip(reference.sop_instance_uids, reference.positions_lps, strict=True):
-        source = Dataset()
-        fill(source, shared)
-        source.SOPInstanceUID = uid
-        source.ImagePositionPatient = [decimal_text(value) for value in position]
-        sources.append(source)
-    return sources
+    return [
+        {**shared, "SOPInstanceUID": uid, "ImagePositionPatient": [decimal_text(value) for value in position]}
+        for uid, position in zip(reference.sop_instance_uids, reference.positions_lps, strict=True)
+    ]
+
+
+def _filled(attributes: dict[str, Any]) -> Dataset:
+    dataset = Dataset()
+    fill(dataset, attributes)
+    return dataset
 
 
 def _segmentation(
     labels: NDArray[np.uint8],
-    sources: list[Dataset],
+    sources: list[dict[str, Any]],
     scheme: LabelScheme,
     algorithm: Algorithm | None,
     uid_key: Callable[[str], str],
@@ -190,16 +162,15 @@ def _segmentation(
     import highdicom
 
     maker = "manual" if algorithm is None else f"{algorithm.name}|{algorithm.version}|{algorithm.model_sha256}"
-    said = [{item.keyword: str(item.value) for item in source} for source in sources]
-    identity = sha256_of(*(said[0].get(keyword, "") for keyword in _IDENTITY))
-    series = f"{sources[0].SeriesInstanceUID}|{maker}|{series_number}|{series_description}|{identity}"
+    identity = sha256_of(*(sources[0][keyword] for keyword in PATIENT_TAGS))
+    series = f"{sources[0]['SeriesInstanceUID']}|{maker}|{series_number}|{series_description}|{identity}"
     version = "1" if algorithm is None else __version__
-    content = sha256_of(labels.tobytes(), scheme.model_dump_json(), json.dumps(said), version)
+    content = sha256_of(labels.tobytes(), scheme.model_dump_json(), json.dumps(sources, sort_keys=True), version)
     with warnings.catch_warnings():
         # highdicom warns about an empty label map; it is a result like any other
         warnings.simplefilter("ignore")
         return highdicom.seg.Segmentation(
-            source_images=sources,
+            source_images=[_filled(source) for source in sources],
             pixel_array=labels,
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=_descriptions(scheme, algorithm),
