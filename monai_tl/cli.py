@@ -110,6 +110,18 @@ def key(
 
 
 @app.command()
+def whois(
+    items: Annotated[list[str], typer.Argument(help="Items of rejected.json, or case ids.")],
+    workspace: Workspace = HERE,
+) -> None:
+    """Tell which files a refused item or a case is: on this terminal only, with the pseudonym key."""
+    from monai_tl.commands import whois as command
+
+    for line in command.run(items, workspace.resolve()):
+        typer.echo(line)
+
+
+@app.command()
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write hospital_a and hospital_b into.")],
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,

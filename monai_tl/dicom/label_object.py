@@ -155,6 +155,16 @@ def attach_labels(
     return {uid: tuple(sorted(found, key=lambda one: one.sop_instance_uid)) for uid, found in attached.items()}, orphans
 
 
+def refused_with_series(label: LabelObject, code: str, hasher: Pseudonyms) -> Rejection:
+    """The rejection of a label whose image series is refused with this code."""
+    return Rejection(
+        item=hasher.item("label", label.sop_instance_uid),
+        kind="label",
+        code="series_refused",
+        reason=f"{label.kind} left out: its image series was refused ({code}); mend that series",
+    )
+
+
 def _by_frame(label: LabelObject, series: Sequence[_Series]) -> list[str]:
     found = [
         one.uid
