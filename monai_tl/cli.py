@@ -10,7 +10,14 @@ from typing import Annotated, Optional
 import typer
 
 from monai_tl import __version__
-from monai_tl.errors import ConfigError, MonaiTLError, StageError
+from monai_tl.errors import (
+    DEBUG_VARIABLE,
+    ConfigError,
+    MonaiTLError,
+    StageError,
+    describe_unexpected,
+    is_debugging,
+)
 
 app = typer.Typer(
     name="monai-tl",
@@ -103,6 +110,18 @@ def key(
 
 
 @app.command()
+def whois(
+    items: Annotated[list[str], typer.Argument(help="Items of rejected.json, or case ids.")],
+    workspace: Workspace = HERE,
+) -> None:
+    """Tell which files a refused item or a case is: on this terminal only, with the pseudonym key."""
+    from monai_tl.commands import whois as command
+
+    for line in command.run(items, workspace.resolve()):
+        typer.echo(line)
+
+
+@app.command()
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write hospital_a and hospital_b into.")],
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
@@ -183,7 +202,7 @@ def stage(
 
 
 def main() -> None:
-    """Entry point: errors of this package become one clear message and their exit code."""
+    """Entry point: errors of this package become one clear message and their exit code; others their type and place."""
     # read when torch loads its threads: without it they spin while they wait, and on a shared machine a training step
     # takes three times as long; results are the same
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -192,3 +211,12 @@ def main() -> None:
     except MonaiTLError as error:
         typer.echo(f"monai-tl: {error}", err=True)
         sys.exit(error.exit_code)
+    except Exception as error:
+        if is_debugging():
+            raise
+        typer.echo(
+            f"monai-tl: unexpected {describe_unexpected(error)}. This is a fault of monai_tl: report this line. Its "
+            f"text is held back because it may name a patient; {DEBUG_VARIABLE}=1 shows it, on a terminal that may",
+            err=True,
+        )
+        sys.exit(1)

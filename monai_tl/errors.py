@@ -10,7 +10,15 @@ MonaiTLError
 
 from __future__ import annotations
 
+import os
+import re
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
+
+DEBUG_VARIABLE = "MONAI_TL_DEBUG"
+"""Set to 1 to see the traceback of an unexpected error, in which its text may name a patient."""
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in ')
 
 
 class MonaiTLError(Exception):
@@ -117,3 +125,44 @@ class StageError(MonaiTLError):
         super().__init__(f"{where}: {message}")
         self.stage = stage
         self.case_id = case_id
+
+
+def is_debugging() -> bool:
+    """Whether the user asked for tracebacks."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def describe_unexpected(error: BaseException) -> str:
+    """Type and place of an error that nobody expected, without its text, which may hold anything: a patient's name too.
+
+    Args:
+        error: With the traceback it was caught with; one from another process has that process's as its cause.
+
+    Returns:
+        E.g. ``ValueError at monai_tl/dicom/volume.py:71``: the innermost line of this package, else the innermost line.
+    """
+    root = Path(__file__).parents[1]
+    frames = [(Path(frame.filename), frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+    # joblib sends the traceback of a worker as text; last, because it is the inner part
+    remote = _FRAME.findall(str(error.__cause__)) if type(error.__cause__).__name__ == "_RemoteTraceback" else []
+    ours = [(path, line) for path, line in frames + [(Path(name), int(line)) for name, line in remote]
+            if Path(__file__).parent in path.parents]  # fmt: skip
+    if ours:
+        place = f"{ours[-1][0].relative_to(root).as_posix()}:{ours[-1][1]}"
+    else:
+        place = f"{frames[-1][0].name}:{frames[-1][1]}" if frames else "an unknown place"
+    return f"{type(error).__name__} at {place}"
+
+
+def reason_of_unexpected(error: Exception) -> str:
+    """The reason given for a case that an unexpected error ended while the others go on.
+
+    Raises:
+        Exception: The error itself, when the user asked for tracebacks.
+    """
+    if is_debugging():
+        raise error
+    return (
+        f"an unexpected {describe_unexpected(error)}; report this fault of monai_tl. "
+        f"{DEBUG_VARIABLE}=1 stops there and shows the error's text, which may name the patient"
+    )

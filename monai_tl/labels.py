@@ -68,7 +68,7 @@ class LabelScheme(BaseModel):
 
         Args:
             name: ROI name or segment label as read.
-            codes: Codes of the segment as ``SCHEME|VALUE``.
+            codes: Codes of the ROI or segment as ``SCHEME|VALUE``.
 
         Raises:
             LabelError: Two classes claim the same structure.

@@ -94,7 +94,10 @@ def run(
     in_order = tuple(sorted(rejected, key=lambda item: (item.kind, item.code, item.item)))
     RejectionList(rejected=in_order).write(out / REJECTED_FILE)
     if not lines:
-        raise DataError(f"none of {len(index.series)} image series could be segmented; see {out / REJECTED_FILE}")
+        found = f"none of {len(index.series)} image series could be segmented" if index.series else (
+            "no DICOM image was found in the folder given"
+        )  # fmt: skip
+        raise DataError(f"{found}; {out / REJECTED_FILE} lists {len(in_order)} refused items with their reasons")
     count = f"{len(lines)} of {len(index.series)} series segmented, {len(in_order)} items refused, in {out}"
     return "\n".join([*sorted(lines), count])
 
@@ -128,15 +131,16 @@ def _segment_series(series: ImageSeries, model: _Model, target: _Target) -> str:
     label = restore_probabilities(probabilities, record)
     with whole_folder(target.out / case_id) as folder:
         write_image(folder / LABEL_FILE, label, affine)
-        _write_seg(folder / SEGMENTATION_FILE, label, volume, case_id, model, target)
-    return f"{case_id}: {_describe_volumes(label, affine, plan.scheme.names)}"
+        blank = _write_seg(folder / SEGMENTATION_FILE, label, volume, case_id, model, target)
+    remark = f" (left blank in the SEG, being invalid in the source: {', '.join(blank)})" if blank else ""
+    return f"{case_id}: {_describe_volumes(label, affine, plan.scheme.names)}{remark}"
 
 
 def _write_seg(
     path: Path, label: NDArray[np.uint8], volume: DicomVolume, case_id: str, model: _Model, target: _Target
-) -> None:
+) -> tuple[str, ...]:
     defaults = ExportConfig()
-    write_segmentation(
+    return write_segmentation(
         path,
         labels_to_source(label, volume),
         volume.geometry,

@@ -10,17 +10,19 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from monai_tl.dicom.identity import IDENTITY_TAGS, identity_words
 from monai_tl.dicom.reading import FileMeta, dicom_faults, read_file
 from monai_tl.errors import DicomError
 
 _TAGS = (
     "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
-    "Modality", "ImageType", "PatientID", "InstitutionName",
+    "Modality", "ImageType",
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "BurnedInAnnotation",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "EchoTime",
     "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "MagneticFieldStrength", "KVP",
+    *IDENTITY_TAGS,
 )  # fmt: skip
 _SCANNER_TEXTS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel")
 _SCANNER_NUMBERS = ("MagneticFieldStrength", "SliceThickness", "KVP")
@@ -37,7 +39,8 @@ class Header:
         orientation: Row direction then column direction; None when absent.
         pixel_spacing_mm: (between rows, between columns); None when absent.
         has_scaling: Whether slope or intercept was given (else 1 and 0).
-        scanner: Facts about the device that identify nobody.
+        scanner: Facts about the device, free text among them: see ``identity_words`` before one goes further.
+        identity_words: Words of the attributes that identify.
     """
 
     path: Path
@@ -71,6 +74,7 @@ class Header:
     echo_time_ms: float | None
     transfer_syntax_uid: str
     scanner: tuple[tuple[str, str], ...]
+    identity_words: frozenset[str]
 
 
 def read_header(path: Path) -> Header:
@@ -123,6 +127,7 @@ def _header_of(ds: Dataset, meta: FileMeta, path: Path) -> Header:
         echo_time_ms=_number(ds, "EchoTime"),
         transfer_syntax_uid=meta.transfer_syntax_uid,
         scanner=_scanner(ds),
+        identity_words=identity_words(ds),
     )
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.header import Header, read_header
-from monai_tl.dicom.label_object import LABEL_CLASSES, LabelObject, attach_labels, read_label_object
+from monai_tl.dicom.label_object import (
+    LABEL_CLASSES,
+    LabelObject,
+    attach_labels,
+    read_label_object,
+    refused_with_series,
+)
+from monai_tl.dicom.listing import list_files
 from monai_tl.errors import DicomError
 from monai_tl.files import sha256_file
 from monai_tl.parallel import map_cases
@@ -48,11 +54,29 @@ class DicomIndex:
 
     Attributes:
         series: Ordered by study and series.
-        rejected: Files that are no DICOM or unreadable, series that contradict themselves, labels without their series.
+        rejected: Files that are no DICOM or unreadable, series that contradict themselves, labels without their series,
+            what lies behind dead links and closed folders.
+        places: Files of each series, label and refused item, by the name it has in rejected.json. Patient data: for
+            ``monai-tl whois``, never written.
     """
 
     series: tuple[ImageSeries, ...]
     rejected: tuple[Rejection, ...]
+    places: Mapping[str, tuple[Path, ...]] = field(default_factory=dict, repr=False)
+
+
+@dataclass
+class _Sorted:
+    """Files by what they are."""
+
+    series: dict[str, list[Header]] = field(default_factory=lambda: defaultdict(list))
+    labels: list[LabelObject] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+    places: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+
+    def refuse(self, item: str, path: Path, code: str, reason: str, kind: Literal["file", "label"] = "file") -> None:
+        self.rejected.append(Rejection(item=item, kind=kind, code=code, reason=reason))
+        self.places[item] = (path,)
 
 
 def index_folder(root: Path, hasher: Pseudonyms) -> DicomIndex:
@@ -67,57 +91,51 @@ def index_folder(root: Path, hasher: Pseudonyms) -> DicomIndex:
     """
     if not root.is_dir():
         raise DicomError(f"there is no folder {root}; check ingest.source", "missing_folder")
-    paths = sorted(_walk(root))
-    series: dict[str, list[Header]] = defaultdict(list)
-    labels: list[LabelObject] = []
-    rejected: list[Rejection] = []
-    for path, found in zip(paths, _read_headers(paths), strict=True):
-        name = path.relative_to(root).as_posix()
-        item = hasher.item("file", name)
-        if isinstance(found, DicomError):
-            rejected.append(Rejection(item=item, kind="file", code=found.code, reason=str(found)))
-        elif found.sop_class_uid in LABEL_CLASSES:
-            try:
-                labels.append(read_label_object(path))
-            except DicomError as error:
-                rejected.append(Rejection(item=item, kind="label", code=error.code, reason=str(error)))
-        elif found.rows < 1 or found.columns < 1 or found.modality in _OTHER_MODALITIES:
-            reason = "the DICOM object is neither an image nor a label this pipeline reads"
-            rejected.append(Rejection(item=item, kind="file", code="other_object", reason=reason))
+    found = _sort(root, hasher)
+    grouped, refused = _drop_duplicates(found.series, hasher)
+    labels, refused_labels = _drop_duplicate_labels(found.labels, hasher)
+    # refused series take part: a label of theirs must not go to another one
+    attached, orphans = attach_labels(labels, grouped, hasher)
+    kept: list[ImageSeries] = []
+    for one in grouped:
+        item = hasher.item("series", one.uid)
+        found.places[item] = tuple(sorted(header.path for header in found.series[one.uid]))
+        if item in refused:
+            orphans += [refused_with_series(label, refused[item].code, hasher) for label in attached.get(one.uid, ())]
         else:
-            series[found.series_uid or _stand_in(found, name)].append(found)
-    kept, refused = _drop_duplicates(series, hasher)
-    unique, refused_labels = _drop_duplicate_labels(labels, hasher)
-    attached, orphans = attach_labels(unique, kept, hasher)
-    ordered = sorted(
-        (replace(one, labels=attached.get(one.uid, ())) for one in kept), key=lambda one: (one.study_uid, one.uid)
-    )
-    return DicomIndex(tuple(ordered), tuple(rejected + refused + refused_labels + orphans))
+            kept.append(replace(one, labels=attached.get(one.uid, ())))
+    for label in found.labels:
+        item = hasher.item("label", label.sop_instance_uid)
+        found.places[item] = (*found.places.get(item, ()), label.path)
+    ordered = sorted(kept, key=lambda one: (one.study_uid, one.uid))
+    rejected = (*found.rejected, *refused.values(), *refused_labels, *orphans)
+    return DicomIndex(tuple(ordered), rejected, found.places)
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """All regular files, each folder once even when links make a loop."""
-    seen: set[tuple[int, int]] = set()
-    pending = [root]
-    while pending:
-        folder = pending.pop()
-        try:
-            facts = folder.stat()
-            if (facts.st_dev, facts.st_ino) in seen:
-                continue
-            seen.add((facts.st_dev, facts.st_ino))
-            entries = list(os.scandir(folder))
-        except OSError:
-            continue
-        for entry in entries:
+def _sort(root: Path, hasher: Pseudonyms) -> _Sorted:
+    found = _Sorted()
+    listing = list_files(root)
+
+    def item_of(path: Path) -> str:
+        return hasher.item("file", path.relative_to(root).as_posix())
+
+    for lost in listing.unfollowed:
+        found.refuse(item_of(lost.path), lost.path, lost.code, lost.reason)
+    for path, header in zip(listing.files, _read_headers(listing.files), strict=True):
+        if isinstance(header, DicomError):
+            found.refuse(item_of(path), path, header.code, str(header))
+        elif header.sop_class_uid in LABEL_CLASSES:
             try:
-                mode = entry.stat().st_mode
-            except OSError:
-                continue  # a link to nothing
-            if stat.S_ISDIR(mode):
-                pending.append(Path(entry.path))
-            elif stat.S_ISREG(mode):
-                yield Path(entry.path)
+                found.labels.append(read_label_object(path))
+            except DicomError as error:
+                found.refuse(item_of(path), path, error.code, str(error), "label")
+        elif header.rows < 1 or header.columns < 1 or header.modality in _OTHER_MODALITIES:
+            reason = "the DICOM object is neither an image nor a label this pipeline reads; nothing is to be done"
+            found.refuse(item_of(path), path, "other_object", reason)
+        else:
+            name = path.relative_to(root).as_posix()
+            found.series[header.series_uid or _stand_in(header, name)].append(header)
+    return found
 
 
 def _read_headers(paths: list[Path]) -> Iterable[Header | DicomError]:
@@ -143,9 +161,12 @@ def _stand_in(header: Header, name: str) -> str:
     return f"no uid|{header.study_uid}|{header.frame_of_reference_uid or ''}|{header.modality}|{folder}"
 
 
-def _drop_duplicates(series: dict[str, list[Header]], hasher: Pseudonyms) -> tuple[list[ImageSeries], list[Rejection]]:
-    kept: list[ImageSeries] = []
-    refused: list[Rejection] = []
+def _drop_duplicates(
+    series: dict[str, list[Header]], hasher: Pseudonyms
+) -> tuple[list[ImageSeries], dict[str, Rejection]]:
+    """All series, each instance once; and the refused among them by item, as their instances contradict each other."""
+    found: list[ImageSeries] = []
+    refused: dict[str, Rejection] = {}
     for uid, headers in series.items():
         groups: dict[str, list[Header]] = defaultdict(list)
         for header in headers:
@@ -156,18 +177,15 @@ def _drop_duplicates(series: dict[str, list[Header]], hasher: Pseudonyms) -> tup
                 f"{conflicts} instance identifiers are each used by files of different content; "
                 "keep one version of the series"
             )
-            refused.append(
-                Rejection(
-                    item=hasher.item("series", uid), kind="series", code="conflicting_instance",
-                    reason=reason, n_files=len(headers),
-                )
-            )  # fmt: skip
-            continue
+            item = hasher.item("series", uid)
+            refused[item] = Rejection(
+                item=item, kind="series", code="conflicting_instance", reason=reason, n_files=len(headers)
+            )
         n_dropped = len(headers) - len(groups)
         notes = (f"{n_dropped} byte-identical duplicate files dropped",) if n_dropped else ()
         unique = tuple(group[0] for group in groups.values())
-        kept.append(ImageSeries(uid, unique[0].study_uid, unique, notes=notes))
-    return kept, refused
+        found.append(ImageSeries(uid, unique[0].study_uid, unique, notes=notes))
+    return found, refused
 
 
 def _drop_duplicate_labels(labels: list[LabelObject], hasher: Pseudonyms) -> tuple[list[LabelObject], list[Rejection]]:

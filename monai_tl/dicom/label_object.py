@@ -95,6 +95,14 @@ def referenced_series(dataset: Dataset) -> frozenset[str]:
     return frozenset(str(uid) for uid in found if uid)
 
 
+def code_texts(items: Iterable[Dataset]) -> tuple[str, ...]:
+    """Coded concepts of a code sequence as ``SCHEME|VALUE``."""
+    return tuple(
+        f"{item.get('CodingSchemeDesignator', '')}|{item.get('CodeValue') or item.get('LongCodeValue') or ''}"
+        for item in items
+    )
+
+
 def _referenced_instances(path: Path, kind: str) -> frozenset[str]:
     if kind == "RTSTRUCT":
         dataset, _ = read_file(path, ("ROIContourSequence",))
@@ -145,6 +153,16 @@ def attach_labels(
                 )
             )  # fmt: skip
     return {uid: tuple(sorted(found, key=lambda one: one.sop_instance_uid)) for uid, found in attached.items()}, orphans
+
+
+def refused_with_series(label: LabelObject, code: str, hasher: Pseudonyms) -> Rejection:
+    """The rejection of a label whose image series is refused with this code."""
+    return Rejection(
+        item=hasher.item("label", label.sop_instance_uid),
+        kind="label",
+        code="series_refused",
+        reason=f"{label.kind} left out: its image series was refused ({code}); mend that series",
+    )
 
 
 def _by_frame(label: LabelObject, series: Sequence[_Series]) -> list[str]:

@@ -50,7 +50,7 @@ def read_labelled_series(series: ImageSeries, scheme: LabelScheme, min_slices: i
     """Read a series and its labels. A bad label never costs the image.
 
     Several label objects are joined, the later class over the earlier. Where two of them draw the same class
-    differently none is taken: which reader to believe is not for this pipeline to guess.
+    differently, and it shows in the result, none is taken: which reader to believe is not for this pipeline to guess.
 
     Raises:
         DicomError: The image series is refused.
@@ -67,14 +67,13 @@ def read_labelled_series(series: ImageSeries, scheme: LabelScheme, min_slices: i
             continue
         drawn.append((label, slices))
         notes += remarks
-    contested = _contested(drawn, scheme)
+    joined = np.maximum.reduce([slices for _, slices in drawn]) if drawn else None
+    contested = [] if joined is None else _contested(drawn, joined, scheme)
     if contested:
         reason = f"label objects of one series draw {', '.join(contested)} differently; keep one of them"
         refused += [RefusedLabel(label, "contested_class", reason) for label, _ in drawn]
-        drawn = []
-    if not drawn:
+    if joined is None or contested:
         return LabelledSeries(volume, None, (), tuple(refused), volume.notes)
-    joined = np.maximum.reduce([slices for _, slices in drawn])
     used = tuple(label for label, _ in drawn)
     return LabelledSeries(volume, labels_to_ras(joined, volume), used, tuple(refused), tuple(notes))
 
@@ -86,13 +85,18 @@ def _read_label(
     return reader(label.path, geometry, scheme)
 
 
-def _contested(drawn: list[tuple[LabelObject, NDArray[np.uint8]]], scheme: LabelScheme) -> list[str]:
-    """Names of classes that two label objects draw differently."""
+def _contested(
+    drawn: list[tuple[LabelObject, NDArray[np.uint8]]], joined: NDArray[np.uint8], scheme: LabelScheme
+) -> list[str]:
+    """Names of classes that two label objects draw differently where no later class of any of them lies over it.
+
+    One reader's liver includes the tumour that another drew, or leaves it out: both say the same of the liver.
+    """
     if len(drawn) < 2:
         return []
     names: list[str] = []
     for value, name in enumerate(scheme.names, start=1):
-        masks = [mask for _, slices in drawn if (mask := slices == value).any()]
+        masks = [mask & (joined == value) for _, slices in drawn if (mask := slices == value).any()]
         if any(not np.array_equal(masks[0], mask) for mask in masks[1:]):
             names.append(name)
     return names

@@ -45,8 +45,13 @@ class FileMeta:
 
 
 @contextmanager
-def dicom_faults() -> Iterator[None]:
-    """Make DicomError of whatever pydicom raises on a damaged file, and drop its warnings: both may quote a patient."""
+def dicom_faults(fault: str = "the file cannot be parsed", mend: str = "export it again") -> Iterator[None]:
+    """Make DicomError of whatever pydicom raises on a damaged file, and drop its warnings: both may quote a patient.
+
+    Args:
+        fault: What could not be done, for the message.
+        mend: What to do then.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -62,7 +67,7 @@ def dicom_faults() -> Iterator[None]:
             raise DicomError(f"the file cannot be read: {reason}; check its permissions", "unreadable") from None
         except Exception as error:
             kind = type(error).__name__
-            raise DicomError(f"the file cannot be parsed ({kind}); export it again", "damaged") from None
+            raise DicomError(f"{fault} ({kind}); {mend}", "damaged") from None
 
 
 def read_meta(path: Path) -> FileMeta:
@@ -74,9 +79,13 @@ def read_meta(path: Path) -> FileMeta:
     with path.open("rb") as stream:
         head = stream.read(_MAX_META_BYTES)
     if not head:
-        raise DicomError("the file is empty", "not_dicom")
+        raise DicomError("the file is empty; transfer it again, or remove it", "not_dicom")
     if head[128:132] != b"DICM":
-        raise DicomError("the file has no DICM mark after its preamble", "not_dicom")
+        raise DicomError(
+            "the file has no DICM mark after its preamble; if it should be DICOM export it again as a Part 10 file, "
+            "else leave it: it is not used",
+            "not_dicom",
+        )
     found: dict[int, str] = {}
     position = 132
     while position + 8 <= len(head):

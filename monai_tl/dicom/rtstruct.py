@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from monai_tl.dicom.geometry import SliceGeometry
-from monai_tl.dicom.label_object import referenced_series
+from monai_tl.dicom.label_object import code_texts, referenced_series
 from monai_tl.dicom.polygons import fill_polygons
 from monai_tl.dicom.reading import dicom_faults, read_file
 from monai_tl.errors import LabelError
 from monai_tl.labels import LabelScheme
 
 _AREAS = frozenset(("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"))
-_TAGS = ("StructureSetROISequence", "ROIContourSequence", "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID")
+_TAGS = (
+    "StructureSetROISequence", "ROIContourSequence", "RTROIObservationsSequence",
+    "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID",
+)  # fmt: skip
 _SAME_PLANE_MM = 0.01
 
 
@@ -66,14 +69,14 @@ def read_rtstruct(
     Args:
         path: The RTSTRUCT file.
         geometry: Native slices of the series it refers to.
-        scheme: Which structures become which value.
+        scheme: Which structures become which value, by ROI name or by a code of the ROI's identification.
 
     Returns:
         (K, rows, columns) uint8 in slice order, and notes.
 
     Raises:
-        LabelError: Codes ``no_class``, ``frame_of_reference``, ``missing_series``, ``missing_instance``,
-            ``contour_position``, ``contour_plane``, ``damaged_contour``.
+        LabelError: Codes ``no_class``, ``no_outline``, ``frame_of_reference``, ``missing_series``,
+            ``missing_instance``, ``contour_position``, ``contour_plane``, ``damaged_contour``.
         DicomError: The file is damaged.
     """
     dataset, _ = read_file(path, _TAGS)
@@ -89,12 +92,24 @@ def _rasterise(
     label = np.zeros((geometry.n_slices, geometry.rows, geometry.columns), dtype=np.uint8)
     counts = _Counts()
     contours = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or ()}
-    for value in sorted(set(wanted.values())):
-        for number in sorted(number for number, mapped in wanted.items() if mapped == value):
-            if number in contours:
-                planes = _planes(contours[number], _frame_of(dataset, number), geometry, counts)
-                _draw(planes, value, label, geometry, counts)
-    return label, counts.notes()
+    empty: list[int] = []
+    for number, value in sorted(wanted.items(), key=lambda entry: (entry[1], entry[0])):
+        roi = contours.get(number, Dataset())
+        planes = _planes(roi, _frame_of(dataset, number), geometry, counts)
+        if not planes:
+            empty.append(value)
+        _draw(planes, value, label, geometry, counts)
+    if len(empty) == len(wanted):
+        # to train on it as background would teach that there is no such organ
+        raise LabelError(
+            f"none of the {len(wanted)} structures of the RTSTRUCT that are classes has a closed outline; finish the "
+            "outlines and export it again, or remove it",
+            "no_outline",
+        )
+    # by class: the structure's own name is free text
+    missing = [f"RTSTRUCT: {empty.count(value)} of the structures of class {scheme.names[value - 1]} have no outline"
+               for value in sorted(set(empty))]  # fmt: skip
+    return label, (*counts.notes(), *missing)
 
 
 def _check_series(dataset: Dataset, geometry: SliceGeometry) -> None:
@@ -108,15 +123,18 @@ def _check_series(dataset: Dataset, geometry: SliceGeometry) -> None:
 def _wanted(dataset: Dataset, scheme: LabelScheme) -> dict[int, int]:
     """ROI number → label value, for the structures the scheme asks for."""
     rois = dataset.get("StructureSetROISequence") or ()
+    codes: dict[int, tuple[str, ...]] = defaultdict(tuple)
+    for item in dataset.get("RTROIObservationsSequence") or ():
+        codes[int(item.ReferencedROINumber)] += code_texts(item.get("RTROIIdentificationCodeSequence") or ())
     found: dict[int, int] = {}
     for roi in rois:
-        value = scheme.value_of_structure(str(roi.get("ROIName") or ""))
+        value = scheme.value_of_structure(str(roi.get("ROIName") or ""), codes[int(roi.ROINumber)])
         if value is not None:
             found[int(roi.ROINumber)] = value
     if not found:
         raise LabelError(
-            f"none of the {len(rois)} structures of the RTSTRUCT is one of the classes; list their names in "
-            "ingest.classes",
+            f"none of the {len(rois)} structures of the RTSTRUCT is one of the classes; list their names or codes "
+            "(SCHEME|VALUE) in ingest.classes",
             "no_class",
         )
     return found

@@ -5,6 +5,7 @@ Reading is in :mod:`monai_tl.dicom.segmentation_reading`; :func:`read_segmentati
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,20 +19,16 @@ from pydicom.sequence import Sequence as DicomSequence
 
 from monai_tl import __version__
 from monai_tl.dicom.geometry import SliceGeometry
-from monai_tl.dicom.reading import read_file
+from monai_tl.dicom.patient import PATIENT_TAGS, read_patient
+from monai_tl.dicom.reading import dicom_faults
 from monai_tl.dicom.segmentation_reading import read_segmentation
-from monai_tl.dicom.write import FIXED_DATE, FIXED_TIME, decimal_text, fill, save
+from monai_tl.dicom.write import FIXED_DATE, FIXED_TIME, decimal_text, encode, fill
 from monai_tl.errors import LabelError
 from monai_tl.files import sha256_of
 from monai_tl.labels import LabelScheme
 
 __all__ = ["Algorithm", "read_segmentation", "write_segmentation"]
 
-_IDENTITY = (
-    "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
-    "AccessionNumber", "StudyID", "StudyDate", "StudyTime", "StudyDescription", "ReferringPhysicianName",
-)  # fmt: skip
-"""What identity ``source`` copies from the first slice; nothing else of the source is ever read into the object."""
 _COLOURS = (
     (48.0, 38.0, 33.0),
     (81.0, -2.0, 68.0),
@@ -69,11 +66,13 @@ def write_segmentation(
     algorithm: Algorithm | None,
     series_description: str = "monai_tl segmentation",
     series_number: int = 9001,
-) -> None:
+) -> tuple[str, ...]:
     """Write a label map as a binary, multi-segment DICOM SEG on the grid of its source series.
 
     Each class of the scheme is described, whether a voxel has it or not; frames without a voxel are left out. Study,
-    series and instance references are true in both identities, so the object finds its image.
+    series and instance references are true in both identities, so the object finds its image. An attribute of the
+    source that breaks the rules of DICOM is left blank: no library writes it, and the label must not be lost for it.
+    UIDs come from all that the object says, so two objects share a SOPInstanceUID only when they are the same.
 
     Args:
         path: The file to write.
@@ -88,9 +87,12 @@ def write_segmentation(
         series_description: Of the SEG's series.
         series_number: Of the SEG's series.
 
+    Returns:
+        Keywords of the source's attributes that were left blank because they are invalid.
+
     Raises:
         LabelError: The labels do not lie on the series, or hold a value without a class.
-        DicomError: A source file cannot be read.
+        DicomError: A source file cannot be read, or no DICOM object can be made of its attributes.
     """
     labels = np.ascontiguousarray(labels)
     expected = (reference.n_slices, reference.rows, reference.columns)
@@ -100,30 +102,28 @@ def write_segmentation(
         )
     if int(labels.max(initial=0)) > len(scheme.classes):
         raise LabelError(f"labels hold the value {int(labels.max())}, but the scheme has {len(scheme.classes)} classes")
-    patient = _patient(reference, identity, pseudonym)
-    dataset = _segmentation(
-        labels, _sources(reference, patient, uid_key), scheme, algorithm, uid_key, series_description, series_number
-    )
-    _remove_chance(dataset, uid_key)
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    fill(dataset, {key: value for key, value in patient.items() if value})
-    if identity == "pseudonymous":
-        dataset.PatientIdentityRemoved = "YES"
-        dataset.DeidentificationMethod = "keyed hash in place of name and identifier; attributes by allow-list"
-    save(dataset, path)
+    # pydicom and highdicom quote the value they choke on; the file is written outside, where a fault is the disk's
+    with dicom_faults("no SEG can be made of the source's attributes", "check its first slice with a DICOM validator"):
+        patient, blank = read_patient(reference, identity, pseudonym)
+        sources = _sources(reference, patient, uid_key)
+        dataset = _segmentation(labels, sources, scheme, algorithm, uid_key, series_description, series_number)
+        _remove_chance(dataset, uid_key)
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        fill(dataset, {key: value for key, value in patient.items() if value})
+        if identity == "pseudonymous":
+            dataset.PatientIdentityRemoved = "YES"
+            dataset.DeidentificationMethod = "keyed hash in place of name and identifier; attributes by allow-list"
+        content = encode(dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return blank
 
 
-def _patient(reference: SliceGeometry, identity: str, pseudonym: str) -> dict[str, Any]:
-    """Patient and study attributes of the object; empty text where there is none."""
-    if identity == "pseudonymous":
-        return {**dict.fromkeys(_IDENTITY, ""), "PatientName": pseudonym, "PatientID": pseudonym}
-    source, _ = read_file(reference.paths[0], _IDENTITY)
-    # as text: pydicom's own values remember the character set of their file
-    return {keyword: str(source.get(keyword) or "") for keyword in _IDENTITY}
+def _sources(reference: SliceGeometry, patient: dict[str, str], uid_key: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Attributes of each source slice as highdicom needs them, from geometry alone: what is not put in cannot come out.
 
-
-def _sources(reference: SliceGeometry, patient: dict[str, Any], uid_key: Callable[[str], str]) -> list[Dataset]:
-    """The source slices as highdicom needs them, from geometry alone: what is not put in cannot come out."""
+    Plain texts and numbers, so that UIDs made of them depend on no library.
+    """
     frame = reference.frame_of_reference_uid or uid_key(f"frame of reference|{reference.series_instance_uid}")
     directions = (*reference.row_direction, *reference.column_direction)
     shared = {
@@ -136,21 +136,23 @@ def _sources(reference: SliceGeometry, patient: dict[str, Any], uid_key: Callabl
         "ImageOrientationPatient": [decimal_text(value) for value in directions],
         "PixelSpacing": [decimal_text(value) for value in reference.pixel_spacing_mm],
         "SliceThickness": decimal_text(reference.spacing_between_slices_mm),
-        **{keyword: patient.get(keyword, "") for keyword in _IDENTITY},
+        **{keyword: patient.get(keyword, "") for keyword in PATIENT_TAGS},
     }
-    sources = []
-    for uid, position in zip(reference.sop_instance_uids, reference.positions_lps, strict=True):
-        source = Dataset()
-        fill(source, shared)
-        source.SOPInstanceUID = uid
-        source.ImagePositionPatient = [decimal_text(value) for value in position]
-        sources.append(source)
-    return sources
+    return [
+        {**shared, "SOPInstanceUID": uid, "ImagePositionPatient": [decimal_text(value) for value in position]}
+        for uid, position in zip(reference.sop_instance_uids, reference.positions_lps, strict=True)
+    ]
+
+
+def _filled(attributes: dict[str, Any]) -> Dataset:
+    dataset = Dataset()
+    fill(dataset, attributes)
+    return dataset
 
 
 def _segmentation(
     labels: NDArray[np.uint8],
-    sources: list[Dataset],
+    sources: list[dict[str, Any]],
     scheme: LabelScheme,
     algorithm: Algorithm | None,
     uid_key: Callable[[str], str],
@@ -160,13 +162,15 @@ def _segmentation(
     import highdicom
 
     maker = "manual" if algorithm is None else f"{algorithm.name}|{algorithm.version}|{algorithm.model_sha256}"
-    series = f"{sources[0].SeriesInstanceUID}|{maker}|{series_number}"
-    content = sha256_of(labels.tobytes(), scheme.model_dump_json())
+    identity = sha256_of(*(sources[0][keyword] for keyword in PATIENT_TAGS))
+    series = f"{sources[0]['SeriesInstanceUID']}|{maker}|{series_number}|{series_description}|{identity}"
+    version = "1" if algorithm is None else __version__
+    content = sha256_of(labels.tobytes(), scheme.model_dump_json(), json.dumps(sources, sort_keys=True), version)
     with warnings.catch_warnings():
         # highdicom warns about an empty label map; it is a result like any other
         warnings.simplefilter("ignore")
         return highdicom.seg.Segmentation(
-            source_images=sources,
+            source_images=[_filled(source) for source in sources],
             pixel_array=labels,
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=_descriptions(scheme, algorithm),
@@ -176,7 +180,7 @@ def _segmentation(
             instance_number=1,
             manufacturer="monai_tl",
             manufacturer_model_name="monai_tl",
-            software_versions="1" if algorithm is None else __version__,
+            software_versions=version,
             device_serial_number="0",
             content_label="SEGMENTATION",
             content_description=series_description,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from monai_tl.dicom.geometry import SliceGeometry
+from monai_tl.dicom.label_object import code_texts
 from monai_tl.dicom.reading import dicom_faults, read_file
 from monai_tl.errors import DicomError, LabelError
 from monai_tl.geometry import resample_to_grid
@@ -117,10 +118,7 @@ def _read(path: Path) -> _Content:
 
 
 def _segment(item: Dataset) -> tuple[int, str, tuple[str, ...]]:
-    codes = tuple(
-        f"{code.get('CodingSchemeDesignator', '')}|{code.get('CodeValue', '')}"
-        for code in item.get("SegmentedPropertyTypeCodeSequence") or []
-    )
+    codes = code_texts(item.get("SegmentedPropertyTypeCodeSequence") or ())
     return int(item.SegmentNumber), str(item.get("SegmentLabel", "")), codes
 
 

@@ -37,7 +37,10 @@ def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...
     """
     _check_kind(headers)
     if len(headers) < min_slices:
-        raise DicomError(f"{len(headers)} slices, and ingest.min_slices asks for {min_slices}", "too_few_slices")
+        raise DicomError(
+            f"{len(headers)} slices, and ingest.min_slices asks for {min_slices}; transfer all slices, or lower it",
+            "too_few_slices",
+        )
     _check_uniform(headers)
     row, column = _axes(headers)
     normal = np.cross(row, column)
@@ -70,10 +73,14 @@ def _check_kind(headers: Sequence[Header]) -> None:
     """Refuse what is no stack of grey slices, most telling reason first."""
     n_localizers = sum(bool({"LOCALIZER", "SCOUT"} & set(header.image_type)) for header in headers)
     if n_localizers:
-        raise DicomError(f"{n_localizers} of {len(headers)} images are localizers, not a volume", "localizer")
+        mend = "nothing is to be done" if n_localizers == len(headers) else "move them out of this series"
+        raise DicomError(f"{n_localizers} of {len(headers)} images are localizers, not a volume; {mend}", "localizer")
     for header in headers:
         if (header.sop_class_uid + ".").startswith(_SECONDARY_CAPTURE + "."):
-            raise DicomError("secondary capture images have no reliable geometry or intensities", "secondary_capture")
+            raise DicomError(
+                "secondary capture images have no reliable geometry or intensities; send the original images",
+                "secondary_capture",
+            )
         if header.burned_in:
             raise DicomError(
                 "BurnedInAnnotation is YES: the pixels may show a name; clean the images first", "burned_in"
@@ -88,11 +95,14 @@ def _check_kind(headers: Sequence[Header]) -> None:
             raise DicomError("colour images are not supported; export the grey original", "colour")
         if header.has_lookup_table:
             raise DicomError(
-                "a modality look-up table in place of slope and intercept is not supported", "lookup_table"
+                "a modality look-up table in place of slope and intercept is not supported; export with a rescale",
+                "lookup_table",
             )
         bits = (header.bits_allocated, header.bits_stored, header.high_bit)
         if bits[0] not in (8, 16, 32) or not 1 <= bits[1] <= bits[0] or bits[2] != bits[1] - 1:
-            raise DicomError(f"bits allocated, stored and highest are {bits}: not supported", "bits")
+            raise DicomError(
+                f"bits allocated, stored and highest are {bits}: not supported; export as 16-bit integers", "bits"
+            )
         if header.slope == 0.0:
             raise DicomError("RescaleSlope is 0: the values are lost; export the series again", "scaling")
         _check_placed(header, len(headers))
@@ -116,7 +126,10 @@ def _check_placed(header: Header, n_slices: int) -> None:
         raise DicomError("PixelSpacing is outside 0.01 to 100 mm; export the series again", "missing_geometry")
     n_voxels = header.rows * header.columns * n_slices
     if n_voxels > MAX_VOXELS:
-        raise DicomError(f"{n_voxels} voxels are more than the {MAX_VOXELS} taken for sane", "too_large")
+        raise DicomError(
+            f"{n_voxels} voxels are more than the {MAX_VOXELS} taken for sane; check Rows and Columns, or crop it",
+            "too_large",
+        )
 
 
 def _check_uniform(headers: Sequence[Header]) -> None:
@@ -124,7 +137,7 @@ def _check_uniform(headers: Sequence[Header]) -> None:
     studies = {header.study_uid for header in headers}
     if len(patients) > 1 or len(studies) > 1:
         raise DicomError(
-            f"one series holds {len(patients)} patients and {len(studies)} studies; its identifiers are wrong",
+            f"one series holds {len(patients)} patients and {len(studies)} studies; mend its identifiers",
             "mixed_study",
         )
     kinds = {(header.modality, header.sop_class_uid) for header in headers}
@@ -197,6 +210,7 @@ def _check_steps(geometry: SliceGeometry) -> None:
     if float(deviation.max()) > tolerance:
         raise DicomError(
             f"slices are not at equal steps on one line: slice {int(deviation.argmax()) + 1} lies "
-            f"{deviation.max():.2f} mm off (steps {gaps.min():.2f} to {gaps.max():.2f} mm, tolerance {tolerance:.2f})",
+            f"{deviation.max():.2f} mm off (steps {gaps.min():.2f} to {gaps.max():.2f} mm, tolerance {tolerance:.2f}); "
+            "send another reconstruction",
             "irregular_spacing",
         )

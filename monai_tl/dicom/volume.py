@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from monai_tl.dicom.geometry import SliceGeometry
 from monai_tl.dicom.header import Header
+from monai_tl.dicom.identity import shares_word
 from monai_tl.dicom.index import ImageSeries
 from monai_tl.dicom.pixels import read_pixels
 from monai_tl.dicom.stacking import stack
@@ -75,6 +76,10 @@ def read_volume(series: ImageSeries, min_slices: int = 1) -> DicomVolume:
         notes.append(f"gantry tilt of {shear.angle_deg:.2f} degrees resampled to an orthogonal grid")
     if any(header.photometric == "MONOCHROME1" for header in headers):
         notes.append("MONOCHROME1: low values are shown bright; stored values kept")
+    scanner, doubtful = _facts(headers)
+    if doubtful:
+        # the tags are named, never what they hold
+        notes.append(f"{', '.join(doubtful)} left out: the text repeats a word or number that identifies")
     return DicomVolume(
         array=values.transpose(2, 1, 0),
         affine_lps=affine,
@@ -82,7 +87,7 @@ def read_volume(series: ImageSeries, min_slices: int = 1) -> DicomVolume:
         shear=shear,
         modality=headers[0].modality,
         scaling=_scaling(headers),
-        scanner=dict(headers[0].scanner),
+        scanner=scanner,
         notes=tuple(notes),
         patient_id=headers[0].patient_id,
         institution=headers[0].institution,
@@ -105,6 +110,13 @@ def _rescaled(headers: Sequence[Header]) -> NDArray[Any]:
             result = result.astype(np.float32)
         result[index] = values
     return result
+
+
+def _facts(headers: Sequence[Header]) -> tuple[dict[str, str], list[str]]:
+    """Scanner facts that identify nobody, and the names of those that may: people type into these fields."""
+    words = frozenset[str]().union(*(header.identity_words for header in headers))
+    doubtful = [keyword for keyword, text in headers[0].scanner if shares_word(text, words)]
+    return {keyword: text for keyword, text in headers[0].scanner if keyword not in doubtful}, doubtful
 
 
 def _scaling(headers: Sequence[Header]) -> str:

@@ -81,6 +81,12 @@ def save(dataset: Dataset, path: Path) -> None:
         dataset: Must hold SOPClassUID and SOPInstanceUID; written as Explicit VR Little Endian.
         path: The file; its folder is made.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(dataset))
+
+
+def encode(dataset: Dataset) -> bytes:
+    """The bytes that :func:`save` writes."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
@@ -92,8 +98,7 @@ def save(dataset: Dataset, path: Path) -> None:
     dataset.preamble = b"\x00" * 128
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def fill(dataset: Dataset, attributes: Mapping[str, Any]) -> None:

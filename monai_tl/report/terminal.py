@@ -36,6 +36,10 @@ def show_results(workspace: Path, console: Console) -> None:
     console.print()
     rejected = RejectionList.read(workspace / "artifacts/cases/rejected.json")
     console.print(rejection_table(rejected) if rejected.rejected else "Nothing was refused.")
+    if rejected.rejected:
+        console.print(
+            "Which files: 'monai-tl whois ITEM', with items of artifacts/cases/rejected.json", highlight=False
+        )
     for title, path in (("Report", "reports/html/report.html"), ("DICOM SEG", "artifacts/export/seg")):
         console.print(f"{title}: {workspace / path}", highlight=False, markup=False, soft_wrap=True)
 

@@ -29,7 +29,8 @@ def run(workspace: Path, params: Params) -> None:
     """Write ``artifacts/export``: ``seg/<case_id>.dcm``, ``nifti/<case_id>.nii.gz``, ``bundle/`` and ``index.json``.
 
     A case from DICOM becomes a SEG that refers to its source series; a case from NIfTI becomes a label NIfTI. A case
-    that fails is listed in index.json; the others go on.
+    that fails is listed in index.json; the others go on. There ``left_blank`` names the attributes of the source that
+    break the rules of DICOM and so stay empty in the SEG.
 
     Args:
         workspace: Holds the products of all stages before.

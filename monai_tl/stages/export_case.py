@@ -15,7 +15,7 @@ from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.index import ImageSeries
 from monai_tl.dicom.segmentation import Algorithm, read_segmentation, write_segmentation
 from monai_tl.dicom.volume import labels_to_source, read_volume
-from monai_tl.errors import DataError, DicomError, LabelError
+from monai_tl.errors import DataError, DicomError, LabelError, reason_of_unexpected
 from monai_tl.geometry import Affine, same_grid
 from monai_tl.labels import LabelScheme
 from monai_tl.records import CaseRecord
@@ -46,20 +46,34 @@ class ExportTask:
 
 
 def export_case(task: ExportTask) -> dict[str, Any]:
-    """Write one case; its own faults come back with a ``code``."""
+    """Write one case; its own faults come back with a ``code``.
+
+    Raises:
+        OSError: The result cannot be written: no fault of the case, and every other would meet it too.
+    """
     case_id = task.case.case_id
+    blank: tuple[str, ...] = ()
     try:
         label, affine = read_label(task.prediction)
         if not same_grid(affine, label.shape, np.asarray(task.case.affine), task.case.spatial_shape):
             raise DataError(f"the prediction of {case_id} is not on its image's grid; run predict again")
-        path = _write_nifti(task, label, affine) if task.case.provenance.kind == "nifti" else _write_seg(task, label)
+        if task.case.provenance.kind == "nifti":
+            path = _write_nifti(task, label, affine)
+        else:
+            path, blank = _write_seg(task, label)
+    except OSError:
+        raise
     except (DicomError, LabelError) as error:
         return {"case_id": case_id, "code": error.code, "reason": str(error)}
     except DataError as error:
         return {"case_id": case_id, "code": "data", "reason": str(error)}
+    except Exception as error:
+        # the text of a foreign error may hold anything, a patient's name too
+        return {"case_id": case_id, "code": "failed", "reason": reason_of_unexpected(error)}
     counts = np.bincount(label.ravel(), minlength=task.scheme.n_outputs)
     voxels = {name: int(counts[value]) for value, name in enumerate(task.scheme.names, start=1)}
-    return {"case_id": case_id, "file": path.relative_to(task.folder).as_posix(), "class_voxels": voxels}
+    entry = {"case_id": case_id, "file": path.relative_to(task.folder).as_posix(), "class_voxels": voxels}
+    return {**entry, "left_blank": list(blank)} if blank else entry
 
 
 def _write_nifti(task: ExportTask, label: NDArray[Any], affine: Affine) -> Path:
@@ -68,8 +82,12 @@ def _write_nifti(task: ExportTask, label: NDArray[Any], affine: Affine) -> Path:
     return path
 
 
-def _write_seg(task: ExportTask, label: NDArray[Any]) -> Path:
-    """Write the SEG, and read it back: what goes to a PACS was seen to hold what the model said."""
+def _write_seg(task: ExportTask, label: NDArray[Any]) -> tuple[Path, tuple[str, ...]]:
+    """Write the SEG, and read it back: what goes to a PACS was seen to hold what the model said.
+
+    Returns:
+        The file, and the keywords of the source's attributes that are invalid and so left blank.
+    """
     if task.series is None:
         raise DicomError(
             "its source series is no longer in ingest.source; put it back or run ingest again", "missing_series"
@@ -80,7 +98,7 @@ def _write_seg(task: ExportTask, label: NDArray[Any]) -> Path:
         raise DicomError("its source series has other instances than when it was ingested; run ingest again", "changed")
     slices = labels_to_source(label.astype(np.uint8), volume)
     path = task.folder / "seg" / f"{task.case.case_id}.dcm"
-    write_segmentation(
+    blank = write_segmentation(
         path,
         slices,
         volume.geometry,
@@ -98,7 +116,7 @@ def _write_seg(task: ExportTask, label: NDArray[Any]) -> Path:
         raise DicomError(
             "the DICOM SEG does not read back as written; report this as a fault of monai_tl", "round_trip"
         )
-    return path
+    return path, blank
 
 
 def _as_written(scheme: LabelScheme) -> LabelScheme:

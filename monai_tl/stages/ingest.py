@@ -21,6 +21,7 @@ from monai_tl.stages import STATE_FOLDER
 from monai_tl.stages.ingest_case import CaseOutcome, DicomTask, NiftiTask, Workplace, ingest_nifti, ingest_series
 
 CASES_FOLDER = "artifacts/cases"
+REJECTED_FILE = "rejected.json"
 _CODE = (
     "dicom", "dataset.nifti", "dataset.nifti_case", "dataset.layouts", "geometry", "labels", "records",
     "stages.ingest_case",
@@ -41,10 +42,32 @@ class IngestSummary:
 def run(workspace: Path, params: Params) -> None:
     """Do the stage in a workspace."""
     config = params.ingest
-    source = workspace / config.source
+    source = source_folder(workspace, config)
     key = load_key(Path(config.key_file))
     cache_root = workspace / STATE_FOLDER / "cache"
     ingest(source, workspace / CASES_FOLDER, config, key, cache_root, Progress("ingest"))
+
+
+def source_folder(workspace: Path, config: IngestConfig) -> Path:
+    """The folder that the cases come from."""
+    return workspace / config.source
+
+
+def read_listed(source: Path, config: IngestConfig) -> NiftiDataset | None:
+    """The cases of a data set of NIfTI files; None for a folder of DICOM.
+
+    Raises:
+        DataError: The folder is missing, or its description is damaged or lists nothing.
+    """
+    if not source.is_dir():
+        raise DataError(f"there is no folder {source}; check ingest.source in params.yaml")
+    layout = config.layout if config.layout != "auto" else layout_of(source) or "dicom"
+    if layout == "dicom":
+        return None
+    listed = read_decathlon(source) if layout == "decathlon" else read_nnunet(source)
+    if not listed.cases:
+        raise DataError("the data set lists no cases; check imagesTr and dataset.json")
+    return listed
 
 
 def ingest(
@@ -57,7 +80,8 @@ def ingest(
 
     Args:
         source: The folder.
-        out: Made whole or not at all: dataset.json, rejected.json and a folder a case.
+        out: Made whole or not at all: dataset.json, rejected.json and a folder a case. When it is not made because too
+            much is refused, rejected.json lies beside the cache, so that the reasons are not lost.
         config: The ingest section.
         key: Secret behind the pseudonyms.
         cache_root: Folder of the case cache.
@@ -67,29 +91,26 @@ def ingest(
         DataError: No case is left, or more than ``max_rejected_fraction`` of the image series is refused.
         PrivacyError: The key is too short.
     """
-    if not source.is_dir():
-        raise DataError(f"there is no folder {source}; check ingest.source in params.yaml")
+    listed = read_listed(source, config)
     hasher = Pseudonyms(key)
-    layout = config.layout if config.layout != "auto" else layout_of(source) or "dicom"
     with whole_folder(out) as folder:
         place = Workplace(config, key, cache_root, folder, code_digest(*_CODE))
         rejected: list[Rejection] = []
-        if layout == "dicom":
+        if listed is None:
             index = index_folder(source, hasher)
             rejected += index.rejected
             progress.total = len(index.series)
             outcomes = map_cases(ingest_series, [DicomTask(place, series) for series in index.series])
         else:
-            listed = read_decathlon(source) if layout == "decathlon" else read_nnunet(source)
-            _check_listed(listed)
             progress.total = len(listed.cases)
             tasks = [NiftiTask(place, case, listed.modality, listed.name) for case in listed.cases]
             outcomes = map_cases(ingest_nifti, tasks)
         cases, refused, n_from_cache = _collect(outcomes, progress)
         rejected += refused
-        cases, others = _keep_majority(cases, folder, hasher)
+        cases, others = _keep_majority(cases, folder)
         rejected += others
-        _check_share(cases, rejected, config)
+        in_order = tuple(sorted(rejected, key=lambda one: (one.kind, one.code, one.item)))
+        _check_share(cases, in_order, config, cache_root.parent / REJECTED_FILE)
         ordered = sorted(cases, key=lambda case: case.case_id)
         dataset = Dataset(
             modality=ordered[0].modality,
@@ -99,15 +120,9 @@ def ingest(
             case_ids=tuple(case.case_id for case in ordered),
         )
         dataset.write(folder / "dataset.json")
-        in_order = tuple(sorted(rejected, key=lambda one: (one.kind, one.code, one.item)))
-        RejectionList(rejected=in_order).write(folder / "rejected.json")
+        RejectionList(rejected=in_order).write(folder / REJECTED_FILE)
     progress.show(f"{len(ordered)} cases, {len(in_order)} rejected, {n_from_cache} from cache")
     return IngestSummary(dataset, in_order, n_from_cache)
-
-
-def _check_listed(listed: NiftiDataset) -> None:
-    if not listed.cases:
-        raise DataError("the data set lists no cases; check imagesTr and dataset.json")
 
 
 def _collect(outcomes: Iterable[CaseOutcome], progress: Progress) -> tuple[list[CaseRecord], list[Rejection], int]:
@@ -125,9 +140,7 @@ def _collect(outcomes: Iterable[CaseOutcome], progress: Progress) -> tuple[list[
     return cases, rejected, n_from_cache
 
 
-def _keep_majority(
-    cases: Sequence[CaseRecord], folder: Path, hasher: Pseudonyms
-) -> tuple[list[CaseRecord], list[Rejection]]:
+def _keep_majority(cases: Sequence[CaseRecord], folder: Path) -> tuple[list[CaseRecord], list[Rejection]]:
     """A data set has one modality and one number of channels: that of most cases."""
     if not cases:
         return [], []
@@ -144,11 +157,12 @@ def _keep_majority(
         reason = (
             f"modality {case.modality}, while most of the data set is {modality}; ingest it on its own"
             if is_other
-            else f"{case.n_channels} channels, while most cases have {n_channels}"
+            else f"{case.n_channels} channels, while most cases have {n_channels}; ingest it on its own"
         )
         rejected.append(
             Rejection(
-                item=hasher.item("series", case.case_id),
+                # as hasher.item("series", …) of the series' UID would give
+                item=f"series-{case.provenance.series[:12]}",
                 kind="series",
                 code="other_modality" if is_other else "other_channels",
                 reason=reason,
@@ -158,15 +172,28 @@ def _keep_majority(
     return kept, rejected
 
 
-def _check_share(cases: Sequence[CaseRecord], rejected: Sequence[Rejection], config: IngestConfig) -> None:
+def _check_share(
+    cases: Sequence[CaseRecord], rejected: Sequence[Rejection], config: IngestConfig, reasons: Path
+) -> None:
+    """Refuse to go on with too little, and then leave the reasons where they outlive the output that is not made."""
     refused = [one for one in rejected if one.kind in ("series", "case") and one.code not in _NO_VOLUME]
     n_images = len(cases) + len(refused)
-    codes = Counter(one.code for one in rejected)
-    listed = ", ".join(f"{code} {count}" for code, count in sorted(codes.items())) or "nothing was found"
-    if not cases:
-        raise DataError(f"no case is left of {config.source}: {listed}; check ingest.source and the reasons")
-    if len(refused) > config.max_rejected_fraction * n_images:
+    # what an earlier run left there is no longer true
+    reasons.unlink(missing_ok=True)
+    if cases and len(refused) <= config.max_rejected_fraction * n_images:
+        return
+    if not rejected:
         raise DataError(
-            f"{len(refused)} of {n_images} image series are refused ({listed}), more than "
-            f"ingest.max_rejected_fraction {config.max_rejected_fraction:g} allows; mend the input or raise the limit"
+            f"no DICOM file was found in {config.source}, where ingest.source of params.yaml points; put the studies "
+            "there or point it to them"
         )
+    RejectionList(rejected=tuple(rejected)).write(reasons)
+    codes = Counter(one.code for one in rejected)
+    listed = ", ".join(f"{code} {count}" for code, count in sorted(codes.items()))
+    where = f"each reason is in {reasons}, and 'monai-tl whois ITEM' tells which files an item is"
+    if not cases:
+        raise DataError(f"no case is left of {config.source}, where ingest.source points ({listed}); {where}")
+    raise DataError(
+        f"{len(refused)} of {n_images} image series are refused ({listed}), more than ingest.max_rejected_fraction "
+        f"{config.max_rejected_fraction:g} allows; mend the input or raise the limit; {where}"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,11 @@ from monai_tl.dataset.nifti import write_image
 from monai_tl.dataset.nifti_case import read_case
 from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.index import ImageSeries
-from monai_tl.dicom.label_object import LabelObject
+from monai_tl.dicom.label_object import refused_with_series
 from monai_tl.dicom.labelled_series import LabelledSeries, read_labelled_series
 from monai_tl.dicom.stacking import stack
 from monai_tl.dicom.volume import to_ras
-from monai_tl.errors import DataError, DicomError, GeometryError, LabelError
+from monai_tl.errors import DataError, DicomError, GeometryError, LabelError, reason_of_unexpected
 from monai_tl.files import sha256_files, sha256_of
 from monai_tl.geometry import Affine, Volume, spacing_of
 from monai_tl.records import CaseRecord, Provenance, Rejection, RejectionList
@@ -81,12 +81,16 @@ class CaseOutcome:
 
 
 def ingest_series(task: DicomTask) -> CaseOutcome:
-    """Make the case of one image series; its own faults come back as rejections."""
+    """Make the case of one image series; its own faults come back as rejections.
+
+    Raises:
+        OSError: The case cannot be written: no fault of the series, and every other would meet it too.
+    """
     place, series = task.place, task.series
     hasher = Pseudonyms(place.key)
     try:
         _, geometry = stack(series.headers, place.config.min_slices)
-        input_sha256 = sha256_files([*geometry.paths, *(label.path for label in series.labels)])
+        input_sha256 = _hash_input([*geometry.paths, *(label.path for label in series.labels)])
         case_id = hasher.case_id(series.study_uid, series.uid)
         key = place.cache_key(input_sha256, series.uid, series.study_uid, *series.notes)
 
@@ -95,36 +99,40 @@ def ingest_series(task: DicomTask) -> CaseOutcome:
             image, affine = to_ras(found.volume)
             record = _dicom_record(found, task, case_id, input_sha256, image, affine)
             rejected = tuple(
-                Rejection(item=_label_item(hasher, one.label), kind="label", code=one.code, reason=one.reason)
+                Rejection(
+                    item=hasher.item("label", one.label.sop_instance_uid),
+                    kind="label",
+                    code=one.code,
+                    reason=one.reason,
+                )
                 for one in found.refused
             )
             _write(folder, record, image, found.label, affine, rejected)
 
         return _fetch(place, case_id, key, build)
-    except (DataError, MemoryError) as error:
+    except OSError:
+        raise
+    except Exception as error:
         code, reason = _fault(error)
         refused = Rejection(
             item=hasher.item("series", series.uid), kind="series", code=code, reason=reason, n_files=len(series.headers)
         )
-        labels = tuple(
-            Rejection(
-                item=_label_item(hasher, label), kind="label", code="series_refused",
-                reason=f"{label.kind} left out: its image series was refused ({code})",
-            )
-            for label in series.labels
-        )  # fmt: skip
-        return CaseOutcome(None, (refused, *labels))
+        return CaseOutcome(None, (refused, *(refused_with_series(label, code, hasher) for label in series.labels)))
 
 
 def ingest_nifti(task: NiftiTask) -> CaseOutcome:
-    """Make one case of a NIfTI data set; its own faults come back as rejections."""
+    """Make one case of a NIfTI data set; its own faults come back as rejections.
+
+    Raises:
+        OSError: The case cannot be written: no fault of the case, and every other would meet it too.
+    """
     place, case = task.place, task.case
     hasher = Pseudonyms(place.key)
     case_id = hasher.case_id("nifti", f"{task.dataset}|{case.name}")
     item = hasher.item("file", f"{task.dataset}|{case.name}")
     paths = [path for path in (*case.images, case.label) if path is not None and path.is_file()]
     try:
-        input_sha256 = sha256_files(paths)
+        input_sha256 = _hash_input(paths)
         key = place.cache_key(input_sha256, task.dataset, task.modality, case.name, case.patient, str(len(paths)))
 
         def build(folder: Path) -> None:
@@ -145,22 +153,32 @@ def ingest_nifti(task: NiftiTask) -> CaseOutcome:
             _write(folder, record, found.image, found.label, found.affine, rejected)
 
         return _fetch(place, case_id, key, build)
-    except (DataError, MemoryError) as error:
+    except OSError:
+        raise
+    except Exception as error:
         code, reason = _fault(error)
         return CaseOutcome(None, (Rejection(item=item, kind="case", code=code, reason=reason, n_files=len(paths)),))
 
 
 def _fault(error: Exception) -> tuple[str, str]:
-    """Code and reason of an expected fault of one case."""
+    """Code and reason of what ended the work on one case."""
     if isinstance(error, MemoryError):
         return "too_large", "the case does not fit in memory; use a machine with more"
     if isinstance(error, DicomError | LabelError):
         return error.code, str(error)
-    return ("geometry" if isinstance(error, GeometryError) else "damaged"), str(error)
+    if isinstance(error, DataError):
+        return ("geometry" if isinstance(error, GeometryError) else "damaged"), str(error)
+    return "failed", reason_of_unexpected(error)
 
 
-def _label_item(hasher: Pseudonyms, label: LabelObject) -> str:
-    return hasher.item("label", label.sop_instance_uid)
+def _hash_input(paths: Sequence[Path]) -> str:
+    """Over the bytes of the files; what cannot be read is a fault of the input, not of the disk written to."""
+    try:
+        return sha256_files(paths)
+    except OSError as error:
+        raise DicomError(
+            f"a file of the case cannot be read ({error.strerror}); check its permissions", "unreadable"
+        ) from None
 
 
 def _dicom_record(

@@ -25,7 +25,7 @@ from monai_tl.dicom.volume import read_volume
 from monai_tl.errors import PrivacyError, StageError
 from monai_tl.files import read_json, write_json
 from monai_tl.sources.card import read_source
-from monai_tl.stages import export, ingest
+from monai_tl.stages import export, export_case, ingest
 
 N_B = 4
 
@@ -135,6 +135,46 @@ def test_source_identity_goes_back_to_the_pacs(workspace):
     assert names == {f"Kanari^Änne{number:02d}B" for number in range(N_B)}
     dataset = pydicom.dcmread(workspace / "artifacts/export" / index["cases"][0]["file"])
     assert (dataset.SeriesNumber, dataset.SeriesDescription) == (77, "for the PACS")
+
+
+def spoil(folder: Path, keyword: str, value: str) -> None:
+    """A value that no writer lets through, in each file of a series."""
+    for path in folder.glob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        with pydicom.config.disable_value_validation():
+            dataset[keyword] = pydicom.dataelem.DataElement(keyword, dataset[keyword].VR, value)
+            dataset.save_as(path)
+
+
+def test_an_invalid_attribute_costs_neither_its_case_nor_the_others(workspace, capfd):
+    (folder, *_) = sorted((workspace / "data/hospital_b").glob("*/study_*/CT"))
+    spoil(folder, "PatientBirthDate", "KanariBirth-12")
+    index = rerun(workspace, identity="source")
+    assert index["failed"] == []
+    assert [entry.get("left_blank") for entry in index["cases"]].count(["PatientBirthDate"]) == 1
+    births = [pydicom.dcmread(path).PatientBirthDate for path in (workspace / "artifacts/export/seg").glob("*.dcm")]
+    assert [len(birth) for birth in sorted(births)] == [0] + [8] * (N_B - 1)
+    captured = capfd.readouterr()
+    assert "Kanari" not in captured.out + captured.err
+
+
+def test_an_unexpected_fault_of_one_case_costs_that_case_alone(workspace, monkeypatch):
+    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    chosen = read_manifest(workspace / "artifacts/cases").cases[1].case_id
+    write = export_case.write_segmentation
+
+    def choke(path, *arguments, **options):
+        if path.name == f"{chosen}.dcm":
+            raise KeyError("Kanari")
+        return write(path, *arguments, **options)
+
+    monkeypatch.setattr(export_case, "write_segmentation", choke)
+    index = rerun(workspace)
+    (failure,) = index["failed"]
+    assert (failure["case_id"], failure["code"]) == (chosen, "failed")
+    assert "KeyError at monai_tl/stages/export_case.py:" in failure["reason"]
+    assert "Kanari" not in json.dumps(index)
+    assert len(index["cases"]) == N_B - 1
 
 
 def test_twice_the_same_bytes(workspace):

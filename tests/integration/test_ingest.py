@@ -8,8 +8,10 @@ import shutil
 import zlib
 from pathlib import Path
 
+import highdicom
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import SERIES, slice_dataset, write_ct, write_rtstruct
 from dicom_files import save as save_file
@@ -19,11 +21,13 @@ from monai_tl.dataset.nifti import read_image, write_image
 from monai_tl.dicom.deidentify import Pseudonyms, seeded_key
 from monai_tl.dicom.index import index_folder
 from monai_tl.dicom.segmentation import write_segmentation
-from monai_tl.dicom.volume import labels_to_ras, read_volume
+from monai_tl.dicom.volume import labels_to_ras, read_volume, to_ras
 from monai_tl.errors import DataError
 from monai_tl.labels import ClassSpec
 from monai_tl.progress import Progress
 from monai_tl.records import CaseRecord, Dataset, RejectionList
+from monai_tl.stages import ingest as ingest_stage
+from monai_tl.stages import ingest_case
 from monai_tl.stages.ingest import ingest, run
 
 KEY = seeded_key(0)
@@ -219,6 +223,56 @@ def test_scanner_facts_pass_by_allow_list_only(tmp_path):
     assert scanner == {"Manufacturer": "ACME", "ConvolutionKernel": "B30f", "KVP": "120", "SliceThickness": "2.5"}
 
 
+def scanner_of(tmp_path, **tags):
+    add_series(tmp_path / "in", 1, **tags)
+    (case_id,) = do(tmp_path / "in", tmp_path / "out", tmp_path / "cache").dataset.case_ids
+    found = CaseRecord.read(tmp_path / "out" / case_id / "case.json").provenance
+    return found.scanner, "".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("KANARI-ID-01B", {"PatientID": "KANARI-ID-01B"}),
+        ("Kanari O 190305", {"PatientName": "Kanari^Otto", "PatientID": "7"}),
+        ("room 190305", {"PatientBirthDate": "19030519", "PatientID": "7"}),
+        ("b. 19051903", {"PatientBirthDate": "19030519", "PatientID": "7"}),
+        ("for KanariOtto", {"PatientName": "KANARI^OTTO", "PatientID": "7"}),
+        ("Anne", {"PatientName": "Kanari^Änne", "PatientID": "7", "SpecificCharacterSet": "ISO_IR 192"}),
+        ("CT4711", {"PatientID": "x", "OtherPatientIDs": ["A-1", "H 4711"]}),
+        ("acc 99887766", {"AccessionNumber": "99887766", "PatientID": "7"}),
+        ("Dr Weiss", {"ReferringPhysicianName": "Weiss^Eva", "PatientID": "7"}),
+        ("St Kanarius", {"InstitutionName": "Hospital St. Kanarius", "PatientID": "7"}),
+    ],
+)
+def test_a_scanner_fact_that_repeats_an_identifier_is_dropped_and_noted(tmp_path, text, tags):
+    scanner, notes = scanner_of(tmp_path, ManufacturerModelName=text, **tags)
+    assert scanner == {"Manufacturer": "ACME", "ConvolutionKernel": "B30f", "SliceThickness": "2.5"}
+    assert "ManufacturerModelName left out" in notes
+    assert text not in notes
+
+
+def test_an_identifier_in_one_slice_alone_guards_the_series(tmp_path):
+    add_series(tmp_path / "in", 1, ManufacturerModelName="Kanari 7", PatientName="")
+    path = tmp_path / "in/CANARY_study_1/003.dcm"
+    dataset = pydicom.dcmread(path)
+    dataset.PatientName = "Kanari^Otto"
+    dataset.save_as(path)
+    (case_id,) = do(tmp_path / "in", tmp_path / "out", tmp_path / "cache").dataset.case_ids
+    record = CaseRecord.read(tmp_path / "out" / case_id / "case.json")
+    assert "ManufacturerModelName" not in record.provenance.scanner
+
+
+def test_scanner_facts_that_only_look_alike_stay(tmp_path):
+    scanner, notes = scanner_of(
+        tmp_path, Manufacturer="SIEMENS", ManufacturerModelName="Somatom Force", ConvolutionKernel="Br40d",
+        PatientName="Men^Tom", InstitutionName="General Medical Centre",
+    )  # fmt: skip
+    assert scanner["Manufacturer"] == "SIEMENS"
+    assert scanner["ManufacturerModelName"] == "Somatom Force"
+    assert "left out" not in notes
+
+
 def test_a_bad_label_costs_the_label_and_not_the_image(tmp_path):
     add_series(tmp_path / "in", 1, label="RTSTRUCT")
     outline = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0]], dtype=float)
@@ -230,6 +284,15 @@ def test_a_bad_label_costs_the_label_and_not_the_image(tmp_path):
     assert again.n_from_cache == 1
     record = CaseRecord.read(tmp_path / "out" / again.dataset.case_ids[0] / "case.json")
     assert not record.has_label
+
+
+def test_an_unfinished_rtstruct_is_no_labelled_background(tmp_path):
+    uid = add_series(tmp_path / "in", 1, label="RTSTRUCT")
+    write_rtstruct(tmp_path / "in/CANARY_study_1/label.dcm", {"GTV": [], "Liver": []}, series=uid)
+    summary = do(tmp_path / "in", tmp_path / "out", tmp_path / "cache")
+    assert [(one.kind, one.code) for one in summary.rejected] == [("label", "no_outline")]
+    record = CaseRecord.read(tmp_path / "out" / summary.dataset.case_ids[0] / "case.json")
+    assert (record.has_label, record.class_voxels) == (False, {})
 
 
 def test_labels_of_a_refused_series_are_named(tmp_path):
@@ -255,6 +318,44 @@ def test_two_readers_who_disagree_are_not_guessed_between(tmp_path):
     assert record.class_voxels["liver"] > 0
 
 
+def seg_of(tmp_path, name, *masks):
+    """A SEG by highdicom with overlapping segments, the classes in order; None leaves a class out."""
+    paths = sorted((tmp_path / "in/CANARY_study_1").glob("0*.dcm"), reverse=True)
+    given = [(spec, mask) for spec, mask in zip(CLASSES, masks, strict=True) if mask is not None]
+    descriptions = [
+        highdicom.seg.SegmentDescription(
+            number, spec.structures[0], highdicom.sr.CodedConcept("123037004", "SCT", "Anatomical Structure"),
+            highdicom.sr.CodedConcept("85756007", "SCT", "Tissue"), "MANUAL",
+        )
+        for number, (spec, _) in enumerate(given, start=1)
+    ]  # fmt: skip
+    highdicom.seg.Segmentation(
+        [pydicom.dcmread(path) for path in paths], np.stack([mask for _, mask in given], axis=-1).astype(np.uint8),
+        "BINARY", descriptions, highdicom.UID(), 1, highdicom.UID(), 1, "else", "else", "1", "1",
+    ).save_as(tmp_path / f"in/CANARY_study_1/{name}.dcm")  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ["liver holds the tumour", "liver leaves the tumour out"])
+def test_readers_who_agree_but_for_what_lies_under_a_later_class_are_joined(tmp_path, first):
+    write_ct(tmp_path / "in/CANARY_study_1", stored(1), PatientName="CANARY^N", StudyDate="", StudyTime="",
+             AccessionNumber="", StudyID="", PatientSex="", PatientBirthDate="", ReferringPhysicianName="")  # fmt: skip
+    liver, tumour = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    liver[1:5, 2:9, 2:10] = True
+    tumour[2:4, 4:10, 4:7] = True
+    seg_of(tmp_path, "a", liver | tumour if first == "liver holds the tumour" else liver & ~tumour, tumour)
+    seg_of(tmp_path, "b", liver | tumour, None)
+    summary = do(tmp_path / "in", tmp_path / "out", tmp_path / "cache")
+    assert summary.rejected == ()
+    record = CaseRecord.read(tmp_path / "out" / summary.dataset.case_ids[0] / "case.json")
+    assert record.class_voxels == {"liver": int((liver & ~tumour).sum()), "tumour": int(tumour.sum())}
+    # one pixel of liver outside the tumour is a difference again
+    liver[4, 11, 13] = True
+    seg_of(tmp_path, "b", liver | tumour, None)
+    summary = do(tmp_path / "in", tmp_path / "out", tmp_path / "cache")
+    assert [one.code for one in summary.rejected] == ["contested_class"] * 2
+    assert "draw liver differently" in summary.rejected[0].reason
+
+
 def test_mixed_modalities_keep_the_majority(tmp_path):
     for number in (1, 2):
         add_series(tmp_path / "in", number)
@@ -269,19 +370,73 @@ def test_too_many_refusals_fail_and_leave_nothing(tmp_path):
     add_series(tmp_path / "in", 1)
     for number in (2, 3):
         write_ct(tmp_path / f"in/{number}", stored(number), leave_out=[3], SeriesInstanceUID=f"1.2.3.{number}")
-    with pytest.raises(DataError, match=r"2 of 3 image series are refused \(missing_slice 2\)"):
-        do(tmp_path / "in", tmp_path / "out", tmp_path / "cache")
+    state = tmp_path / "state"
+    with pytest.raises(DataError, match=r"2 of 3 image series are refused \(missing_slice 2\)") as caught:
+        do(tmp_path / "in", tmp_path / "out", state / "cache")
     assert not (tmp_path / "out").exists()
-    assert len(do(tmp_path / "in", tmp_path / "out", tmp_path / "cache", max_rejected_fraction=0.7).rejected) == 2
+    assert str(state / "rejected.json") in str(caught.value)
+    assert "whois" in str(caught.value)
+    reasons = RejectionList.read(state / "rejected.json").rejected
+    assert [one.code for one in reasons] == ["missing_slice"] * 2
+    assert all("gap of 5.00 mm" in one.reason for one in reasons)
+    assert do(tmp_path / "in", tmp_path / "out", state / "cache", max_rejected_fraction=0.7).rejected == reasons
+    # the reasons lie in the output now
+    assert not (state / "rejected.json").exists()
 
 
-@pytest.mark.parametrize("content", ["nothing", "localizer"])
-def test_no_case_left_is_an_error(tmp_path, content):
-    (tmp_path / "in").mkdir()
-    if content == "localizer":
-        add_series(tmp_path / "in", 1, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
-    with pytest.raises(DataError, match="no case is left"):
+@pytest.mark.parametrize("backend", ["sequential", "loky"])
+def test_an_unexpected_fault_of_one_series_costs_that_series_alone(tmp_path, monkeypatch, backend):
+    monkeypatch.setenv("MONAI_TL_BACKEND", backend)
+    monkeypatch.setenv("MONAI_TL_JOBS", "2")
+    for number in (1, 2, 3):
+        add_series(tmp_path / "in", number)
+    monkeypatch.setattr(ingest_stage, "ingest_series", fail_on_second)
+    summary = do(tmp_path / "in", tmp_path / "out", tmp_path / "cache")
+    (refused,) = summary.rejected
+    assert (refused.kind, refused.code, refused.n_files) == ("series", "failed", SHAPE[0])
+    assert "KeyError at " in refused.reason
+    assert "CANARY" not in refused.reason
+    assert len(summary.dataset.case_ids) == 2
+
+
+def fail_on_second(task):
+    """The stage's work, with a fault in it whose text names a patient."""
+
+    def choke(volume):
+        if volume.patient_id == "CANARY-2":
+            raise KeyError("CANARY-2")
+        return to_ras(volume)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest_case, "to_ras", choke)
+        return ingest_case.ingest_series(task)
+
+
+def test_a_disk_that_takes_no_more_ends_the_stage(tmp_path, monkeypatch):
+    """No fault of the series: listed as refused, good ones would be lost in silence."""
+    add_series(tmp_path / "in", 1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ingest_case, "write_image", full)
+    with pytest.raises(OSError, match="No space"):
         do(tmp_path / "in", tmp_path / "out", tmp_path / "cache", max_rejected_fraction=1.0)
+
+
+def test_no_case_left_is_an_error(tmp_path):
+    add_series(tmp_path / "in", 1, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    with pytest.raises(DataError, match=r"no case is left of in.*localizer 1"):
+        do(tmp_path / "in", tmp_path / "out", tmp_path / "cache", max_rejected_fraction=1.0)
+    (refused,) = RejectionList.read(tmp_path / "rejected.json").rejected
+    assert "nothing is to be done" in refused.reason
+
+
+def test_an_empty_folder_says_where_the_setting_points(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(DataError, match=r"no DICOM file was found in in, where ingest\.source of params\.yaml points"):
+        do(tmp_path / "in", tmp_path / "out", tmp_path / "cache")
+    assert not (tmp_path / "rejected.json").exists()
 
 
 def test_a_missing_source_is_an_error(tmp_path):

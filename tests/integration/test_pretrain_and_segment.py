@@ -231,6 +231,9 @@ def test_nothing_segmented_is_an_error_with_reasons(home: Path, tmp_path: Path) 
     other = shutil.copytree(model_of(home), tmp_path / "mr")
     plan = Plan.read(other / "plan.json")
     plan.model_copy(update={"modality": "MR"}).write(other / "plan.json")
+    (home / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no DICOM image was found in the folder given.* lists 0 refused"):
+        segment.run(home / "empty", home / "nothing", [model_of(home)], key_file=home / "key")
     with pytest.raises(DataError, match=r"none of \d+ image series could be segmented"):
         segment.run(home / "data/hospital_b", tmp_path / "out", [other], key_file=home / "key")
     codes = [item.code for item in RejectionList.read(tmp_path / "out/rejected.json").rejected]

@@ -82,7 +82,78 @@ def test_loops_pipes_and_dead_links_are_survived(tmp_path):
     os.mkfifo(tmp_path / "pipe.dcm")
     index = index_folder(tmp_path, HASHER)
     assert len(index.series) == 1
-    assert index.rejected == ()
+    assert codes(index) == ["broken_link"]
+
+
+def test_series_behind_dead_links_leave_a_trace(tmp_path):
+    """As a DVC or git-annex checkout without its cache: nothing of it is read, so nothing else would tell."""
+    write_ct(tmp_path / "in" / "here", STACK)
+    (tmp_path / "in" / "CANARY study").symlink_to(tmp_path / "CANARY gone")
+    (tmp_path / "in" / "CANARY slice.dcm").symlink_to(tmp_path / "in" / "CANARY slice.dcm")
+    index = index_folder(tmp_path / "in", HASHER)
+    assert len(index.series) == 1
+    assert codes(index) == ["broken_link"] * 2
+    assert len({one.item for one in index.rejected}) == 2
+    text = "".join(one.model_dump_json() for one in index.rejected)
+    assert "CANARY" not in text
+    assert "dvc checkout" in text
+
+
+def test_folders_that_cannot_be_opened_leave_a_trace(tmp_path, monkeypatch):
+    """Also for a superuser, whom permissions do not stop."""
+    write_ct(tmp_path / "open", STACK)
+    write_ct(tmp_path / "CANARY closed", STACK, SeriesInstanceUID="1.2.3.5")
+    scandir = os.scandir
+
+    def guarded(folder):
+        if Path(folder).name == "CANARY closed":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    index = index_folder(tmp_path, HASHER)
+    assert [one.uid for one in index.series] == [SERIES]
+    assert codes(index) == ["unreadable_folder"]
+    assert "Permission denied" in index.rejected[0].reason
+    assert "CANARY" not in index.rejected[0].reason
+
+
+def test_what_is_no_dicom_comes_with_a_next_step(tmp_path):
+    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "letter.txt").write_text("hello")
+    reasons = {one.reason.split(";")[0]: one.reason for one in index_folder(tmp_path, HASHER).rejected}
+    assert "transfer it again" in reasons["the file is empty"]
+    assert "export it again" in reasons["the file has no DICM mark after its preamble"]
+
+
+def test_a_label_of_contradicting_series_says_so(tmp_path):
+    """Its series is in the folder, so it must not be sent for; and the label must not go to another series by frame."""
+    paths = write_ct(tmp_path / "one", STACK)
+    save_file(slice_dataset(STACK[0] + 1, (-10, -20, 30), 5), tmp_path / "two" / paths[0].name)
+    write_ct(tmp_path / "other", STACK, SeriesInstanceUID="1.2.3.5")
+    for series in (SERIES, None):
+        write_rtstruct(tmp_path / "rs.dcm", {"GTV": [SQUARE]}, series=series, instances={0: f"{SERIES}.3"})
+        index = index_folder(tmp_path, HASHER)
+        assert codes(index) == ["conflicting_instance", "series_refused"]
+        label = next(one for one in index.rejected if one.kind == "label")
+        assert "(conflicting_instance)" in label.reason
+        assert "not in the folder" not in label.reason
+        assert index.series[0].labels == ()
+
+
+def test_each_refused_item_can_be_found_again(tmp_path):
+    paths = write_ct(tmp_path / "one", STACK)
+    conflicting = save_file(slice_dataset(STACK[0] + 1, (-10, -20, 30), 5), tmp_path / "two" / paths[0].name)
+    label = write_rtstruct(tmp_path / "rs.dcm", {"GTV": [SQUARE]}, series=SERIES)
+    (tmp_path / "letter.txt").write_text("hello")
+    index = index_folder(tmp_path, HASHER)
+    found = {one.code: index.places[one.item] for one in index.rejected}
+    assert found == {
+        "conflicting_instance": tuple(sorted([*paths, conflicting])),
+        "series_refused": (label,),
+        "not_dicom": (tmp_path / "letter.txt",),
+    }
+    assert "letter" not in repr(index)
 
 
 def test_a_missing_folder_says_what_to_check(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import SERIES, write_ct, write_rtstruct
 
@@ -95,8 +96,10 @@ def test_two_structures_of_one_class_join(tmp_path, geometry):
 
 
 def test_structures_that_nobody_asked_for_are_left_alone(tmp_path, geometry):
-    label, _ = read(tmp_path, geometry, {"spine": [box(2, 2, 6, 6, 4, geometry)], "GTV": []})
-    assert not label.any()
+    label, _ = read(
+        tmp_path, geometry, {"spine": [box(2, 2, 6, 6, 4, geometry)], "GTV": [box(9, 9, 9, 9, 3, geometry)]}
+    )
+    assert label.sum() == 2
 
 
 def test_outlines_between_slices_go_to_the_nearest(tmp_path, geometry):
@@ -118,9 +121,63 @@ def test_slices_without_outlines_between_others_are_noted(tmp_path, geometry):
 
 
 def test_points_are_no_areas(tmp_path, geometry):
-    label, notes = read(tmp_path, geometry, {"GTV": [box(2, 2, 6, 6, 4, geometry)]}, geometric_type="OPEN_PLANAR")
-    assert not label.any()
+    outline = {"GTV": [box(2, 2, 6, 6, 4, geometry)]}
+    assert refusal(tmp_path, geometry, outline, geometric_type="OPEN_PLANAR") == "no_outline"
+    line = box(2, 2, 6, 6, 4, geometry)[:2]
+    label, notes = read(tmp_path, geometry, {"GTV": [line, box(2, 2, 6, 6, 5, geometry)]})
+    assert (label.any(axis=(1, 2)) == (np.arange(8) == 5)).all()
     assert "1 points or open lines" in notes[0]
+
+
+@pytest.mark.parametrize("how", ["empty list", "no list", "no ROI contour item"])
+def test_an_unfinished_rtstruct_is_no_label(tmp_path, geometry, how):
+    path = write_rtstruct(tmp_path / "rs.dcm", {"Liver": [], "GTV": [], "spine": [box(2, 2, 6, 6, 4, geometry)]})
+    dataset = pydicom.dcmread(path)
+    for roi in dataset.ROIContourSequence[:2] if how == "no list" else []:
+        del roi.ContourSequence
+    if how == "no ROI contour item":
+        dataset.ROIContourSequence = dataset.ROIContourSequence[2:]
+    dataset.save_as(path)
+    with pytest.raises(LabelError, match="none of the 2 structures") as caught:
+        read_rtstruct(path, geometry, SCHEME)
+    assert caught.value.code == "no_outline"
+
+
+def test_a_class_without_outline_is_noted_by_its_own_name(tmp_path, geometry):
+    structures = {"Liver": [box(2, 2, 6, 6, 4, geometry)], "GTV": [], "gtv 2": []}
+    label, notes = read(tmp_path, geometry, structures)
+    assert (label == 1).sum() == 25
+    assert notes == ("RTSTRUCT: 2 of the structures of class tumour have no outline",)
+
+
+def with_codes(path, codes):
+    """Identification codes by ROI number."""
+    dataset = pydicom.dcmread(path)
+    items = []
+    for number, (scheme, value) in codes.items():
+        item, code = pydicom.Dataset(), pydicom.Dataset()
+        code.CodingSchemeDesignator, code.CodeValue, code.CodeMeaning = scheme, value, "CANARY"
+        item.ObservationNumber, item.ReferencedROINumber = number, number
+        item.RTROIIdentificationCodeSequence = [code]
+        items.append(item)
+    dataset.RTROIObservationsSequence = items
+    dataset.save_as(path)
+
+
+def test_structures_are_found_by_code(tmp_path, geometry):
+    path = write_rtstruct(
+        tmp_path / "rs.dcm", {"Hepar": [box(2, 2, 6, 6, 4, geometry)], "x": [box(9, 9, 9, 9, 3, geometry)]}
+    )
+    scheme = LabelScheme(classes=(ClassSpec(name="liver", structures=("sct|10200004",)), ClassSpec(name="tumour")))
+    with pytest.raises(LabelError, match=r"SCHEME\|VALUE"):
+        read_rtstruct(path, geometry, scheme)
+    with_codes(path, {1: ("SCT", "10200004"), 2: ("SCT", "108369006")})
+    label, notes = read_rtstruct(path, geometry, scheme)
+    assert (label == 1).sum() == label.sum() == 25
+    assert notes == ()
+    both = LabelScheme(classes=(*scheme.classes[:1], ClassSpec(name="tumour", structures=("Hepar",))))
+    with pytest.raises(LabelError, match="several classes"):
+        read_rtstruct(path, geometry, both)
 
 
 def test_an_outline_too_small_for_a_pixel_is_noted(tmp_path, geometry):

@@ -9,12 +9,12 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from seg_series import AFFINES, ALGORITHM, IDENTITY, SCHEME, SHAPE, make_series, random_labels, write
+from seg_series import AFFINES, ALGORITHM, HASHER, IDENTITY, SCHEME, SHAPE, make_series, random_labels, write
 
 from monai_tl.dicom.deidentify import Pseudonyms, seeded_key
-from monai_tl.dicom.segmentation import Algorithm, read_segmentation
+from monai_tl.dicom.segmentation import Algorithm, read_segmentation, write_segmentation
 from monai_tl.dicom.write import SeriesInfo, derive_uid, write_series
-from monai_tl.errors import GeometryError, LabelError
+from monai_tl.errors import DicomError, GeometryError, LabelError
 
 
 @pytest.mark.parametrize("kind", AFFINES)
@@ -120,6 +120,84 @@ def test_uids_depend_on_key_series_model_and_content(tmp_path):
         dataset = pydicom.dcmread(path)
         assert dataset.SOPInstanceUID != base.SOPInstanceUID
         assert (dataset.SeriesInstanceUID == base.SeriesInstanceUID) == (what == "content")
+
+
+def test_objects_that_say_something_else_of_the_patient_or_themselves_have_their_own_uids(tmp_path):
+    """A PACS keeps the first of two objects of one SOPInstanceUID, whichever patient it names."""
+    reference = make_series(tmp_path)
+    written = {
+        "pseudonymous": {},
+        "another pseudonym": {"pseudonym": "case-ba9876543210"},
+        "source": {"identity": "source"},
+        "description": {"series_description": "second reading"},
+        "number": {"series_number": 77},
+        "by hand": {"algorithm": None},
+    }
+    found = []
+    for name, options in written.items():
+        dataset = pydicom.dcmread(write(tmp_path / f"{name}.dcm", random_labels(), reference, **options))
+        found.append(
+            (
+                dataset.SOPInstanceUID,
+                dataset.SeriesInstanceUID,
+                dataset.DimensionOrganizationSequence[0]["DimensionOrganizationUID"].value,
+            )
+        )
+    for column in zip(*found, strict=True):
+        assert len(set(column)) == len(written)
+
+
+INVALID = {
+    "PatientBirthDate": "KanariBirth-12",
+    "StudyDate": "19870230",
+    "StudyTime": "25:61",
+    "PatientSex": "female, Kanari",
+    "PatientID": "Kanari" * 12,
+    "AccessionNumber": "Kanari-12345678901",
+    "PatientName": "Kanari" * 12,
+    "StudyID": ["Kanari", "Otto"],
+}
+
+
+def spoil(reference, keyword, value):
+    """A value that no writer lets through, put into the first slice as bytes."""
+    dataset = pydicom.dcmread(reference.paths[0])
+    text = "\\".join(value) if isinstance(value, list) else value
+    with pydicom.config.disable_value_validation():
+        dataset[keyword] = pydicom.dataelem.DataElement(keyword, dataset[keyword].VR, value)
+        dataset.save_as(reference.paths[0])
+    assert text.encode() in reference.paths[0].read_bytes()
+
+
+@pytest.mark.parametrize("keyword", INVALID)
+def test_an_invalid_attribute_is_left_blank_and_costs_nothing_else(tmp_path, keyword, capfd, recwarn):
+    reference = make_series(tmp_path)
+    spoil(reference, keyword, INVALID[keyword])
+    labels = random_labels()
+    settings = {"pseudonym": "x", "uid_key": HASHER.uid, "algorithm": ALGORITHM}
+    path = tmp_path / "seg.dcm"
+    assert write_segmentation(path, labels, reference, SCHEME, identity="source", **settings) == (keyword,)
+    dataset = pydicom.dcmread(path)
+    assert not dataset[keyword].value
+    for other in ("PatientID", "PatientName", "PatientBirthDate", "AccessionNumber"):
+        assert other == keyword or str(dataset[other].value) == IDENTITY[other]
+    assert np.array_equal(read_segmentation(path, reference, SCHEME)[0], labels)
+    captured = capfd.readouterr()
+    assert "Kanari" not in captured.out + captured.err + "".join(str(one.message) for one in recwarn)
+
+
+def test_what_no_object_can_be_made_of_is_a_clear_error_without_the_value(tmp_path, monkeypatch):
+    reference = make_series(tmp_path)
+
+    def choke(*_):
+        raise ValueError("Unable to convert 'Kanari' to 'DA' object")
+
+    monkeypatch.setattr("monai_tl.dicom.segmentation.fill", choke)
+    with pytest.raises(DicomError, match="no SEG can be made of the source's attributes") as caught:
+        write(tmp_path / "seg.dcm", random_labels(), reference, "source")
+    assert "Kanari" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert not (tmp_path / "seg.dcm").exists()
 
 
 def test_same_bytes_in_another_process_at_another_time(tmp_path):

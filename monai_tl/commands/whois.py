@@ -1,0 +1,90 @@
+"""``monai-tl whois``: which files a pseudonymous item is. For the holder of the key, on the terminal alone."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from monai_tl.config import IngestConfig, load_params
+from monai_tl.dicom.deidentify import Pseudonyms, load_key
+from monai_tl.dicom.index import index_folder
+from monai_tl.errors import ConfigError, DataError, PrivacyError
+from monai_tl.records import Dataset
+from monai_tl.stages.ingest import CASES_FOLDER, read_listed, source_folder
+
+_ITEM = re.compile(r"(series|file|label|case)-[0-9a-f]{12}")
+
+
+def run(items: Sequence[str], workspace: Path) -> Iterator[str]:
+    """Look the input through again with the key, and tell where each item lies. Nothing is written.
+
+    Args:
+        items: As in rejected.json, e.g. ``series-45c98ea69736``; case ids too.
+        workspace: Folder that holds params.yaml.
+
+    Yields:
+        Lines for the user's own terminal: they hold names of folders and files, which may name patients.
+
+    Raises:
+        ConfigError: params.yaml is wrong, or an argument has not the form of an item.
+        PrivacyError: The key is missing, readable by others, or not the one the cases were made with.
+        DataError: The source is missing, or an item is not in it; what was found is told first.
+    """
+    for number, item in enumerate(items, start=1):
+        if not _ITEM.fullmatch(item):
+            raise ConfigError(
+                f"whois: argument {number} is no item; one looks like series-45c98ea69736: copy it from rejected.json",
+                "arguments",
+            )
+    config = load_params(workspace).ingest
+    hasher = Pseudonyms(load_key(Path(config.key_file)))
+    made = workspace / CASES_FOLDER / "dataset.json"
+    if made.is_file() and Dataset.read(made).key_id != hasher.key_id:
+        raise PrivacyError("the pseudonym key is not the one the cases were made with; point ingest.key_file to that")
+    places = _places(source_folder(workspace, config), config, hasher)
+    for item in items:
+        if item in places:
+            yield from _describe(item, places[item])
+    unknown = [item for item in items if item not in places]
+    if unknown:
+        raise DataError(
+            f"{', '.join(unknown)}: not in {config.source}, where ingest.source points; it was removed or changed, or "
+            "the item comes from another workspace or key"
+        )
+
+
+def _places(source: Path, config: IngestConfig, hasher: Pseudonyms) -> Mapping[str, Sequence[Path]]:
+    """Files by item and by case id."""
+    listed = read_listed(source, config)
+    if listed is None:
+        index = index_folder(source, hasher)
+        ids = {
+            hasher.case_id(one.study_uid, one.uid): index.places[hasher.item("series", one.uid)] for one in index.series
+        }
+        return {**index.places, **ids}
+    places: dict[str, Sequence[Path]] = {}
+    for case in listed.cases:
+        paths = [path for path in (*case.images, case.label) if path is not None]
+        text = f"{listed.name}|{case.name}"
+        names = (hasher.item("file", text), hasher.item("series", text), hasher.case_id("nifti", text))
+        places.update(dict.fromkeys(names, paths))
+    return places
+
+
+def _describe(item: str, paths: Sequence[Path]) -> Iterator[str]:
+    """A file by its path; more of them by folder, with their number and one name."""
+    if len(paths) == 1:
+        yield f"{item}: {_printable(paths[0])}"
+        return
+    yield f"{item}: {len(paths)} files"
+    for folder, count in sorted(Counter(path.parent for path in paths).items()):
+        first = min(path.name for path in paths if path.parent == folder)
+        yield f"  {count} in {_printable(folder)}, e.g. {_printable(Path(first))}"
+
+
+def _printable(path: Path) -> str:
+    # a name may hold bytes that are no text, or codes that steer a terminal
+    text = str(path)
+    return text if text.isprintable() else ascii(text)

@@ -1,0 +1,80 @@
+"""The files below a folder, and what could not be followed: a study behind a dead link must not vanish unseen."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Unfollowed:
+    """An entry whose content is out of reach.
+
+    Attributes:
+        code: ``broken_link``, ``unreadable_folder`` or ``unreadable``.
+        reason: Cause and what to do; no name.
+    """
+
+    path: Path
+    code: str
+    reason: str
+
+
+@dataclass
+class Listing:
+    """What lies below a folder, in order of path.
+
+    Attributes:
+        files: Regular files, those behind links too; pipes, sockets and devices are left alone.
+        unfollowed: The rest that may have held data.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    unfollowed: list[Unfollowed] = field(default_factory=list)
+
+
+def list_files(root: Path) -> Listing:
+    """Walk a folder; each folder is entered once, even when links make a loop."""
+    found = Listing()
+    seen: set[tuple[int, int]] = set()
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        try:
+            facts = folder.stat()
+            if (facts.st_dev, facts.st_ino) in seen:
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            reason = f"a folder cannot be opened ({error.strerror}); grant reading and searching it, or move it out"
+            found.unfollowed.append(Unfollowed(folder, "unreadable_folder", reason))
+            continue
+        for entry in entries:
+            _sort_in(entry, found, pending)
+    found.files.sort()
+    found.unfollowed.sort(key=lambda one: one.path)
+    return found
+
+
+def _sort_in(entry: os.DirEntry[str], found: Listing, pending: list[Path]) -> None:
+    path = Path(entry.path)
+    try:
+        mode = entry.stat().st_mode
+    except OSError as error:
+        if entry.is_symlink():
+            reason = (
+                f"a link cannot be followed ({error.strerror}); bring its target back (data kept by DVC: dvc checkout "
+                "or dvc pull), or remove the link"
+            )
+            found.unfollowed.append(Unfollowed(path, "broken_link", reason))
+        else:
+            reason = f"an entry cannot be looked at ({error.strerror}); check the permissions of its folder"
+            found.unfollowed.append(Unfollowed(path, "unreadable", reason))
+        return
+    if stat.S_ISDIR(mode):
+        pending.append(path)
+    elif stat.S_ISREG(mode):
+        found.files.append(path)
