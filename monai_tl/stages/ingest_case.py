@@ -19,7 +19,7 @@ from monai_tl.dicom.label_object import LabelObject
 from monai_tl.dicom.labelled_series import LabelledSeries, read_labelled_series
 from monai_tl.dicom.stacking import stack
 from monai_tl.dicom.volume import to_ras
-from monai_tl.errors import DataError, DicomError, GeometryError, LabelError
+from monai_tl.errors import DataError, describe_fault
 from monai_tl.files import sha256_files, sha256_of
 from monai_tl.geometry import Affine, Volume, spacing_of
 from monai_tl.records import CaseRecord, Provenance, Rejection, RejectionList
@@ -102,7 +102,7 @@ def ingest_series(task: DicomTask) -> CaseOutcome:
 
         return _fetch(place, case_id, key, build)
     except (DataError, MemoryError) as error:
-        code, reason = _fault(error)
+        code, reason = describe_fault(error)
         refused = Rejection(
             item=hasher.item("series", series.uid), kind="series", code=code, reason=reason, n_files=len(series.headers)
         )
@@ -145,18 +145,9 @@ def ingest_nifti(task: NiftiTask) -> CaseOutcome:
             _write(folder, record, found.image, found.label, found.affine, rejected)
 
         return _fetch(place, case_id, key, build)
-    except (DataError, MemoryError) as error:
-        code, reason = _fault(error)
+    except Exception as error:
+        code, reason = describe_fault(error)
         return CaseOutcome(None, (Rejection(item=item, kind="case", code=code, reason=reason, n_files=len(paths)),))
-
-
-def _fault(error: Exception) -> tuple[str, str]:
-    """Code and reason of an expected fault of one case."""
-    if isinstance(error, MemoryError):
-        return "too_large", "the case does not fit in memory; use a machine with more"
-    if isinstance(error, DicomError | LabelError):
-        return error.code, str(error)
-    return ("geometry" if isinstance(error, GeometryError) else "damaged"), str(error)
 
 
 def _label_item(hasher: Pseudonyms, label: LabelObject) -> str:

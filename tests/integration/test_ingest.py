@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import shutil
@@ -16,6 +17,7 @@ from dicom_files import save as save_file
 
 from monai_tl.config import IngestConfig, Params, PlanConfig
 from monai_tl.dataset.nifti import read_image, write_image
+from monai_tl.dataset.nifti_case import read_case
 from monai_tl.dicom.deidentify import Pseudonyms, seeded_key
 from monai_tl.dicom.index import index_folder
 from monai_tl.dicom.segmentation import write_segmentation
@@ -352,6 +354,68 @@ def test_a_decathlon_folder_becomes_cases(tmp_path):
     assert records[0].spacing_mm == (1.0, 1.0, 2.0)
     for name, packed in tree(tmp_path / "out").items():
         assert b"CANARY" not in (zlib.decompress(packed, 31) if name.endswith(".gz") else packed)
+
+
+def test_no_folder_or_file_of_the_input_is_named(tmp_path):
+    """The Decathlon's description may list files in folders of any name, a patient's too."""
+    root = decathlon(tmp_path / "in")
+    described = json.loads((root / "dataset.json").read_text())
+    for part in ("image", "label"):
+        old = root / described["training"][0][part]
+        new = old.parent / "KANARI_Otto_2" / old.name
+        new.parent.mkdir()
+        old.rename(new)
+        described["training"][0][part] = f"./{new.relative_to(root).as_posix()}"
+    (root / "dataset.json").write_text(json.dumps(described))
+    for part in ("image", "label"):
+        path = root / described["training"][0][part]
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-4])
+        do(root, tmp_path / "out", tmp_path / "cache")
+        text = (tmp_path / "out/rejected.json").read_text()
+        assert "KANARI" not in text
+        assert "imagesTr" not in text
+        assert f"the {part} file is damaged" in text
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("change", [{123: 7}, {108: 0, 109: 0, 110: 192, 111: 127}])
+def test_one_bad_header_does_not_stop_the_others(tmp_path, change):
+    """A unit that does not exist; a place of the voxels that is no number."""
+    root = decathlon(tmp_path / "in")
+    path = root / "imagesTr/CANARY_2.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    for position, value in change.items():
+        content[position] = value
+    path.write_bytes(gzip.compress(content))
+    summary = do(root, tmp_path / "out", tmp_path / "cache")
+    assert len(summary.dataset.case_ids) == 2
+    assert len(summary.rejected) == 2  # and the case whose file is missing
+
+
+def test_what_nobody_expected_costs_one_case_and_quotes_nothing(tmp_path, monkeypatch):
+    root = decathlon(tmp_path / "in")
+
+    def explode(case, scheme):
+        if case.name == "CANARY_2":
+            raise KeyError(f"no such thing in {case.name}")
+        return read_case(case, scheme)
+
+    monkeypatch.setattr("monai_tl.stages.ingest_case.read_case", explode)
+    summary = do(root, tmp_path / "out", tmp_path / "cache")
+    assert len(summary.dataset.case_ids) == 2
+    (failed,) = [one for one in summary.rejected if one.code == "failed"]
+    assert "KeyError" in failed.reason
+    assert "CANARY" not in failed.reason
+
+
+def test_a_full_disk_is_no_fault_of_the_case(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("monai_tl.stages.ingest_case.write_image", full)
+    with pytest.raises(OSError, match="No space"):
+        do(decathlon(tmp_path / "in"), tmp_path / "out", tmp_path / "cache")
 
 
 def test_the_stage_runs_in_a_workspace(tmp_path):
