@@ -51,6 +51,8 @@ class Provenance(Record):
         study, series, label_series: Keyed hashes of UIDs (of the relative path for NIfTI).
         instances: Keyed hashes of the source instances in slice order.
         input_sha256: Over the bytes of all source files in slice order, then the label's.
+        image_sha256: Over shape and values of the stored image alone: the same for a copy under another name, with
+            other headers, packing or label. No identifier goes into it, so none can be found by trying.
         scaling: e.g. ``rescale slope 1 intercept -1024``.
         scanner: Manufacturer, model, kernel, field strength … and nothing else.
         notes: What was done: duplicates dropped, gantry tilt resampled …
@@ -62,6 +64,7 @@ class Provenance(Record):
     label_series: str | None = None
     instances: tuple[str, ...] = ()
     input_sha256: str
+    image_sha256: str
     scaling: str = ""
     scanner: dict[str, str] = {}
     notes: tuple[str, ...] = ()
@@ -134,12 +137,17 @@ class Fold(Record):
 
 
 class Split(Record):
-    """``split.json``: labelled cases only; each patient on one side."""
+    """``split.json``: labelled cases only; each patient on one side.
+
+    Attributes:
+        notes: Cases that hold the same image under several patient keys.
+    """
 
     schema_version: Literal[1] = 1
     test: tuple[str, ...]
     folds: tuple[Fold, ...]
     unlabelled: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Fingerprint(Record):

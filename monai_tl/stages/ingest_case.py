@@ -134,7 +134,8 @@ def ingest_nifti(task: NiftiTask) -> CaseOutcome:
                 series=hasher.hash_uid(f"{task.dataset}|{case.name}"),
                 instances=tuple(hasher.hash_uid(f"{task.dataset}|{path.name}") for path in case.images),
                 label_series=hasher.hash_uid(f"label|{task.dataset}|{case.name}") if found.label is not None else None,
-                input_sha256=input_sha256, scaling="as stored in the NIfTI file", notes=found.notes,
+                input_sha256=input_sha256, image_sha256=_image_sha256(found.image),
+                scaling="as stored in the NIfTI file", notes=found.notes,
             )  # fmt: skip
             record = _record(
                 place.config, case_id, hasher.patient_key(case.patient), hasher.site(f"nifti|{task.dataset}"),
@@ -148,6 +149,11 @@ def ingest_nifti(task: NiftiTask) -> CaseOutcome:
     except Exception as error:
         code, reason = describe_fault(error)
         return CaseOutcome(None, (Rejection(item=item, kind="case", code=code, reason=reason, n_files=len(paths)),))
+
+
+def _image_sha256(image: Volume) -> str:
+    values = np.asarray(image, dtype=image.dtype.newbyteorder("<"))
+    return sha256_of(str(values.shape), values.dtype.str, values.tobytes())
 
 
 def _label_item(hasher: Pseudonyms, label: LabelObject) -> str:
@@ -172,6 +178,7 @@ def _dicom_record(
         label_series=hasher.hash_uid("|".join(label.series_uid for label in found.used)) if found.used else None,
         instances=tuple(hasher.hash_uid(uid) for uid in volume.sop_instance_uids),
         input_sha256=input_sha256,
+        image_sha256=_image_sha256(image),
         scaling=volume.scaling,
         scanner=volume.scanner,
         notes=notes,

@@ -418,6 +418,48 @@ def test_a_full_disk_is_no_fault_of_the_case(tmp_path, monkeypatch):
         do(decathlon(tmp_path / "in"), tmp_path / "out", tmp_path / "cache")
 
 
+def nnunet(root: Path) -> Path:
+    for number in range(3):
+        image = np.random.default_rng(number).integers(0, 100, (6, 7, 8)).astype(np.int16)
+        write_image(root / f"imagesTr/CANARY{number}_0000.nii.gz", image, np.diag([1, 1, 2.0, 1]))
+        label = (image > 50).astype(np.uint8) * (1 + number % 2)
+        write_image(root / f"labelsTr/CANARY{number}.nii.gz", label, np.diag([1, 1, 2.0, 1]))
+    (root / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0}}))
+    return root
+
+
+def image_hashes(out):
+    return [CaseRecord.read(path).provenance.image_sha256 for path in sorted(out.glob("case-*/case.json"))]
+
+
+@pytest.mark.parametrize("layout", [decathlon, nnunet])
+def test_an_image_under_two_names_is_known_whatever_its_label(tmp_path, layout):
+    """One copy is byte for byte the same, one is packed and stored otherwise; both have another label."""
+    root = layout(tmp_path / "in")
+    images = sorted((root / "imagesTr").iterdir())
+    image = nibabel.load(images[0])
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj).astype(np.float64), image.affine), images[1])
+    images[2].write_bytes(images[0].read_bytes())
+    do(root, tmp_path / "out", tmp_path / "cache")
+    assert len(image_hashes(tmp_path / "out")) == 3
+    assert len(set(image_hashes(tmp_path / "out"))) == 1
+    write_image(images[2], np.asanyarray(image.dataobj) + np.int16(1), image.affine)
+    do(root, tmp_path / "out", tmp_path / "cache")
+    assert len(set(image_hashes(tmp_path / "out"))) == 2
+
+
+def test_a_dicom_image_under_two_names_is_known(tmp_path):
+    add_series(tmp_path / "in", 1, label="SEG")
+    add_series(tmp_path / "in", 2)
+    for number in (1, 3):
+        write_ct(
+            tmp_path / f"in/{number}", stored(1), SeriesInstanceUID=f"1.2.3.9{number}", PatientID=f"CANARY-9{number}"
+        )
+    do(tmp_path / "in", tmp_path / "out", tmp_path / "cache")
+    hashes = image_hashes(tmp_path / "out")
+    assert sorted(hashes.count(one) for one in set(hashes)) == [1, 3]
+
+
 def test_the_stage_runs_in_a_workspace(tmp_path):
     add_series(tmp_path / "workspace/data", 1, label="SEG")
     (tmp_path / "key").write_bytes(KEY)

@@ -136,6 +136,17 @@ def test_test_ids_come_from_the_workspace(workspace):
     assert Split.read(workspace / "artifacts/split/split.json").test == ("case-000000000004", "case-000000000005")
 
 
+def test_copies_under_two_names_are_noted_in_file_and_log(workspace, capsys):
+    path = workspace / "artifacts/cases/case-000000000005/case.json"
+    record = json.loads(path.read_text())
+    record["provenance"]["image_sha256"] = f"{7:064x}"
+    path.write_text(json.dumps(record))
+    split.run(workspace, make_params())
+    (note,) = Split.read(workspace / "artifacts/split/split.json").notes
+    assert "case-000000000005, case-000000000007" in note
+    assert note in capsys.readouterr().out
+
+
 def test_a_plan_of_another_intensity_changes_the_arrays(workspace):
     run_three(workspace, make_params())
     before = hashes(workspace / "artifacts/prepared")

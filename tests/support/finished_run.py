@@ -126,7 +126,7 @@ def _write_case(artifacts: Path, name: str, index: int, run: RunShape, predicted
         spatial_shape=run.shape,
         affine=tuple(tuple(float(value) for value in row) for row in affine),
         class_voxels={spec.name: int((label == k + 1).sum()) for k, spec in enumerate(SCHEME.classes)},
-        provenance=Provenance(kind="dicom", study="s", series="s", input_sha256="0" * 64),
+        provenance=Provenance(kind="dicom", study="s", series="s", input_sha256="", image_sha256=f"{index:064x}"),
     ).write(artifacts / "cases" / name / "case.json")
     if name not in predicted:
         return
