@@ -210,11 +210,11 @@ def _patients(root: Path) -> dict[str, str]:
 
 def _inside(root: Path, text: str) -> Path:
     """A listed path, which must stay in the folder."""
-    path = root / text.replace("\0", "")
+    path = root / text
+    if "\0" in text or Path(text).is_absolute() or not path.name.endswith(_ENDINGS):
+        raise DataError(f"{DESCRIPTION} must list relative paths of .nii or .nii.gz files")
     if not path.resolve().is_relative_to(root.resolve()) and ".." in Path(text).parts:
         raise DataError(f"{DESCRIPTION} lists a path outside its folder; mend it")
-    if Path(text).is_absolute() or not path.name.endswith(_ENDINGS):
-        raise DataError(f"{DESCRIPTION} must list relative paths of .nii or .nii.gz files")
     return path
 
 

@@ -12,7 +12,7 @@ from monai_tl.config import IntensityConfig, NetworkConfig, Params, PlanConfig
 from monai_tl.dataset.manifest import read_manifest
 from monai_tl.dataset.nifti import read_label, write_image
 from monai_tl.dataset.transforms import restore_probabilities
-from monai_tl.errors import LeakageError, StageError
+from monai_tl.errors import LabelError, LeakageError, StageError
 from monai_tl.files import sha256_file
 from monai_tl.records import Fingerprint, Plan, PreparedCase, Split
 from monai_tl.stages import plan, preprocess, split
@@ -134,6 +134,20 @@ def test_test_ids_come_from_the_workspace(workspace):
         split.run(workspace, params)
     # the earlier output stays whole
     assert Split.read(workspace / "artifacts/split/split.json").test == ("case-000000000004", "case-000000000005")
+
+
+def test_a_class_that_only_test_cases_have_stops_the_plan(workspace):
+    params = make_params()
+    split.run(workspace, params)
+    made = Split.read(workspace / "artifacts/split/split.json")
+    manifest = read_manifest(workspace / "artifacts/cases")
+    pool = {case_id for fold in made.folds for case_id in fold.val}
+    for case_id in pool:
+        values, affine = read_label(manifest.label_path(case_id))
+        write_image(manifest.label_path(case_id), np.where(values == 2, 1, values).astype(np.uint8), affine)
+    with pytest.raises(LabelError, match=f"tumour is in none of the {len(pool)} training cases"):
+        plan.run(workspace, params)
+    assert not (workspace / "artifacts/plan").exists()
 
 
 def test_copies_under_two_names_are_noted_in_file_and_log(workspace, capsys):

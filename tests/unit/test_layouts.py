@@ -66,7 +66,7 @@ def test_a_folder_without_description_has_no_layout(tmp_path):
     assert layout_of(tmp_path) is None
 
 
-@pytest.mark.parametrize("path", ["../secret.nii.gz", "/etc/secret.nii.gz", "imagesTr/a.nrrd", "", "\0.nii.gz/..", 3])
+@pytest.mark.parametrize("path", ["../secret.nii.gz", "/etc/secret.nii.gz", "imagesTr/a.nrrd", "", "i/\0.nii.gz", 3])
 def test_listed_paths_must_stay_inside(tmp_path, path):
     describe(tmp_path / "set", {"training": [{"image": path}]})
     with pytest.raises(DataError):
