@@ -95,10 +95,10 @@ class CaseRecord(Record):
 
 
 class Rejection(Record):
-    """One refused series or file.
+    """One refused series or file, or one case that a stage could not use.
 
     Attributes:
-        item: ``series-`` or ``file-`` with 12 hex digits of a keyed hash.
+        item: ``series-`` or ``file-`` with 12 hex digits of a keyed hash; or a case id.
         kind: What was refused.
         code: A stable short word.
         reason: One sentence: cause and numbers; nothing that identifies.
@@ -113,9 +113,19 @@ class Rejection(Record):
 
 
 class RejectionList(Record):
-    """``rejected.json``."""
+    """``rejected.json`` of ingest, ``failed.json`` of preprocess."""
 
     rejected: tuple[Rejection, ...] = ()
+
+
+def read_refused(artifacts: Path) -> tuple[Rejection, ...]:
+    """All that ingest refused and all cases that preprocess could not prepare.
+
+    Raises:
+        DataError: A list is missing or damaged.
+    """
+    lists = (artifacts / "cases/rejected.json", artifacts / "prepared/failed.json")
+    return tuple(one for path in lists for one in RejectionList.read(path).rejected)
 
 
 class Dataset(Record):

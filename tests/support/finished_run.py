@@ -92,6 +92,7 @@ def make_finished_run(workspace: Path, run: RunShape) -> Params:
     dataset = Dataset(modality="CT", n_channels=1, scheme=SCHEME, key_id="0123456789ab", case_ids=tuple(sorted(ids)))
     dataset.write(artifacts / "cases/dataset.json")
     _rejections().write(artifacts / "cases/rejected.json")
+    RejectionList().write(artifacts / "prepared/failed.json")
     fold = Fold(train=tuple(sorted(train)), val=tuple(sorted(val)))
     Split(test=tuple(sorted(test)), folds=(fold,)).write(artifacts / "split/split.json")
     plan = _plan(run)
