@@ -138,10 +138,13 @@ class PreprocessConfig(Section):
     Attributes:
         image_dtype: Storage type of the arrays.
         crop_margin_mm: Kept around the foreground.
+        max_failed_fraction: The stage fails when more than this share of the cases cannot be prepared; a smaller
+            share is listed and left out.
     """
 
     image_dtype: Literal["float16", "float32"] = "float32"
     crop_margin_mm: Annotated[float, Field(ge=0.0)] = 10.0
+    max_failed_fraction: Fraction = 0.5
 
 
 class FinetuneConfig(Section):

@@ -10,6 +10,7 @@ MonaiTLError
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import traceback
@@ -19,6 +20,9 @@ from pathlib import Path
 DEBUG_VARIABLE = "MONAI_TL_DEBUG"
 """Set to 1 to see the traceback of an unexpected error, in which its text may name a patient."""
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in ')
+
+_MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
+"""The disk is full, or the like: any other case would fail too."""
 
 
 class MonaiTLError(Exception):
@@ -44,39 +48,37 @@ class ConfigError(MonaiTLError):
 
 
 class DataError(MonaiTLError):
-    """The input data cannot be used as they are."""
-
-    exit_code = 3
-
-
-class DicomError(DataError):
-    """A DICOM file or series is refused.
+    """The input data cannot be used as they are.
 
     Args:
         message: What is wrong and what to do; no tag value of a patient.
-        code: A short stable word for rejected.json, e.g. ``missing_slice``.
+        code: A short stable word for rejected.json, e.g. ``missing_slice``; each kind of error has its own default.
     """
 
-    def __init__(self, message: str, code: str = "dicom") -> None:
+    exit_code = 3
+    default_code = "damaged"
+
+    def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
-        self.code = code
+        self.code = code or self.default_code
+
+
+class DicomError(DataError):
+    """A DICOM file or series is refused."""
+
+    default_code = "dicom"
 
 
 class GeometryError(DataError):
     """Grids, shapes, spacings or orientations do not fit together."""
 
+    default_code = "geometry"
+
 
 class LabelError(DataError):
-    """A label cannot be mapped to the classes asked for, or does not belong to the image.
+    """A label cannot be mapped to the classes asked for, or does not belong to the image."""
 
-    Args:
-        message: What is wrong and what to do; no tag value of a patient.
-        code: A short stable word for rejected.json, e.g. ``no_class``.
-    """
-
-    def __init__(self, message: str, code: str = "label") -> None:
-        super().__init__(message)
-        self.code = code
+    default_code = "label"
 
 
 class LeakageError(DataError):
@@ -166,3 +168,26 @@ def reason_of_unexpected(error: Exception) -> str:
         f"an unexpected {describe_unexpected(error)}; report this fault of monai_tl. "
         f"{DEBUG_VARIABLE}=1 stops there and shows the error's text, which may name the patient"
     )
+
+
+def describe_fault(error: Exception) -> tuple[str, str]:
+    """What went wrong with one case, so that it can be listed and the others go on.
+
+    An error raised on purpose speaks for itself. The text of any other may quote the input, so only its type and place
+    are given.
+
+    Returns:
+        Code and reason, for rejected.json and the like.
+
+    Raises:
+        Exception: ``error`` itself, where it is the machine's fault and no case's, or the user asked for tracebacks.
+    """
+    if isinstance(error, DataError):
+        return error.code, str(error)
+    if isinstance(error, MonaiTLError):
+        return "failed", str(error)
+    if isinstance(error, MemoryError):
+        return "too_large", "the case does not fit in memory; use a machine with more"
+    if isinstance(error, OSError) and error.errno in _MACHINE_FAULTS:
+        raise error
+    return "failed", reason_of_unexpected(error)

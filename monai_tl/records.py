@@ -51,6 +51,8 @@ class Provenance(Record):
         study, series, label_series: Keyed hashes of UIDs (of the relative path for NIfTI).
         instances: Keyed hashes of the source instances in slice order.
         input_sha256: Over the bytes of all source files in slice order, then the label's.
+        image_sha256: Over shape and values of the stored image alone: the same for a copy under another name, with
+            other headers, packing or label. No identifier goes into it, so none can be found by trying.
         scaling: e.g. ``rescale slope 1 intercept -1024``.
         scanner: Manufacturer, model, kernel, field strength … and nothing else.
         notes: What was done: duplicates dropped, gantry tilt resampled …
@@ -62,6 +64,7 @@ class Provenance(Record):
     label_series: str | None = None
     instances: tuple[str, ...] = ()
     input_sha256: str
+    image_sha256: str
     scaling: str = ""
     scanner: dict[str, str] = {}
     notes: tuple[str, ...] = ()
@@ -92,10 +95,10 @@ class CaseRecord(Record):
 
 
 class Rejection(Record):
-    """One refused series or file.
+    """One refused series or file, or one case that a stage could not use.
 
     Attributes:
-        item: ``series-`` or ``file-`` with 12 hex digits of a keyed hash.
+        item: ``series-`` or ``file-`` with 12 hex digits of a keyed hash; or a case id.
         kind: What was refused.
         code: A stable short word.
         reason: One sentence: cause and numbers; nothing that identifies.
@@ -110,9 +113,19 @@ class Rejection(Record):
 
 
 class RejectionList(Record):
-    """``rejected.json``."""
+    """``rejected.json`` of ingest, ``failed.json`` of preprocess."""
 
     rejected: tuple[Rejection, ...] = ()
+
+
+def read_refused(artifacts: Path) -> tuple[Rejection, ...]:
+    """All that ingest refused and all cases that preprocess could not prepare.
+
+    Raises:
+        DataError: A list is missing or damaged.
+    """
+    lists = (artifacts / "cases/rejected.json", artifacts / "prepared/failed.json")
+    return tuple(one for path in lists for one in RejectionList.read(path).rejected)
 
 
 class Dataset(Record):
@@ -134,12 +147,17 @@ class Fold(Record):
 
 
 class Split(Record):
-    """``split.json``: labelled cases only; each patient on one side."""
+    """``split.json``: labelled cases only; each patient on one side.
+
+    Attributes:
+        notes: Cases that hold the same image under several patient keys.
+    """
 
     schema_version: Literal[1] = 1
     test: tuple[str, ...]
     folds: tuple[Fold, ...]
     unlabelled: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Fingerprint(Record):

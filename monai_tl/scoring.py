@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from monai_tl.dataset.manifest import Manifest
 from monai_tl.dataset.nifti import read_label
+from monai_tl.dataset.splits import patients_of
 from monai_tl.errors import DataError, GeometryError, StageError
 from monai_tl.geometry import Affine, same_grid, spacing_of
 from monai_tl.metrics.case import ClassScore, score_case, worst_scores
@@ -71,7 +72,7 @@ def score_arms(
         for arm in arms
         for case_id in case_ids
     ]
-    patients = {case.case_id: case.patient_key for case in manifest.cases}
+    patients = patients_of(manifest.cases)
     results: dict[str, list[CaseResult]] = {arm: [] for arm in arms}
     faults: list[StageError] = []
     for task, outcome in zip(tasks, map_cases(score_prediction, tasks), strict=True):

@@ -33,6 +33,21 @@ def clip_limits(image: NDArray[Any], rule: IntensityConfig) -> tuple[float, floa
     return float(low), float(high)
 
 
+def check_varies(image: NDArray[Any], rule: IntensityConfig) -> None:
+    """Refuse a constant channel where the rule divides by its range.
+
+    Ask before resampling too: interpolation turns a constant into rounding noise, which the rule would blow up.
+
+    Raises:
+        DataError: The image is constant, so that its rule is undefined.
+    """
+    if rule.rule != "window" and image.min() == image.max():
+        raise DataError(
+            f"the image is constant, so the intensity rule {rule.rule!r} is undefined; look at this case's images",
+            "constant",
+        )
+
+
 def scale_intensity(image: NDArray[np.float32], rule: IntensityConfig) -> NDArray[np.float32]:
     """Scale one channel on the network's grid, after clipping and resampling.
 
@@ -43,6 +58,7 @@ def scale_intensity(image: NDArray[np.float32], rule: IntensityConfig) -> NDArra
     Raises:
         DataError: The image is constant, so that its rule is undefined.
     """
+    check_varies(image, rule)
     if rule.rule == "window":
         low, high = float(rule.low or 0.0), float(rule.high or 0.0)
         return ((image - np.float32(low)) / np.float32(high - low)).astype(np.float32)
@@ -51,8 +67,4 @@ def scale_intensity(image: NDArray[np.float32], rule: IntensityConfig) -> NDArra
         centre, scale = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
     else:
         centre, scale = float(image.min()), float(image.max()) - float(image.min())
-    if scale <= 0.0:
-        raise DataError(
-            f"the image is constant, so the intensity rule {rule.rule!r} is undefined; look at this case's images"
-        )
     return ((image - np.float32(centre)) / np.float32(scale)).astype(np.float32)

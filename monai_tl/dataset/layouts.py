@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
 
 from monai_tl.errors import DataError
 from monai_tl.files import read_json
@@ -51,50 +53,93 @@ class NiftiDataset:
     cases: tuple[NiftiCase, ...]
 
 
+class _Pair(BaseModel):
+    """A case in the Decathlon's lists."""
+
+    image: str
+    label: str | None = None
+
+
+class _Files(BaseModel):
+    """A case in nnU-Net's own list."""
+
+    images: list[str]
+    label: str | None = None
+
+
+class _Description(BaseModel):
+    """What is used of dataset.json: the Decathlon's and nnU-Net's forms; further keys are theirs."""
+
+    name: str = ""
+    modality: dict[str, str] = {}
+    channel_names: dict[str, str] = {}
+    file_ending: str = ".nii.gz"
+    training: list[_Pair | str] = []
+    test: list[_Pair | str] = []
+    dataset: dict[str, _Files] = {}
+
+
+_FORMS = {
+    "name": "a text",
+    "modality": 'a mapping such as {"0": "CT"}',
+    "channel_names": 'a mapping such as {"0": "CT"}',
+    "file_ending": 'a text such as ".nii.gz"',
+    "training": 'a list of {"image": PATH, "label": PATH}',
+    "test": "a list of paths",
+    "dataset": 'a mapping such as {NAME: {"images": [PATH], "label": PATH}}',
+}
+
+
 def layout_of(root: Path) -> Literal["decathlon", "nnunet"] | None:
-    """Which layout a folder has, or None when it has no dataset.json."""
+    """Which layout a folder has, or None when it has no dataset.json.
+
+    Raises:
+        DataError: The description is damaged.
+    """
     if not (root / DESCRIPTION).is_file():
         return None
-    description = _description(root)
-    return "decathlon" if "training" in description else "nnunet"
+    return "decathlon" if "training" in _description(root).model_fields_set else "nnunet"
 
 
 def read_decathlon(root: Path) -> NiftiDataset:
     """List the cases of a Decathlon folder (dataset.json with ``training`` and ``test``; imagesTr, labelsTr, imagesTs).
 
     Raises:
-        DataError: The description is damaged or points outside the folder.
+        DataError: The description is damaged or points outside the folder, or patients.json does not fit.
     """
     description = _description(root)
-    patients = _patients(root)
     cases: list[NiftiCase] = []
-    for entry in [*description.get("training", []), *description.get("test", [])]:
-        pair = entry if isinstance(entry, dict) else {"image": entry}
-        image = _inside(root, pair.get("image"))
-        label = _inside(root, pair["label"]) if pair.get("label") else None
-        name = _stem(image)
-        missing = sum(not path.is_file() for path in (image, label) if path is not None)
-        cases.append(NiftiCase(name, (image,), label, patients.get(name, name), missing))
-    channels = description.get("modality", {})
-    return NiftiDataset(str(description.get("name", "")), _modality(channels), _unique(cases))
+    for entry in [*description.training, *description.test]:
+        pair = _Pair(image=entry) if isinstance(entry, str) else entry
+        image = _inside(root, pair.image)
+        cases.append(_case(_stem(image), (image,), _inside(root, pair.label) if pair.label else None))
+    return _dataset(root, description, description.modality, cases)
 
 
 def read_nnunet(root: Path) -> NiftiDataset:
     """List the cases of an nnU-Net v2 folder (imagesTr/NAME_0000.nii.gz, labelsTr/NAME.nii.gz, imagesTs).
 
+    Where dataset.json lists the files itself (``dataset``), these are taken.
+
     Raises:
-        DataError: The description is damaged, or the files are no NIfTI.
+        DataError: The description is damaged, the files are no NIfTI, or patients.json does not fit.
     """
     description = _description(root)
-    channels = description.get("channel_names", {})
-    ending = str(description.get("file_ending", ".nii.gz"))
+    if description.dataset:
+        cases = [
+            _case(
+                name,
+                tuple(_inside(root, text) for text in entry.images),
+                _inside(root, entry.label) if entry.label else None,
+            )
+            for name, entry in description.dataset.items()
+        ]
+        return _dataset(root, description, description.channel_names, cases)
+    ending = description.file_ending
     if ending not in _ENDINGS:
-        raise DataError(
-            f"{root.name}/{DESCRIPTION}: file_ending {ending!r} is not supported; convert the files to .nii.gz"
-        )
-    patients = _patients(root)
-    n_channels = max(1, len(channels))
-    cases: list[NiftiCase] = []
+        raise DataError(f"{DESCRIPTION}: this file_ending is not supported; convert the files to .nii.gz")
+    n_channels = max(1, len(description.channel_names))
+    cases = []
     for images, labels in (("imagesTr", "labelsTr"), ("imagesTs", "labelsTs")):
         names = {
             match["case"]
@@ -104,45 +149,72 @@ def read_nnunet(root: Path) -> NiftiDataset:
         for name in sorted(names):
             files = tuple(root / images / f"{name}_{channel:04d}{ending}" for channel in range(n_channels))
             label = root / labels / f"{name}{ending}"
-            absent = sum(not path.is_file() for path in files)
-            known = label if label.is_file() else None
-            cases.append(NiftiCase(name, files, known, patients.get(name, name), absent))
-    return NiftiDataset(str(description.get("name", "")), _modality(channels), _unique(cases))
+            cases.append(_case(name, files, label if label.is_file() else None))
+    return _dataset(root, description, description.channel_names, cases)
 
 
-def _description(root: Path) -> dict[str, Any]:
+def _description(root: Path) -> _Description:
     try:
-        content = read_json(root / DESCRIPTION)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
-        raise DataError(f"{root.name}/{DESCRIPTION} cannot be read as JSON; mend it") from None
+        return _Description.model_validate(_read_mapping(root / DESCRIPTION))
+    except ValidationError as error:
+        # neither keys nor values are repeated: they may be names of files, and so of patients
+        places = {
+            (str(fault["loc"][0]), ".".join(str(part) for part in fault["loc"] if isinstance(part, int)))
+            for fault in error.errors()
+        }
+        lines = [f"  {key}{'.' * bool(at)}{at}: must be {_FORMS[key]}" for key, at in sorted(places)]
+        raise DataError("\n".join([f"{DESCRIPTION}: not in the form of the Decathlon or nnU-Net", *lines])) from None
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        raise DataError(f"{path.name} of the data set cannot be read as JSON; mend it") from None
     if not isinstance(content, dict):
-        raise DataError(f"{root.name}/{DESCRIPTION} holds no mapping; mend it")
+        raise DataError(f"{path.name} of the data set holds no mapping; mend it")
     return content
+
+
+def _case(name: str, images: tuple[Path, ...], label: Path | None) -> NiftiCase:
+    files = [path for path in (*images, label) if path is not None]
+    return NiftiCase(name, images, label, patient=name, missing=sum(not path.is_file() for path in files))
+
+
+def _dataset(
+    root: Path, description: _Description, channels: Mapping[str, str], cases: list[NiftiCase]
+) -> NiftiDataset:
+    names = {case.name for case in cases}
+    if len(names) != len(cases):
+        raise DataError("the data set lists two cases of one name; rename one of them")
+    patients = _patients(root)
+    n_unknown = len(patients.keys() - names)
+    if n_unknown:
+        raise DataError(
+            f"{PATIENTS}: {n_unknown} of its {len(patients)} names are no case, so patients could be taken apart; use "
+            "the cases' names as in the image files, without channel number and ending"
+        )
+    known = (replace(case, patient=patients.get(case.name, case.name)) for case in cases)
+    return NiftiDataset(description.name, _modality(channels), tuple(sorted(known, key=lambda case: case.name)))
 
 
 def _patients(root: Path) -> dict[str, str]:
     """Case name → patient, where a patient has several cases."""
-    path = root / PATIENTS
-    if not path.is_file():
+    if not (root / PATIENTS).is_file():
         return {}
-    try:
-        content = read_json(path)
-    except ValueError:
-        raise DataError(f"{root.name}/{PATIENTS} cannot be read as JSON; mend it") from None
-    if not isinstance(content, dict) or not all(isinstance(value, str | int) for value in content.values()):
-        raise DataError(f"{root.name}/{PATIENTS} must map case names to patients")
-    return {str(name): str(patient) for name, patient in content.items()}
+    content = _read_mapping(root / PATIENTS)
+    if not all(isinstance(value, str | int) for value in content.values()):
+        raise DataError(f"{PATIENTS} must map each case's name to its patient, a text or a number")
+    return {name: str(patient) for name, patient in content.items()}
 
 
-def _inside(root: Path, text: Any) -> Path:
+def _inside(root: Path, text: str) -> Path:
     """A listed path, which must stay in the folder."""
-    if not isinstance(text, str) or not text:
-        raise DataError(f"{root.name}/{DESCRIPTION}: each entry needs an image path")
     path = root / text
+    if "\0" in text or Path(text).is_absolute() or not path.name.endswith(_ENDINGS):
+        raise DataError(f"{DESCRIPTION} must list relative paths of .nii or .nii.gz files")
     if not path.resolve().is_relative_to(root.resolve()) and ".." in Path(text).parts:
-        raise DataError(f"{root.name}/{DESCRIPTION} lists a path outside its folder; mend it")
-    if Path(text).is_absolute() or not path.name.endswith(_ENDINGS):
-        raise DataError(f"{root.name}/{DESCRIPTION} must list relative paths of .nii or .nii.gz files")
+        raise DataError(f"{DESCRIPTION} lists a path outside its folder; mend it")
     return path
 
 
@@ -150,18 +222,11 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def _modality(channels: Any) -> str:
-    names = [str(name).upper() for name in (channels.values() if isinstance(channels, dict) else channels)]
+def _modality(channels: Mapping[str, str]) -> str:
+    names = [name.upper() for name in channels.values()]
     if any(word in name for name in names for word in _MR_WORDS):
         return "MR"
     if any(name.startswith("CT") for name in names):
         return "CT"
     plain = re.sub(r"[^A-Z0-9]", "", names[0])[:16] if names else ""
     return plain or "OT"
-
-
-def _unique(cases: list[NiftiCase]) -> tuple[NiftiCase, ...]:
-    names = [case.name for case in cases]
-    if len(set(names)) != len(names):
-        raise DataError("the data set lists two cases of one name; rename one of them")
-    return tuple(sorted(cases, key=lambda case: case.name))

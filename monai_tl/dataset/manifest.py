@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monai_tl.errors import DataError
-from monai_tl.records import CaseRecord, Dataset
+from monai_tl.records import CaseRecord, Dataset, Rejection, RejectionList
 
 DATASET_FILE = "dataset.json"
 CASE_FILE = "case.json"
 IMAGE_FILE = "image.nii.gz"
 LABEL_FILE = "label.nii.gz"
+UNPREPARED_FILE = "failed.json"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,18 @@ def read_manifest(folder: Path) -> Manifest:
     if faults:
         raise DataError("the ingested cases are not of one piece; run ingest again\n  " + "\n  ".join(faults))
     return Manifest(folder=folder, dataset=dataset, cases=tuple(cases))
+
+
+def read_unprepared(prepared: Path) -> dict[str, Rejection]:
+    """Cases that the preprocess stage could not prepare, by case id, with their reasons.
+
+    Args:
+        prepared: Output of the preprocess stage.
+
+    Raises:
+        DataError: The list is missing or damaged.
+    """
+    return {one.item: one for one in RejectionList.read(prepared / UNPREPARED_FILE).rejected}
 
 
 def _case_faults(record: CaseRecord, case_id: str, dataset: Dataset, folder: Path) -> list[str]:

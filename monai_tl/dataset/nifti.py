@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,33 @@ _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_FAULTS: tuple[Any, ...] = (isal_zlib.error, EOFError)
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What is needed of a header, read once, as plain values.
+
+    Attributes:
+        shape: As stored, 3 to 7 axes.
+        offset: First byte of the voxels.
+        affine: Voxel → RAS in the file's unit; None where it cannot be computed.
+        has_place: The file says which side is left.
+        unit_mm: Millimetres in the file's unit of length; None for a unit there is not.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    slope: float
+    intercept: float
+    affine: Affine | None
+    has_place: bool
+    unit_mm: float | None
+
+
 def read_image(path: Path) -> tuple[Volume, Affine]:
     """Read an image.
 
-    The gzip checksum is verified, sizes are checked before memory is taken, slope and intercept are applied.
+    The gzip checksum is verified, sizes are checked before memory is taken, slope and intercept are applied. Messages
+    name neither file nor folder: both may be a patient's name.
 
     Args:
         path: ``.nii`` or ``.nii.gz``.
@@ -40,10 +65,8 @@ def read_image(path: Path) -> tuple[Volume, Affine]:
         DataError: The file is missing, damaged, absurdly large, or holds numbers that are not finite.
         GeometryError: It has no usable affine.
     """
-    header, content = _load(path)
-    array = _channels_first(_values(header, content), path)
-    affine = _affine_of(header, path)
-    return reorient_to_ras(to_stored_type(_scaled(array, header, path), _where(path)), affine)
+    array, affine = _read(path, "the image file")
+    return reorient_to_ras(to_stored_type(array, "the image file"), affine)
 
 
 def read_label(path: Path) -> tuple[NDArray[Any], Affine]:
@@ -59,30 +82,25 @@ def read_label(path: Path) -> tuple[NDArray[Any], Affine]:
         LabelError: Values are not whole numbers, or there is more than one channel.
         DataError, GeometryError: As :func:`read_image`.
     """
-    header, content = _load(path)
-    array = _channels_first(_values(header, content), path)
-    array = _scaled(array, header, path)
+    array, affine = _read(path, "the label file")
     if array.ndim != 3:
-        raise LabelError(f"{_where(path)} has {array.shape[0]} channels; a label map has one", "label_channels")
+        raise LabelError(f"the label file has {array.shape[0]} channels; a label map has one", "label_channels")
     low, high = float(array.min()), float(array.max())
     if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
         raise LabelError(
-            f"{_where(path)} holds values that are not whole numbers; export the label map, not a probability"
+            "the label file holds values that are not whole numbers; export the label map, not a probability"
         )
     if low < np.iinfo(np.int32).min or high > np.iinfo(np.int32).max:
-        raise LabelError(f"{_where(path)} holds values beyond 32 bits; export the label map again")
-    labels = array.astype(np.uint8 if low >= 0 and high <= 255 else np.int32)
-    return reorient_to_ras(labels, _affine_of(header, path))
+        raise LabelError("the label file holds values beyond 32 bits; export the label map again")
+    return reorient_to_ras(array.astype(np.uint8 if low >= 0 and high <= 255 else np.int32), affine)
 
 
 def to_stored_type(array: NDArray[Any], where: str) -> NDArray[Any]:
     """The type images are kept in: int16 where all values are whole and fit, else float32.
 
     Raises:
-        DataError: Values are not finite, or not real numbers.
+        DataError: Values are not finite, or beyond float32.
     """
-    if array.dtype.kind not in "iufb":
-        raise DataError(f"{where} holds {array.dtype} values; only real numbers are images")
     limits = np.iinfo(np.int16)
     low, high = array.min(), array.max()
     if array.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
@@ -90,6 +108,8 @@ def to_stored_type(array: NDArray[Any], where: str) -> NDArray[Any]:
     fits = limits.min <= low and high <= limits.max
     if fits and (array.dtype.kind != "f" or np.array_equal(array, np.rint(array))):
         return array.astype(np.int16, copy=False)
+    if max(abs(float(low)), abs(float(high))) > np.finfo(np.float32).max:
+        raise DataError(f"{where} holds values beyond 32-bit floats; check its scale factor and export it again")
     return array.astype(np.float32, copy=False)
 
 
@@ -119,69 +139,91 @@ def write_image(path: Path, array: NDArray[Any], affine: Affine) -> None:
         write_bytes(path, b"".join(parts))
 
 
-def _where(path: Path) -> str:
-    """A file's place without its name, which may be a patient's."""
-    return f"a NIfTI file in {path.parent.name or '.'}/"
+def _read(path: Path, what: str) -> tuple[NDArray[Any], Affine]:
+    """Values, channels first, slope and intercept applied; and the affine. Axes as stored."""
+    header, content = _load(path, what)
+    if header.dtype.kind not in "iuf":
+        raise DataError(f"{what} holds {header.dtype} values; only real numbers are images")
+    count = int(np.prod(header.shape, dtype=np.int64))
+    flat = np.frombuffer(content, dtype=header.dtype, count=count, offset=header.offset)
+    array = _channels_first(flat.reshape(header.shape, order="F"))
+    return _scaled(array, header, what), _affine_of(header, what)
 
 
-def _load(path: Path) -> tuple[Any, bytes]:
+def _load(path: Path, what: str) -> tuple[_Header, bytes]:
     """Header and unpacked content; the content is as long as the header says, and its checksum is right."""
     try:
         packed = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"{_where(path)} cannot be read: {error.strerror}; check the path and its permissions"
-        ) from None
+        raise DataError(f"{what} cannot be read: {error.strerror}; check the path and its permissions") from None
     is_gzip = packed[:2] == b"\x1f\x8b"
     try:
         head = isal_zlib.decompressobj(wbits=_GZIP).decompress(packed, _HEAD_BYTES) if is_gzip else packed[:_HEAD_BYTES]
-        header = _header(head, path)
-        expected = _expected_bytes(header, len(packed), is_gzip, path)
-        content = _unpack(packed, expected, path) if is_gzip else packed
+        header = _header(head, what)
+        expected = _expected_bytes(header, len(packed), is_gzip, what)
+        content = _unpack(packed, expected, what) if is_gzip else packed
     except _GZIP_FAULTS:
-        raise DataError(f"{_where(path)} is damaged (its gzip stream or checksum is wrong); copy it again") from None
+        raise DataError(f"{what} is damaged (its gzip stream or checksum is wrong); copy it again") from None
     if len(content) < expected:
-        raise DataError(f"{_where(path)} ends after {len(content)} of {expected} bytes; copy it again")
+        raise DataError(f"{what} ends after {len(content)} of {expected} bytes; copy it again")
     return header, content
 
 
-def _header(head: bytes, path: Path) -> Any:
+def _header(head: bytes, what: str) -> _Header:
     try:
-        size = int.from_bytes(head[:4], "little")
-        swapped = int.from_bytes(head[:4], "big")
-        kind = nibabel.Nifti2Header if 540 in (size, swapped) else nibabel.Nifti1Header
-        if 540 not in (size, swapped) and 348 not in (size, swapped):
-            raise ValueError("no NIfTI header")
-        header = kind(head[: 540 if kind is nibabel.Nifti2Header else 348], check=False)
-        magic = header["magic"].item()
-        if magic[:3] not in (b"n+1", b"n+2"):
-            raise ValueError("not a single-file NIfTI")
-        header.get_data_dtype()
+        return _parse_header(head)
     except Exception:
-        raise DataError(f"{_where(path)} is no single-file NIfTI (.nii or .nii.gz); convert it") from None
-    return header
-
-
-def _expected_bytes(header: Any, packed_bytes: int, is_gzip: bool, path: Path) -> int:
-    """Size by the header, checked against what the file can possibly hold; Python integers do not overflow."""
-    shape = [int(size) for size in header["dim"][1 : 1 + max(0, min(7, int(header["dim"][0])))]]
-    if not 3 <= len(shape) <= 7 or min(shape) < 1 or any(size != 1 for size in shape[4:]):
-        raise DataError(f"{_where(path)} has dimensions {shape}; a volume, or a stack of channels, is needed")
-    n_bytes = int(header["vox_offset"])
-    values = int(header.get_data_dtype().itemsize)
-    for size in shape:
-        values *= size
-    n_bytes += values
-    possible = packed_bytes * (_DEFLATE_LIMIT if is_gzip else 1) + 64
-    if int(header["vox_offset"]) < 0 or n_bytes > min(MAX_BYTES, possible):
+        # any byte of it may be anything, and nibabel answers with a dozen kinds of exceptions
         raise DataError(
-            f"{_where(path)} claims {n_bytes} bytes, more than a file of {packed_bytes} bytes can hold or "
+            f"{what} is no single-file NIfTI (.nii or .nii.gz), or its header is damaged; convert it or copy it again"
+        ) from None
+
+
+def _parse_header(head: bytes) -> _Header:
+    sizes = {int.from_bytes(head[:4], order) for order in ("little", "big")}
+    kind, n_bytes = (nibabel.Nifti2Header, 540) if 540 in sizes else (nibabel.Nifti1Header, 348)
+    if n_bytes not in sizes:
+        raise ValueError("no NIfTI header")
+    raw = kind(head[:n_bytes], check=False)
+    offset = int(raw["vox_offset"])
+    if raw["magic"].item()[:3] not in (b"n+1", b"n+2") or offset < n_bytes:
+        raise ValueError("not a single-file NIfTI")
+    try:
+        affine = np.array(raw.get_best_affine(), dtype=np.float64)
+    except Exception:
+        affine = None
+    try:
+        unit_mm = _MILLIMETRES[raw.get_xyzt_units()[0]]
+    except KeyError:
+        unit_mm = None
+    return _Header(
+        dtype=raw.get_data_dtype(),
+        shape=tuple(int(size) for size in raw["dim"][1 : 1 + max(0, min(7, int(raw["dim"][0])))]),
+        offset=offset,
+        slope=float(raw["scl_slope"]),
+        intercept=float(raw["scl_inter"]),
+        affine=affine,
+        has_place=int(raw["sform_code"]) != 0 or int(raw["qform_code"]) != 0,
+        unit_mm=unit_mm,
+    )
+
+
+def _expected_bytes(header: _Header, packed_bytes: int, is_gzip: bool, what: str) -> int:
+    """Size by the header, checked against what the file can possibly hold; Python integers do not overflow."""
+    shape = header.shape
+    if not 3 <= len(shape) <= 7 or min(shape) < 1 or any(size != 1 for size in shape[4:]):
+        raise DataError(f"{what} has dimensions {list(shape)}; a volume, or a stack of channels, is needed")
+    n_bytes = header.offset + header.dtype.itemsize * math.prod(shape)
+    possible = packed_bytes * (_DEFLATE_LIMIT if is_gzip else 1) + 64
+    if n_bytes > min(MAX_BYTES, possible):
+        raise DataError(
+            f"{what} claims {n_bytes} bytes, more than a file of {packed_bytes} bytes can hold or "
             f"than {MAX_BYTES}; it is damaged or cut off: copy it again"
         )
     return n_bytes
 
 
-def _unpack(packed: bytes, expected: int, path: Path) -> bytes:
+def _unpack(packed: bytes, expected: int, what: str) -> bytes:
     """Unpack to the end of each gzip member, so that its checksum is verified; no more than the header announced."""
     parts: list[bytes] = []
     room = expected + 1024
@@ -190,7 +232,7 @@ def _unpack(packed: bytes, expected: int, path: Path) -> bytes:
         part = unpacker.decompress(packed, room + 1)
         room -= len(part)
         if room < 0:
-            raise DataError(f"{_where(path)} unpacks to more than its header says; it is damaged: copy it again")
+            raise DataError(f"{what} unpacks to more than its header says; it is damaged: copy it again")
         if not unpacker.eof:
             raise EOFError
         parts.append(part)
@@ -198,46 +240,31 @@ def _unpack(packed: bytes, expected: int, path: Path) -> bytes:
     return b"".join(parts)
 
 
-def _values(header: Any, content: bytes) -> NDArray[Any]:
-    shape = tuple(int(size) for size in header.get_data_shape())
-    count = int(np.prod(shape, dtype=np.int64))
-    flat = np.frombuffer(content, dtype=header.get_data_dtype(), count=count, offset=int(header["vox_offset"]))
-    return flat.reshape(shape, order="F")
-
-
-def _channels_first(array: NDArray[Any], path: Path) -> NDArray[Any]:
-    while array.ndim > 3 and array.shape[-1] == 1:
+def _channels_first(array: NDArray[Any]) -> NDArray[Any]:
+    """(I, J, K) or (C, I, J, K); axes past the fourth are of length 1."""
+    while array.ndim > 4 or (array.ndim == 4 and array.shape[-1] == 1):
         array = array[..., 0]
-    if array.ndim == 3:
-        return array
-    if array.ndim == 4:
-        return np.moveaxis(array, -1, 0)
-    raise DataError(f"{_where(path)} has {array.ndim} dimensions; a volume, or a stack of channels, is needed")
+    return array if array.ndim == 3 else np.moveaxis(array, -1, 0)
 
 
-def _scaled(array: NDArray[Any], header: Any, path: Path) -> NDArray[Any]:
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if array.dtype.kind not in "iuf":
-        raise DataError(f"{_where(path)} holds {array.dtype} values; only real numbers are images")
+def _scaled(array: NDArray[Any], header: _Header, what: str) -> NDArray[Any]:
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if np.isnan(slope) or slope == 0.0:
+    slope, intercept = header.slope, 0.0 if math.isnan(header.intercept) else header.intercept
+    if math.isnan(slope) or slope == 0.0:
         return native
-    intercept = 0.0 if np.isnan(intercept) else intercept
-    if not (np.isfinite(slope) and np.isfinite(intercept)):
-        raise DataError(f"{_where(path)} has an infinite scale factor; export it again")
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise DataError(f"{what} has an infinite scale factor; export it again")
     return native if (slope, intercept) == (1.0, 0.0) else native * np.float64(slope) + np.float64(intercept)
 
 
-def _affine_of(header: Any, path: Path) -> Affine:
-    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
-        raise GeometryError(
-            f"{_where(path)} does not say which side is left (sform and qform codes are 0); export it again"
-        )
-    unit = header.get_xyzt_units()[0]
-    try:
-        affine = np.array(header.get_best_affine(), dtype=np.float64)
-    except Exception:
-        raise GeometryError(f"{_where(path)} has a damaged affine; export it again") from None
-    affine[:3] *= _MILLIMETRES.get(unit, 1.0)
-    check_affine(affine, _where(path))
+def _affine_of(header: _Header, what: str) -> Affine:
+    if not header.has_place:
+        raise GeometryError(f"{what} does not say which side is left (sform and qform codes are 0); export it again")
+    if header.unit_mm is None:
+        raise GeometryError(f"{what} gives its unit of length by a number that means none; export it again")
+    if header.affine is None:
+        raise GeometryError(f"{what} has a damaged affine; export it again")
+    affine = header.affine.copy()
+    affine[:3] *= header.unit_mm
+    check_affine(affine, what)
     return affine

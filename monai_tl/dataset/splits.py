@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def split_patients(cases: Sequence[CaseRecord], config: SplitConfig, test_ids: S
 
     Patients are sorted by stratum and drawn systematically, so each stratum gives its share to within one patient. Each
     patient's rank depends on the seed and its key alone: neither the order of the input nor the platform matters.
-    Cases with the same input bytes count as one patient, whatever their keys say.
+    Patients that share an image count as one, whatever their keys say; ``notes`` lists the cases.
 
     Args:
         cases: All cases.
@@ -51,7 +51,12 @@ def split_patients(cases: Sequence[CaseRecord], config: SplitConfig, test_ids: S
     labelled = sorted((case for case in cases if case.has_label), key=lambda case: case.case_id)
     if test_ids is not None:
         _check_test_ids(cases, test_ids)
-    patients = _group_patients(labelled, config.seed)
+    if not labelled:
+        raise DataError(
+            f"none of the {len(cases)} cases has a usable label; artifacts/cases/rejected.json says which labels were "
+            "refused and why (the names or values in ingest.classes may not be those of the labels)"
+        )
+    patients = _group_patients(labelled, patients_of(cases), config.seed)
     test = _choose_test(patients, config, test_ids)
     pool = [patient for patient in patients if patient not in test]
     if config.n_train_cases is not None:
@@ -66,6 +71,7 @@ def split_patients(cases: Sequence[CaseRecord], config: SplitConfig, test_ids: S
         test=_ids(test),
         folds=tuple(_fold(pool, index, config.n_folds) for index in range(config.n_folds)),
         unlabelled=tuple(sorted(case.case_id for case in cases if not case.has_label)),
+        notes=_note_copies(cases),
     )
     check_split(split, cases)
     return split
@@ -75,10 +81,10 @@ def check_split(split: Split, cases: Sequence[CaseRecord]) -> None:
     """Make sure that no patient is on two sides.
 
     Raises:
-        LeakageError: One is; the message names the case ids.
+        LeakageError: One is, or two cases with the same image are; the message names the case ids.
         DataError: The split names a case that is not there.
     """
-    patient_of = {case.case_id: case.patient_key for case in cases}
+    patient_of = patients_of(cases)
     sides: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = []
     for index, fold in enumerate(split.folds):
         sides.append((f"train {index}", fold.train, f"val {index}", fold.val))
@@ -92,7 +98,7 @@ def check_split(split: Split, cases: Sequence[CaseRecord]) -> None:
             found = sorted({case_id for case_id in (*left, *right) if patient_of[case_id] in shared})
             raise LeakageError(
                 f"a patient is both in {left_name} and in {right_name}: cases {', '.join(found)}; "
-                "put all cases of a patient on one side"
+                "put all cases of a patient, and all copies of an image, on one side"
             )
 
 
@@ -133,12 +139,44 @@ def _check_test_ids(cases: Sequence[CaseRecord], test_ids: Sequence[str]) -> Non
         raise DataError(f"split.test_ids_file: without a label, so of no use for testing: {', '.join(bare)}")
 
 
-def _group_patients(labelled: Sequence[CaseRecord], seed: int) -> list[_Patient]:
+def patients_of(cases: Sequence[CaseRecord]) -> dict[str, str]:
+    """Case id → patient; patients that share an image are one, named by the first of their keys.
+
+    Give it all cases: one without a label can tie two patients together too.
+    """
+    group_of = {case.patient_key: case.patient_key for case in cases}
+    for members in _by_image(cases).values():
+        merged = {group_of[case.patient_key] for case in members}
+        if len(merged) > 1:
+            name = min(merged)
+            group_of = {key: name if group in merged else group for key, group in group_of.items()}
+    return {case.case_id: group_of[case.patient_key] for case in cases}
+
+
+def _by_image(cases: Sequence[CaseRecord]) -> dict[str, list[CaseRecord]]:
+    found: dict[str, list[CaseRecord]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: case.case_id):
+        found[case.provenance.image_sha256].append(case)
+    return found
+
+
+def _note_copies(cases: Sequence[CaseRecord]) -> tuple[str, ...]:
+    copies = [
+        ", ".join(case.case_id for case in members)
+        for members in _by_image(cases).values()
+        if len({case.patient_key for case in members}) > 1
+    ]
+    return tuple(
+        f"cases {listed} hold the same image under different patients and count as one patient; leave one in the input"
+        for listed in sorted(copies)
+    )
+
+
+def _group_patients(labelled: Sequence[CaseRecord], patient_of: Mapping[str, str], seed: int) -> list[_Patient]:
     """Patients sorted by stratum, then by their draw."""
     groups: dict[str, list[CaseRecord]] = defaultdict(list)
-    key_of = _merge_keys(labelled)
     for case in labelled:
-        groups[key_of[case.patient_key]].append(case)
+        groups[patient_of[case.case_id]].append(case)
     patients = []
     for key, members in groups.items():
         sites = sorted({case.site for case in members})
@@ -151,20 +189,6 @@ def _group_patients(labelled: Sequence[CaseRecord], seed: int) -> list[_Patient]
             )
         )
     return sorted(patients, key=lambda patient: (patient.stratum, patient.draw))
-
-
-def _merge_keys(labelled: Sequence[CaseRecord]) -> dict[str, str]:
-    """Patient key → key of the group; patients that share input bytes are one group, named by its first key."""
-    group_of = {case.patient_key: case.patient_key for case in labelled}
-    keys_by_bytes: dict[str, set[str]] = defaultdict(set)
-    for case in labelled:
-        keys_by_bytes[case.provenance.input_sha256].add(case.patient_key)
-    for keys in keys_by_bytes.values():
-        merged = {group_of[key] for key in keys}
-        if len(merged) > 1:
-            name = min(merged)
-            group_of = {key: name if group in merged else group for key, group in group_of.items()}
-    return group_of
 
 
 def _choose_test(patients: list[_Patient], config: SplitConfig, test_ids: Sequence[str] | None) -> list[_Patient]:

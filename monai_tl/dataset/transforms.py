@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_tl.config import PreprocessConfig
-from monai_tl.dataset.intensity import clip_limits, scale_intensity
+from monai_tl.dataset.intensity import check_varies, clip_limits, scale_intensity
 from monai_tl.dataset.orientation import axes_and_flips, crop_affine, turn_affine, turn_array
 from monai_tl.dataset.resampling import (
     AxisMatrix,
@@ -202,6 +202,7 @@ def _prepare_channel(channel: NDArray[Any], plan: Plan, matrices: list[AxisMatri
     limits = clip_limits(channel, plan.intensity)
     if limits is not None:
         values = np.clip(values, np.float32(limits[0]), np.float32(limits[1]))
+    check_varies(values, plan.intensity)
     return scale_intensity(apply_axis_matrices(values, matrices), plan.intensity)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from monai_tl.files import read_json
-from monai_tl.records import RejectionList
+from monai_tl.records import Rejection, read_refused
 
 NOTHING = "–"
 METRICS = (("dice", "Dice", 3), ("surface_dice", "Surface Dice", 3), ("hd95_mm", "HD95, mm", 1))
@@ -25,7 +25,7 @@ def show_results(workspace: Path, console: Console) -> None:
         console: Where to.
 
     Raises:
-        DataError: ``rejected.json`` is damaged.
+        DataError: A list of what was refused is missing or damaged.
     """
     metrics = read_json(workspace / "reports/metrics.json")
     cases = f"{metrics['n_test_cases']} {metrics['evaluated_on']} cases, {metrics['n_test_patients']} patients"
@@ -34,9 +34,9 @@ def show_results(workspace: Path, console: Console) -> None:
     if metrics["verdict"] is not None:
         console.print(f"Verdict: {metrics['verdict']['sentence']} {_interval(metrics['verdict'])}", highlight=False)
     console.print()
-    rejected = RejectionList.read(workspace / "artifacts/cases/rejected.json")
-    console.print(rejection_table(rejected) if rejected.rejected else "Nothing was refused.")
-    if rejected.rejected:
+    refused = read_refused(workspace / "artifacts")
+    console.print(rejection_table(refused) if refused else "Nothing was refused.")
+    if refused:
         console.print(
             "Which files: 'monai-tl whois ITEM', with items of artifacts/cases/rejected.json", highlight=False
         )
@@ -83,13 +83,13 @@ def _cell(summary: Mapping[str, Any], digits: int) -> str:
     return f"{mean} ({summary['low']:.{digits}f} to {summary['high']:.{digits}f})"
 
 
-def rejection_table(rejected: RejectionList) -> Table:
-    """Refused series and files, grouped by cause, with one reason of each cause."""
+def rejection_table(refused: Sequence[Rejection]) -> Table:
+    """Refused series, files and cases, grouped by cause, with one reason of each cause."""
     table = Table(title="Refused", title_justify="left")
     for name in ("What", "Code", "Count", "Reason"):
         table.add_column(name, justify="right" if name == "Count" else "left", overflow="fold")
-    counts = Counter((item.kind, item.code) for item in rejected.rejected)
+    counts = Counter((item.kind, item.code) for item in refused)
     for (kind, code), count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
-        reason = min(item.reason for item in rejected.rejected if (item.kind, item.code) == (kind, code))
+        reason = min(item.reason for item in refused if (item.kind, item.code) == (kind, code))
         table.add_row(kind, code, str(count), reason)
     return table

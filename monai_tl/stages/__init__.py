@@ -52,7 +52,14 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "evaluate",
-        deps=("artifacts/cases", "artifacts/split", "artifacts/plan", "artifacts/models", "artifacts/predictions"),
+        deps=(
+            "artifacts/cases",
+            "artifacts/split",
+            "artifacts/plan",
+            "artifacts/prepared/failed.json",
+            "artifacts/models",
+            "artifacts/predictions",
+        ),
         outs=("reports/html",),
         metrics=("reports/metrics.json",),
         plots=("reports/plots/cases.csv", "reports/plots/history.csv"),

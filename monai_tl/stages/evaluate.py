@@ -12,7 +12,7 @@ from monai_tl.files import read_json, whole_folder, write_json, write_text
 from monai_tl.geometry import spacing_of
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, summarise_arm
 from monai_tl.progress import Progress
-from monai_tl.records import Plan, RejectionList, Split
+from monai_tl.records import Plan, Split, read_refused
 from monai_tl.report.findings import Failure, Findings, read_model
 from monai_tl.report.numbers import format_cases, format_history, metrics_record
 from monai_tl.report.overlays import Overlay, choose_cases, display_window, draw_planes
@@ -28,7 +28,8 @@ def run(workspace: Path, params: Params) -> None:
     ``reports/html/report.html`` and ``reports/html/summary.md``.
 
     Args:
-        workspace: Holds ``artifacts/cases``, ``split``, ``plan``, ``models`` and ``predictions``.
+        workspace: Holds ``artifacts/cases``, ``split``, ``plan``, ``prepared/failed.json``, ``models`` and
+            ``predictions``.
         params: Sections ``evaluate`` and ``finetune`` (its arms and folds).
 
     Raises:
@@ -73,7 +74,7 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
         arms=arms,
         verdict=judge_arms(arms, bootstrap, settings.null_margin),
         cases=manifest.cases,
-        rejections=RejectionList.read(artifacts / "cases/rejected.json").rejected,
+        rejections=read_refused(artifacts),
         failures=read_failures(artifacts / "predictions/failed.json", arms),
         split=split,
         plan=plan,

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from torch import nn
 
 from monai_tl.config import Arm, FinetuneConfig, Params
+from monai_tl.dataset.manifest import read_unprepared
 from monai_tl.dataset.patches import PatchSampler, TrainingCase, load_case
 from monai_tl.errors import ConfigError, ContractError, LabelError, TrainingError
 from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_folder, write_json
@@ -55,7 +56,22 @@ def run(workspace: Path, params: Params, arm: str, fold: str) -> None:
         if plan.source is None:
             raise ContractError("the plan has no source to transfer from; set plan.source, or drop the transfer arm")
         source = read_source(workspace / plan.source)
-    finetune(workspace, plan, split.folds[int(fold)], params.finetune, source, arm, int(fold))
+    usable = _leave_out_unprepared(workspace, split.folds[int(fold)], f"{arm}-{fold}")
+    finetune(workspace, plan, usable, params.finetune, source, arm, int(fold))
+
+
+def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
+    unprepared = read_unprepared(workspace / "artifacts/prepared")
+    absent = sorted(unprepared.keys() & {*fold.train, *fold.val})
+    if absent:
+        Progress(f"finetune {name}").show(f"left out, because they could not be prepared: {', '.join(absent)}")
+    train, val = (tuple(case_id for case_id in ids if case_id not in unprepared) for ids in (fold.train, fold.val))
+    if not train:
+        raise TrainingError(
+            f"{name}: the fold has no training case that could be prepared; artifacts/prepared/failed.json gives the "
+            "reasons"
+        )
+    return Fold(train=train, val=val)
 
 
 def finetune(

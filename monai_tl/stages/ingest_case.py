@@ -19,7 +19,7 @@ from monai_tl.dicom.label_object import refused_with_series
 from monai_tl.dicom.labelled_series import LabelledSeries, read_labelled_series
 from monai_tl.dicom.stacking import stack
 from monai_tl.dicom.volume import to_ras
-from monai_tl.errors import DataError, DicomError, GeometryError, LabelError, reason_of_unexpected
+from monai_tl.errors import DicomError, describe_fault
 from monai_tl.files import sha256_files, sha256_of
 from monai_tl.geometry import Affine, Volume, spacing_of
 from monai_tl.records import CaseRecord, Provenance, Rejection, RejectionList
@@ -110,10 +110,8 @@ def ingest_series(task: DicomTask) -> CaseOutcome:
             _write(folder, record, image, found.label, affine, rejected)
 
         return _fetch(place, case_id, key, build)
-    except OSError:
-        raise
     except Exception as error:
-        code, reason = _fault(error)
+        code, reason = describe_fault(error)
         refused = Rejection(
             item=hasher.item("series", series.uid), kind="series", code=code, reason=reason, n_files=len(series.headers)
         )
@@ -142,7 +140,8 @@ def ingest_nifti(task: NiftiTask) -> CaseOutcome:
                 series=hasher.hash_uid(f"{task.dataset}|{case.name}"),
                 instances=tuple(hasher.hash_uid(f"{task.dataset}|{path.name}") for path in case.images),
                 label_series=hasher.hash_uid(f"label|{task.dataset}|{case.name}") if found.label is not None else None,
-                input_sha256=input_sha256, scaling="as stored in the NIfTI file", notes=found.notes,
+                input_sha256=input_sha256, image_sha256=_image_sha256(found.image),
+                scaling="as stored in the NIfTI file", notes=found.notes,
             )  # fmt: skip
             record = _record(
                 place.config, case_id, hasher.patient_key(case.patient), hasher.site(f"nifti|{task.dataset}"),
@@ -153,22 +152,14 @@ def ingest_nifti(task: NiftiTask) -> CaseOutcome:
             _write(folder, record, found.image, found.label, found.affine, rejected)
 
         return _fetch(place, case_id, key, build)
-    except OSError:
-        raise
     except Exception as error:
-        code, reason = _fault(error)
+        code, reason = describe_fault(error)
         return CaseOutcome(None, (Rejection(item=item, kind="case", code=code, reason=reason, n_files=len(paths)),))
 
 
-def _fault(error: Exception) -> tuple[str, str]:
-    """Code and reason of what ended the work on one case."""
-    if isinstance(error, MemoryError):
-        return "too_large", "the case does not fit in memory; use a machine with more"
-    if isinstance(error, DicomError | LabelError):
-        return error.code, str(error)
-    if isinstance(error, DataError):
-        return ("geometry" if isinstance(error, GeometryError) else "damaged"), str(error)
-    return "failed", reason_of_unexpected(error)
+def _image_sha256(image: Volume) -> str:
+    values = np.asarray(image, dtype=image.dtype.newbyteorder("<"))
+    return sha256_of(str(values.shape), values.dtype.str, values.tobytes())
 
 
 def _hash_input(paths: Sequence[Path]) -> str:
@@ -199,6 +190,7 @@ def _dicom_record(
         label_series=hasher.hash_uid("|".join(label.series_uid for label in found.used)) if found.used else None,
         instances=tuple(hasher.hash_uid(uid) for uid in volume.sop_instance_uids),
         input_sha256=input_sha256,
+        image_sha256=_image_sha256(image),
         scaling=volume.scaling,
         scanner=volume.scanner,
         notes=notes,

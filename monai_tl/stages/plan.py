@@ -23,6 +23,7 @@ def run(workspace: Path, params: Params) -> None:
     Raises:
         ConfigError: A patch size or network that cannot be.
         ContractError: The source is of another modality.
+        LabelError: A class is in no training case.
         DataError: Cases or split are missing or damaged.
         SourceError: The source is missing or damaged.
     """

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from monai_tl.config import Params, PredictConfig
+from monai_tl.dataset.manifest import read_unprepared
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dataset.transforms import restore_probabilities
-from monai_tl.errors import ConfigError, DataError, StageError
+from monai_tl.errors import ConfigError, DataError, StageError, describe_fault
 from monai_tl.files import whole_folder, write_json
 from monai_tl.inference import Predictor, load_models
 from monai_tl.progress import Progress
@@ -26,7 +26,8 @@ def run(workspace: Path, params: Params) -> None:
     The models of an arm's folds are averaged. Without a test set each validation case is predicted by its own fold's
     model instead, which has not trained on it; such scores are a little too good, since that case chose the best step.
 
-    A case that fails is listed with a code and scored worst later; the others go on.
+    A case that fails, or that preprocess could not prepare, is listed with code and reason and scored worst later; the
+    others go on.
 
     Args:
         workspace: Holds ``artifacts/prepared``, ``artifacts/split``, ``artifacts/models``.
@@ -38,6 +39,8 @@ def run(workspace: Path, params: Params) -> None:
     """
     split = Split.read(workspace / "artifacts/split/split.json")
     rounds = plan_rounds(split, params.finetune.folds)
+    prepared = workspace / "artifacts/prepared"
+    unprepared = read_unprepared(prepared)
     total = len(params.finetune.arms) * sum(len(case_ids) for _, case_ids in rounds)
     progress = Progress("predict", total=total)
     failed: list[dict[str, str]] = []
@@ -51,14 +54,18 @@ def run(workspace: Path, params: Params) -> None:
                 for case_id in case_ids:
                     n_cases += 1
                     try:
-                        predict_case(predictor, workspace / "artifacts/prepared" / case_id, out / arm, params.predict)
+                        if case_id in unprepared:
+                            raise DataError(unprepared[case_id].reason, unprepared[case_id].code)
+                        predict_case(predictor, prepared / case_id, out / arm, params.predict)
                     except (DataError, ValueError, RuntimeError, MemoryError) as error:
                         faults[case_id] = error
                     progress.advance(f"{arm} {case_id}{' failed' if case_id in faults else ''}")
             if len(faults) == n_cases:
                 first, fault = next(iter(faults.items()))
                 raise StageError("predict", f"{arm}: every case failed; the first fault: {fault}", first) from fault
-            failed += [{"case_id": key, "arm": arm, "code": fault_code(fault)} for key, fault in faults.items()]
+            for case_id, fault in faults.items():
+                code, reason = describe_fault(fault)
+                failed.append({"case_id": case_id, "arm": arm, "code": code, "reason": reason})
         write_json(out / FAILED_FILE, {"failed": failed})
 
 
@@ -103,8 +110,3 @@ def predict_case(predictor: Predictor, prepared: Path, out: Path, config: Predic
     out.mkdir(parents=True, exist_ok=True)
     write_image(path, label, np.asarray(record.native_affine))
     return path
-
-
-def fault_code(error: Exception) -> str:
-    """A short stable word for a fault: its class in snake case, e.g. ``geometry_error``."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,14 +13,14 @@ import numpy as np
 
 from monai_tl.cache import CaseCache
 from monai_tl.config import Params, PreprocessConfig
-from monai_tl.dataset.manifest import Manifest, read_manifest
+from monai_tl.dataset.manifest import UNPREPARED_FILE, Manifest, read_manifest
 from monai_tl.dataset.nifti import read_image, read_label
 from monai_tl.dataset.transforms import prepare_case
-from monai_tl.errors import MonaiTLError, StageError
+from monai_tl.errors import StageError, describe_fault
 from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_folder
 from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
-from monai_tl.records import CaseRecord, Plan
+from monai_tl.records import CaseRecord, Plan, Rejection, RejectionList
 from monai_tl.stages import STATE_FOLDER
 
 META_FILE, IMAGE_ARRAY, LABEL_ARRAY = "meta.json", "image.npy", "label.npy"
@@ -43,38 +46,62 @@ class _Work:
 def run(workspace: Path, params: Params) -> None:
     """Write ``artifacts/prepared/<case_id>/`` for all cases, labelled or not.
 
+    A case that cannot be prepared is listed in ``artifacts/prepared/failed.json`` with its reason; the others go on.
+
     Raises:
-        StageError: A case cannot be prepared; all cases that cannot are named.
+        StageError: More than ``max_failed_fraction`` of the cases cannot be prepared, or none can; names the file that
+            gives each reason.
         DataError: Cases or plan are missing or damaged.
     """
     manifest = read_manifest(workspace / "artifacts/cases")
     plan = Plan.read(workspace / "artifacts/plan/plan.json")
     cache = CaseCache(workspace / STATE_FOLDER / "cache")
     progress = Progress("preprocess", total=len(manifest.cases))
-    faults: dict[str, str] = {}
+    failed: list[Rejection] = []
+    # the output is dropped where the stage fails, the reasons must not be
+    kept_reasons = workspace / STATE_FOLDER / "preprocess_failed.json"
     with whole_folder(workspace / "artifacts/prepared") as folder:
         work = _Work(manifest, plan, params.preprocess, code_digest(*_CODE), cache, folder)
         results = map_cases(partial(_prepare, work=work), manifest.cases)
         for case, (cached, fault) in zip(manifest.cases, results, strict=True):
-            if fault is not None:
-                faults[case.case_id] = fault
-            progress.advance(f"{case.case_id}{' (cached)' if cached else ''}{' failed' if fault else ''}")
-        if faults:
-            lines = "\n".join(f"  {case_id}: {fault}" for case_id, fault in faults.items())
-            raise StageError(
-                "preprocess",
-                f"{len(faults)} of {len(manifest.cases)} cases failed; mend them or leave them out\n{lines}",
-            )
+            failed += [fault] if fault is not None else []
+            progress.advance(f"{case.case_id}{' (cached)' if cached else ''}{f' {fault.code}' if fault else ''}")
+        listed = RejectionList(rejected=tuple(failed))
+        if failed:
+            listed.write(kept_reasons)
+            _check_share(failed, len(manifest.cases), params.preprocess, kept_reasons)
+        listed.write(folder / UNPREPARED_FILE)
+    kept_reasons.unlink(missing_ok=True)
+    if failed:
+        progress.show(f"{_count(failed, len(manifest.cases))}; artifacts/prepared/{UNPREPARED_FILE} gives the reasons")
 
 
-def _prepare(case: CaseRecord, work: _Work) -> tuple[bool, str | None]:
+def _check_share(failed: Sequence[Rejection], n_cases: int, config: PreprocessConfig, reasons: Path) -> None:
+    if len(failed) == n_cases or len(failed) > config.max_failed_fraction * n_cases:
+        raise StageError(
+            "preprocess",
+            f"{_count(failed, n_cases)}; preprocess.max_failed_fraction {config.max_failed_fraction:g} allows no more, "
+            f"and one must be left. {reasons} gives the reasons: mend the cases, change the plan (plan.intensity, "
+            "plan.spacing_mm), or raise the limit",
+        )
+
+
+def _count(failed: Sequence[Rejection], n_cases: int) -> str:
+    codes = Counter(one.code for one in failed)
+    listed = ", ".join(f"{code} {count}" for code, count in sorted(codes.items()))
+    return f"{len(failed)} of {n_cases} cases failed ({listed})"
+
+
+def _prepare(case: CaseRecord, work: _Work) -> tuple[bool, Rejection | None]:
     """Prepare one case; whether it came from the cache, and its fault if it has one."""
+    destination = work.out / case.case_id
     try:
         key = _cache_key(case, work)
-        cached = work.cache.fetch(key, work.out / case.case_id, partial(_write_arrays, case=case, work=work))
-    except MonaiTLError as error:
-        return False, str(error)
-    return cached, None
+        return work.cache.fetch(key, destination, partial(_write_arrays, case=case, work=work)), None
+    except Exception as error:
+        code, reason = describe_fault(error)
+        shutil.rmtree(destination, ignore_errors=True)
+        return False, Rejection(item=case.case_id, kind="case", code=code, reason=reason)
 
 
 def _cache_key(case: CaseRecord, work: _Work) -> str:
@@ -84,7 +111,7 @@ def _cache_key(case: CaseRecord, work: _Work) -> str:
     # what changes no voxel must not cost the cache
     unseen = {"adaptations", "source", "source_sha256", "patch_size_vox", "network"}
     plan = work.plan.model_dump(mode="json", exclude=unseen)
-    settings = to_json([plan, work.config.model_dump(mode="json")])
+    settings = to_json([plan, work.config.model_dump(mode="json", exclude={"max_failed_fraction"})])
     return sha256_of("preprocess", case.case_id, *(sha256_file(path) for path in files), settings, work.code)
 
 

@@ -26,6 +26,8 @@ def run(workspace: Path, params: Params) -> None:
     split = split_patients(manifest.cases, params.split, None if given is None else read_test_ids(workspace / given))
     with whole_folder(workspace / "artifacts/split") as folder:
         split.write(folder / SPLIT_FILE)
+    for note in split.notes:
+        progress.show(note)
     n_pool = len(split.folds[0].train) + len(split.folds[0].val)
     n_bare = len(split.unlabelled)
     progress.advance(

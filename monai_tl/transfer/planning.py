@@ -7,7 +7,7 @@ from typing import Literal
 
 from monai_tl.config import IntensityConfig, NetworkConfig, PlanConfig
 from monai_tl.dataset.fingerprint import foreground_threshold
-from monai_tl.errors import ConfigError
+from monai_tl.errors import ConfigError, LabelError
 from monai_tl.geometry import Shape, Spacing
 from monai_tl.labels import LabelScheme
 from monai_tl.networks.builders import size_rule_of
@@ -36,9 +36,11 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
         The plan; ``adaptations`` compare it with the source line by line (empty without a source).
 
     Raises:
+        LabelError: A class is in no training case: there is nothing to learn it from.
         ContractError: The source's modality is another.
         ConfigError: ``patch_size_vox`` does not suit the network, or the network is misnamed or has wrong arguments.
     """
+    _check_classes(found)
     network = _network(config, source)
     size_rule = _size_rule(network, source, config.patch_size_vox)
     orientation = source.card.input.orientation if source else "RAS"
@@ -68,6 +70,19 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
     lines = compare_contract(source.card, found, plan)
     check_contract(lines, source.card.name)
     return plan.model_copy(update={"adaptations": lines})
+
+
+def _check_classes(found: Fingerprint) -> None:
+    absent = [name for name, count in found.class_present.items() if count == 0]
+    if absent:
+        raise LabelError(
+            f"{', '.join(absent)} is in none of the {found.n_cases} training cases, so there is nothing to learn it "
+            "from. Most often its entry in ingest.classes does not say what the labels say: 'structures' are names or "
+            "codes of RTSTRUCT ROIs and SEG segments, 'values' the numbers in NIfTI labels, and where classes overlap "
+            "the later one wins. Mend it, or leave the class out; if the class is rare, add cases that have it or try "
+            "another split.seed",
+            "absent_class",
+        )
 
 
 def derive_patch_size(sizes_vox: Triple, spacing_mm: Spacing, rule: SizeRule, max_voxels: int) -> Shape:

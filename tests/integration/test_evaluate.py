@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import subprocess
@@ -13,12 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished_run import RunShape, case_id, make_finished_run, remove_prediction
+from rich.console import Console
 
 from monai_tl.config import Params
 from monai_tl.dataset.nifti import read_label, write_image
 from monai_tl.errors import DataError, StageError
 from monai_tl.files import sha256_file
 from monai_tl.metrics.overlap import dice
+from monai_tl.records import Rejection, RejectionList
+from monai_tl.report.terminal import show_results
 from monai_tl.stages.evaluate import run
 
 SMALL = {"shape": (40, 36, 20), "spacing_mm": (7.0, 7.0, 9.0)}
@@ -185,6 +189,30 @@ def test_missing_prediction_scores_worst_and_is_counted(finished: tuple[Path, Pa
     page = (workspace / "reports/html/report.html").read_text(encoding="utf-8")
     assert "geometry_error" in page
     assert "1 failed" in page
+
+
+def test_a_case_that_was_not_prepared_is_listed_with_the_refused_and_scores_worst(
+    finished: tuple[Path, Params], tmp_path: Path
+) -> None:
+    workspace = copied(finished, tmp_path)
+    reason = "the image is constant, so that no scale is defined"
+    one = Rejection(item=case_id(2), kind="case", code="constant", reason=reason)
+    RejectionList(rejected=(one,)).write(workspace / "artifacts/prepared/failed.json")
+    for arm in ("transfer", "scratch"):
+        remove_prediction(workspace, arm, case_id(2))
+    run(workspace, finished[1])
+    metrics = metrics_of(workspace)
+    assert metrics["rejected"] == {"constant": 1, "duplicate": 1, "localizer": 1, "missing_slice": 2, "not_dicom": 1}
+    assert {metrics["arms"][arm]["dice"]["n_failed"] for arm in ("transfer", "scratch")} == {1}
+    shown = io.StringIO()
+    show_results(workspace, Console(file=shown, width=200))
+    for text in (
+        (workspace / "reports/html/report.html").read_text(encoding="utf-8"),
+        (workspace / "reports/html/summary.md").read_text(encoding="utf-8"),
+        shown.getvalue(),
+    ):
+        assert reason in text
+        assert "constant" in text
 
 
 def test_no_test_set_is_said(tmp_path: Path) -> None:

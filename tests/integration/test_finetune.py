@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from balls import CASE_IDS, make_config, make_plan, train_scratch, write_workspace
+from balls import CASE_IDS, make_config, make_plan, make_unprepared, train_scratch, write_workspace
 from safetensors.torch import load_file
 
+from monai_tl.config import IngestConfig, Params, PlanConfig
 from monai_tl.dataset.patches import PatchSampler, load_case
 from monai_tl.errors import ContractError, DivergenceError, TrainingError, WeightsError
 from monai_tl.inference import load_models
+from monai_tl.labels import ClassSpec
 from monai_tl.records import Audit, Plan, Split
 from monai_tl.sources.card import read_source
-from monai_tl.stages.finetune import finetune
+from monai_tl.stages.finetune import finetune, run
 from monai_tl.training.batches import make_batch, stream_batches
 from monai_tl.training.checkpoint import locked, read_newest
 
@@ -227,3 +229,21 @@ def test_twins_see_the_same_patches_and_prefetching_changes_none(finished: Path)
 def test_a_fault_while_a_batch_is_made_reaches_the_loop(finished: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         next(stream_batches(replace(_sampler(finished), cases=()), 2, 0, 4))
+
+
+def test_cases_that_were_not_prepared_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = write_workspace(tmp_path)
+    make_unprepared(workspace, CASE_IDS[0], CASE_IDS[2])
+    params = Params(
+        ingest=IngestConfig(source="data", classes=(ClassSpec(name="ball"),)),
+        plan=PlanConfig(source=None, network=make_plan().network),
+        finetune=make_config(arms=("scratch",)),
+    )
+    run(workspace, params, "scratch", "0")
+    facts = json.loads((workspace / "artifacts/models/scratch-0/training.json").read_text())
+    assert (facts["n_train_cases"], facts["n_val_cases"]) == (2, 0)
+    assert f"left out, because they could not be prepared: {CASE_IDS[0]}, {CASE_IDS[2]}" in capsys.readouterr().out
+    none = write_workspace(tmp_path / "none")
+    make_unprepared(none, *CASE_IDS[1:])
+    with pytest.raises(TrainingError, match=r"no training case.*prepared/failed\.json"):
+        run(none, params, "scratch", "0")

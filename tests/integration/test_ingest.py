@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import shutil
@@ -18,6 +19,7 @@ from dicom_files import save as save_file
 
 from monai_tl.config import IngestConfig, Params, PlanConfig
 from monai_tl.dataset.nifti import read_image, write_image
+from monai_tl.dataset.nifti_case import read_case
 from monai_tl.dicom.deidentify import Pseudonyms, seeded_key
 from monai_tl.dicom.index import index_folder
 from monai_tl.dicom.segmentation import write_segmentation
@@ -507,6 +509,110 @@ def test_a_decathlon_folder_becomes_cases(tmp_path):
     assert records[0].spacing_mm == (1.0, 1.0, 2.0)
     for name, packed in tree(tmp_path / "out").items():
         assert b"CANARY" not in (zlib.decompress(packed, 31) if name.endswith(".gz") else packed)
+
+
+def test_no_folder_or_file_of_the_input_is_named(tmp_path):
+    """The Decathlon's description may list files in folders of any name, a patient's too."""
+    root = decathlon(tmp_path / "in")
+    described = json.loads((root / "dataset.json").read_text())
+    for part in ("image", "label"):
+        old = root / described["training"][0][part]
+        new = old.parent / "KANARI_Otto_2" / old.name
+        new.parent.mkdir()
+        old.rename(new)
+        described["training"][0][part] = f"./{new.relative_to(root).as_posix()}"
+    (root / "dataset.json").write_text(json.dumps(described))
+    for part in ("image", "label"):
+        path = root / described["training"][0][part]
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-4])
+        do(root, tmp_path / "out", tmp_path / "cache")
+        text = (tmp_path / "out/rejected.json").read_text()
+        assert "KANARI" not in text
+        assert "imagesTr" not in text
+        assert f"the {part} file is damaged" in text
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("change", [{123: 7}, {108: 0, 109: 0, 110: 192, 111: 127}])
+def test_one_bad_header_does_not_stop_the_others(tmp_path, change):
+    """A unit that does not exist; a place of the voxels that is no number."""
+    root = decathlon(tmp_path / "in")
+    path = root / "imagesTr/CANARY_2.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    for position, value in change.items():
+        content[position] = value
+    path.write_bytes(gzip.compress(content))
+    summary = do(root, tmp_path / "out", tmp_path / "cache")
+    assert len(summary.dataset.case_ids) == 2
+    assert len(summary.rejected) == 2  # and the case whose file is missing
+
+
+def test_what_nobody_expected_costs_one_case_and_quotes_nothing(tmp_path, monkeypatch):
+    root = decathlon(tmp_path / "in")
+
+    def explode(case, scheme):
+        if case.name == "CANARY_2":
+            raise KeyError(f"no such thing in {case.name}")
+        return read_case(case, scheme)
+
+    monkeypatch.setattr("monai_tl.stages.ingest_case.read_case", explode)
+    summary = do(root, tmp_path / "out", tmp_path / "cache")
+    assert len(summary.dataset.case_ids) == 2
+    (failed,) = [one for one in summary.rejected if one.code == "failed"]
+    assert "KeyError" in failed.reason
+    assert "CANARY" not in failed.reason
+
+
+def test_a_full_disk_is_no_fault_of_the_case(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("monai_tl.stages.ingest_case.write_image", full)
+    with pytest.raises(OSError, match="No space"):
+        do(decathlon(tmp_path / "in"), tmp_path / "out", tmp_path / "cache")
+
+
+def nnunet(root: Path) -> Path:
+    for number in range(3):
+        image = np.random.default_rng(number).integers(0, 100, (6, 7, 8)).astype(np.int16)
+        write_image(root / f"imagesTr/CANARY{number}_0000.nii.gz", image, np.diag([1, 1, 2.0, 1]))
+        label = (image > 50).astype(np.uint8) * (1 + number % 2)
+        write_image(root / f"labelsTr/CANARY{number}.nii.gz", label, np.diag([1, 1, 2.0, 1]))
+    (root / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0}}))
+    return root
+
+
+def image_hashes(out):
+    return [CaseRecord.read(path).provenance.image_sha256 for path in sorted(out.glob("case-*/case.json"))]
+
+
+@pytest.mark.parametrize("layout", [decathlon, nnunet])
+def test_an_image_under_two_names_is_known_whatever_its_label(tmp_path, layout):
+    """One copy is byte for byte the same, one is packed and stored otherwise; both have another label."""
+    root = layout(tmp_path / "in")
+    images = sorted((root / "imagesTr").iterdir())
+    image = nibabel.load(images[0])
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj).astype(np.float64), image.affine), images[1])
+    images[2].write_bytes(images[0].read_bytes())
+    do(root, tmp_path / "out", tmp_path / "cache")
+    assert len(image_hashes(tmp_path / "out")) == 3
+    assert len(set(image_hashes(tmp_path / "out"))) == 1
+    write_image(images[2], np.asanyarray(image.dataobj) + np.int16(1), image.affine)
+    do(root, tmp_path / "out", tmp_path / "cache")
+    assert len(set(image_hashes(tmp_path / "out"))) == 2
+
+
+def test_a_dicom_image_under_two_names_is_known(tmp_path):
+    add_series(tmp_path / "in", 1, label="SEG")
+    add_series(tmp_path / "in", 2)
+    for number in (1, 3):
+        write_ct(
+            tmp_path / f"in/{number}", stored(1), SeriesInstanceUID=f"1.2.3.9{number}", PatientID=f"CANARY-9{number}"
+        )
+    do(tmp_path / "in", tmp_path / "out", tmp_path / "cache")
+    hashes = image_hashes(tmp_path / "out")
+    assert sorted(hashes.count(one) for one in set(hashes)) == [1, 3]
 
 
 def test_the_stage_runs_in_a_workspace(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import yaml
 from small_cohort import COARSE, N_A, N_B, SEED, tree_digest, write_small_cohort
 
 from monai_tl.commands.phantom import CANARY, ROI_NAMES, canaries, run
@@ -196,3 +199,20 @@ def test_tilted_study_has_sheared_slices(cohort):
     assert found.volume.shear is not None
     assert found.label is not None
     assert set(np.unique(found.label)) == {0, 1, 2}
+
+
+@pytest.mark.pipeline
+def test_the_committed_pin_is_the_demo_cohort(tmp_path):
+    """DVC's hash of a folder, computed a second way: md5 of the sorted list of its files' names and md5s as JSON."""
+    run(tmp_path / "data", seed=0)
+    entries = [
+        {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "relpath": path.relative_to(tmp_path / "data").as_posix()}
+        for path in (tmp_path / "data").rglob("*")
+        if path.is_file()
+    ]
+    listed = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True)
+    (pin,) = yaml.safe_load((Path(__file__).parents[2] / "data.dvc").read_text())["outs"]
+    assert pin["path"] == "data"
+    assert pin["nfiles"] == len(entries)
+    assert pin["size"] == sum(path.stat().st_size for path in (tmp_path / "data").rglob("*") if path.is_file())
+    assert pin["md5"] == hashlib.md5(listed.encode()).hexdigest() + ".dir"

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from balls import CASE_IDS, make_config, make_plan, train_scratch, write_workspace
+from balls import CASE_IDS, make_config, make_plan, make_unprepared, train_scratch, write_workspace
 
 from monai_tl.config import IngestConfig, Params, PlanConfig, PredictConfig
 from monai_tl.errors import ContractError, StageError
@@ -66,9 +66,19 @@ def test_a_case_that_fails_is_listed_and_does_not_stop_the_others(workspace: Pat
     predict.run(workspace, PARAMS)
     out = workspace / "artifacts/predictions"
     assert [path.name for path in (out / "scratch").iterdir()] == [f"{CASE_IDS[3]}.nii.gz"]
-    assert read_json(out / "failed.json") == {
-        "failed": [{"arm": "scratch", "case_id": CASE_IDS[2], "code": "data_error"}]
-    }
+    (failed,) = read_json(out / "failed.json")["failed"]
+    assert (failed["arm"], failed["case_id"], failed["code"]) == ("scratch", CASE_IDS[2], "damaged")
+    assert "run preprocess again" in failed["reason"]
+
+
+def test_a_case_that_was_not_prepared_has_no_prediction_and_keeps_its_reason(workspace: Path) -> None:
+    make_unprepared(workspace, CASE_IDS[2])
+    predict.run(workspace, PARAMS)
+    out = workspace / "artifacts/predictions"
+    assert [path.name for path in (out / "scratch").iterdir()] == [f"{CASE_IDS[3]}.nii.gz"]
+    assert read_json(out / "failed.json")["failed"] == [
+        {"arm": "scratch", "case_id": CASE_IDS[2], "code": "constant", "reason": "the image is constant"}
+    ]
 
 
 def test_when_every_case_fails_the_stage_does(workspace: Path) -> None:

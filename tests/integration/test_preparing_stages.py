@@ -10,11 +10,11 @@ from ingested import write_cases
 
 from monai_tl.config import IntensityConfig, NetworkConfig, Params, PlanConfig
 from monai_tl.dataset.manifest import read_manifest
-from monai_tl.dataset.nifti import read_label, write_image
+from monai_tl.dataset.nifti import read_image, read_label, write_image
 from monai_tl.dataset.transforms import restore_probabilities
-from monai_tl.errors import LeakageError, StageError
+from monai_tl.errors import LabelError, LeakageError, StageError
 from monai_tl.files import sha256_file
-from monai_tl.records import Fingerprint, Plan, PreparedCase, Split
+from monai_tl.records import Fingerprint, Plan, PreparedCase, RejectionList, Split
 from monai_tl.stages import plan, preprocess, split
 
 UNET = NetworkConfig(name="unet", arguments={"channels": [4, 8], "strides": [2]})
@@ -117,11 +117,6 @@ def test_the_plan_does_not_look_at_test_cases(workspace):
     for case_id in (*made.test, *made.unlabelled):
         (workspace / "artifacts/cases" / case_id / "image.nii.gz").write_bytes(b"not to be opened")
     plan.run(workspace, params)
-    # but preparing them fails, and says which
-    with pytest.raises(StageError) as caught:
-        preprocess.run(workspace, params)
-    assert all(case_id in str(caught.value) for case_id in (*made.test, *made.unlabelled))
-    assert not (workspace / "artifacts/prepared").exists()
 
 
 def test_test_ids_come_from_the_workspace(workspace):
@@ -134,6 +129,83 @@ def test_test_ids_come_from_the_workspace(workspace):
         split.run(workspace, params)
     # the earlier output stays whole
     assert Split.read(workspace / "artifacts/split/split.json").test == ("case-000000000004", "case-000000000005")
+
+
+ZSCORE = {
+    "source": None, "network": UNET.model_dump(), "spacing_mm": [4.0, 4.0, 4.0], "intensity": {"rule": "zscore"},
+}  # fmt: skip
+
+
+def make_constant(workspace, *numbers):
+    for number in numbers:
+        path = workspace / f"artifacts/cases/case-{number:012x}/image.nii.gz"
+        image, affine = read_image(path)
+        write_image(path, np.full_like(image, 40), affine)
+
+
+def test_a_case_that_cannot_be_prepared_is_listed_and_the_others_go_on(workspace, capsys):
+    make_constant(workspace, 4)
+    run_three(workspace, make_params(plan=ZSCORE))
+    folder = workspace / "artifacts/prepared"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [f"case-{number:012x}" for number in range(8) if number != 4] + ["failed.json"]
+    )
+    (failed,) = RejectionList.read(folder / "failed.json").rejected
+    assert (failed.item, failed.kind, failed.code) == ("case-000000000004", "case", "constant")
+    assert "zscore" in failed.reason
+    assert "1 of 8 cases failed" in capsys.readouterr().out
+    # a window is defined for a constant image too
+    run_three(workspace, make_params())
+    assert RejectionList.read(folder / "failed.json").rejected == ()
+    assert (folder / "case-000000000004").is_dir()
+
+
+def test_too_many_failures_stop_the_stage_and_the_reasons_are_kept(workspace):
+    make_constant(workspace, 0, 2, 4)
+    reasons = workspace / ".monai_tl/preprocess_failed.json"
+    with pytest.raises(StageError, match=r"3 of 8 cases failed \(constant 3\).*max_failed_fraction 0\.3") as caught:
+        run_three(workspace, make_params(plan=ZSCORE, preprocess={"max_failed_fraction": 0.3}))
+    assert str(reasons) in str(caught.value)
+    assert not (workspace / "artifacts/prepared").exists()
+    listed = RejectionList.read(reasons).rejected
+    assert [one.item for one in listed] == [f"case-{number:012x}" for number in (0, 2, 4)]
+    preprocess.run(workspace, make_params(plan=ZSCORE))
+    assert not reasons.exists()
+    make_constant(workspace, *range(8))
+    with pytest.raises(StageError, match="8 of 8"):
+        preprocess.run(workspace, make_params(plan=ZSCORE, preprocess={"max_failed_fraction": 1.0}))
+
+
+def test_the_limit_of_failures_does_not_cost_the_cache(workspace, capsys):
+    run_three(workspace, make_params())
+    capsys.readouterr()
+    preprocess.run(workspace, make_params(preprocess={"max_failed_fraction": 0.1}))
+    assert capsys.readouterr().out.count("(cached)") == 8
+
+
+def test_a_class_that_only_test_cases_have_stops_the_plan(workspace):
+    params = make_params()
+    split.run(workspace, params)
+    made = Split.read(workspace / "artifacts/split/split.json")
+    manifest = read_manifest(workspace / "artifacts/cases")
+    pool = {case_id for fold in made.folds for case_id in fold.val}
+    for case_id in pool:
+        values, affine = read_label(manifest.label_path(case_id))
+        write_image(manifest.label_path(case_id), np.where(values == 2, 1, values).astype(np.uint8), affine)
+    with pytest.raises(LabelError, match=f"tumour is in none of the {len(pool)} training cases"):
+        plan.run(workspace, params)
+    assert not (workspace / "artifacts/plan").exists()
+
+
+def test_copies_under_two_names_are_noted_in_file_and_log(workspace, capsys):
+    path = workspace / "artifacts/cases/case-000000000005/case.json"
+    record = json.loads(path.read_text())
+    record["provenance"]["image_sha256"] = f"{7:064x}"
+    path.write_text(json.dumps(record))
+    split.run(workspace, make_params())
+    (note,) = Split.read(workspace / "artifacts/split/split.json").notes
+    assert "case-000000000005, case-000000000007" in note
+    assert note in capsys.readouterr().out
 
 
 def test_a_plan_of_another_intensity_changes_the_arrays(workspace):

@@ -34,7 +34,9 @@ def cohorts(draw):
                     spatial_shape=(4, 4, 4),
                     affine=IDENTITY,
                     class_voxels=voxels,
-                    provenance=Provenance(kind="nifti", study="", series="", input_sha256=f"{len(cases):064x}"),
+                    provenance=Provenance(
+                        kind="nifti", study="", series="", input_sha256="", image_sha256=f"{len(cases):064x}"
+                    ),
                 )
             )
     return cases

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from monai_tl.config import FinetuneConfig, IntensityConfig, NetworkConfig
 from monai_tl.labels import ClassSpec, LabelScheme
-from monai_tl.records import Fold, Plan, PreparedCase, SizeRule, Split
+from monai_tl.records import Fold, Plan, PreparedCase, Rejection, RejectionList, SizeRule, Split
 
 CASE_IDS = tuple(f"case-{number:012x}" for number in range(4))
 NETWORK = NetworkConfig(
@@ -76,10 +77,21 @@ def write_workspace(workspace: Path, plan: Plan | None = None, test: tuple[str, 
             has_label=True,
             class_voxels=(int(label.sum()),),
         ).write(folder / "meta.json")
+    RejectionList().write(workspace / "artifacts/prepared/failed.json")
     rest = tuple(case_id for case_id in CASE_IDS if case_id not in test)
     Split(test=test, folds=(Fold(train=rest[1:], val=rest[:1]),)).write(workspace / "artifacts/split/split.json")
     plan.write(workspace / "artifacts/plan/plan.json")
     return workspace
+
+
+def make_unprepared(workspace: Path, *case_ids: str) -> None:
+    """Make cases that preprocess could not prepare."""
+    for case_id in case_ids:
+        shutil.rmtree(workspace / "artifacts/prepared" / case_id)
+    failed = tuple(
+        Rejection(item=case_id, kind="case", code="constant", reason="the image is constant") for case_id in case_ids
+    )
+    RejectionList(rejected=failed).write(workspace / "artifacts/prepared/failed.json")
 
 
 def train_scratch(workspace: Path, **changes: object) -> Path:

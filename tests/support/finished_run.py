@@ -92,6 +92,7 @@ def make_finished_run(workspace: Path, run: RunShape) -> Params:
     dataset = Dataset(modality="CT", n_channels=1, scheme=SCHEME, key_id="0123456789ab", case_ids=tuple(sorted(ids)))
     dataset.write(artifacts / "cases/dataset.json")
     _rejections().write(artifacts / "cases/rejected.json")
+    RejectionList().write(artifacts / "prepared/failed.json")
     fold = Fold(train=tuple(sorted(train)), val=tuple(sorted(val)))
     Split(test=tuple(sorted(test)), folds=(fold,)).write(artifacts / "split/split.json")
     plan = _plan(run)
@@ -126,7 +127,7 @@ def _write_case(artifacts: Path, name: str, index: int, run: RunShape, predicted
         spatial_shape=run.shape,
         affine=tuple(tuple(float(value) for value in row) for row in affine),
         class_voxels={spec.name: int((label == k + 1).sum()) for k, spec in enumerate(SCHEME.classes)},
-        provenance=Provenance(kind="dicom", study="s", series="s", input_sha256="0" * 64),
+        provenance=Provenance(kind="dicom", study="s", series="s", input_sha256="", image_sha256=f"{index:064x}"),
     ).write(artifacts / "cases" / name / "case.json")
     if name not in predicted:
         return

@@ -63,7 +63,7 @@ def write_cases(workspace: Path, n_cases: int, modality: str = "CT", unlabelled:
             spatial_shape=image.shape,
             affine=to_matrix(affine),
             class_voxels=counts if labelled else {},
-            provenance=Provenance(kind="nifti", study="", series="", input_sha256=f"{number:064x}"),
+            provenance=Provenance(kind="nifti", study="", series="", input_sha256="", image_sha256=f"{number:064x}"),
         ).write(folder / case_id / "case.json")
         case_ids.append(case_id)
     Dataset(modality=modality, n_channels=1, scheme=SCHEME, key_id="0" * 8, case_ids=tuple(case_ids)).write(

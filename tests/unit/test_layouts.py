@@ -66,7 +66,7 @@ def test_a_folder_without_description_has_no_layout(tmp_path):
     assert layout_of(tmp_path) is None
 
 
-@pytest.mark.parametrize("path", ["../secret.nii.gz", "/etc/secret.nii.gz", "imagesTr/a.nrrd", "", 3])
+@pytest.mark.parametrize("path", ["../secret.nii.gz", "/etc/secret.nii.gz", "imagesTr/a.nrrd", "", "i/\0.nii.gz", 3])
 def test_listed_paths_must_stay_inside(tmp_path, path):
     describe(tmp_path / "set", {"training": [{"image": path}]})
     with pytest.raises(DataError):
@@ -80,8 +80,95 @@ def test_a_damaged_description_is_named(tmp_path, content):
         layout_of(tmp_path)
 
 
+DECATHLON = {"modality": {"0": "CT"}, "training": [{"image": "i/a.nii.gz", "label": "l/a.nii.gz"}]}
+# as the Decathlon's Task04 and nnU-Net's documentation have them
+HIPPOCAMPUS = {
+    "name": "Hippocampus", "description": "Left and right hippocampus segmentation", "reference": "x",
+    "licence": "CC-BY-SA 4.0", "relase": "1.0 04/05/2018", "tensorImageSize": "3D", "modality": {"0": "MRI"},
+    "labels": {"0": "background", "1": "Anterior", "2": "Posterior"}, "numTraining": 2, "numTest": 1,
+    "test": ["./imagesTs/b.nii.gz"],
+    "training": [{"image": "./imagesTr/a_367.nii.gz", "label": "./labelsTr/a_367.nii.gz"}],
+}  # fmt: skip
+BRATS = {
+    "channel_names": {"0": "FLAIR", "1": "T1w"}, "labels": {"background": 0, "whole": [1, 2], "core": 2},
+    "regions_class_order": [1, 2], "numTraining": 1, "file_ending": ".nii.gz",
+    "overwrite_image_reader_writer": "SimpleITKIO",
+}  # fmt: skip
+
+
+def test_the_forms_in_use_are_read(tmp_path):
+    describe(tmp_path / "decathlon", HIPPOCAMPUS)
+    found = read_decathlon(tmp_path / "decathlon")
+    assert (found.name, found.modality, [case.name for case in found.cases]) == ("Hippocampus", "MR", ["a_367", "b"])
+    describe(tmp_path / "nnunet", BRATS)
+    touch(tmp_path / "nnunet", "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz")
+    found = read_nnunet(tmp_path / "nnunet")
+    assert [(case.name, len(case.images), case.missing) for case in found.cases] == [("a", 2, 0)]
+
+
+def test_nnunet_may_list_its_files(tmp_path):
+    listed = {"b": {"images": ["x/1.nii.gz", "x/2.nii.gz"], "label": "y/1.nii.gz"}}
+    describe(tmp_path, {**BRATS, "dataset": listed})
+    touch(tmp_path, "x/1.nii.gz", "x/2.nii.gz", "imagesTr/a_0000.nii.gz")
+    (found,) = read_nnunet(tmp_path).cases
+    assert (found.name, found.missing) == ("b", 1)
+    assert [path.relative_to(tmp_path).as_posix() for path in found.images] == ["x/1.nii.gz", "x/2.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"modality": "CT"}, "modality"),
+        ({"modality": None}, "modality"),
+        ({"training": None}, "training"),
+        ({"training": {"KANARI": "KANARI.nii.gz"}}, "training"),
+        ({"training": [{"KANARI": "KANARI.nii.gz"}]}, r"training\.0"),
+        ({"training": [{"image": ["KANARI.nii.gz"]}]}, r"training\.0"),
+        ({"training": [{"image": "a.nii.gz", "label": 3}]}, r"training\.0"),
+        ({"test": 3}, "test"),
+        ({"channel_names": None}, "channel_names"),
+        ({"channel_names": "CT"}, "channel_names"),
+        ({"channel_names": {"KANARI": 3}}, "channel_names"),
+        ({"name": ["KANARI"]}, "name"),
+        ({"file_ending": None}, "file_ending"),
+        ({"dataset": {"KANARI": {"images": "KANARI.nii.gz"}}}, "dataset"),
+    ],
+)
+def test_a_description_of_another_shape_is_refused(tmp_path, change, place):
+    root = tmp_path / "KANARI"
+    describe(root, {**DECATHLON, **change})
+    for read in (layout_of, read_decathlon, read_nnunet):
+        with pytest.raises(DataError, match=rf"dataset\.json: .*\n  {place}") as caught:
+            read(root)
+        assert "KANARI" not in str(caught.value)
+
+
+@pytest.mark.parametrize("layout", ["decathlon", "nnunet"])
+def test_patients_that_name_no_case_are_refused_by_number(tmp_path, layout):
+    """A typing error there would put one patient on both sides."""
+    describe(tmp_path, DECATHLON if layout == "decathlon" else BRATS)
+    touch(tmp_path, "imagesTr/a_0000.nii.gz")
+    read = read_decathlon if layout == "decathlon" else read_nnunet
+    (tmp_path / "patients.json").write_text('{"a": "KANARI p1", "KANARI b.nii.gz": "KANARI p1", "A": "p2"}')
+    with pytest.raises(DataError, match=r"patients\.json: 2 of its 3 names are no case") as caught:
+        read(tmp_path)
+    assert "KANARI" not in str(caught.value)
+    (tmp_path / "patients.json").write_text('{"a": "KANARI p1"}')
+    assert [case.patient for case in read(tmp_path).cases] == ["KANARI p1"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": null}', '{"a": ["KANARI"]}', b"\xff"])
+def test_damaged_patients_are_refused(tmp_path, content):
+    describe(tmp_path / "KANARI", DECATHLON)
+    path = tmp_path / "KANARI/patients.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=r"patients\.json") as caught:
+        read_decathlon(tmp_path / "KANARI")
+    assert "KANARI" not in str(caught.value)
+
+
 def make_case(root, label=None, shape=(5, 6, 7), label_affine=None):
-    describe(root, {"modality": {"0": "CT"}, "training": [{"image": "i/a.nii.gz", "label": "l/a.nii.gz"}]})
+    describe(root, DECATHLON)
     write_image(root / "i/a.nii.gz", np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7), np.eye(4))
     label = np.zeros(shape, np.uint8) if label is None else label
     write_image(root / "l/a.nii.gz", label, np.eye(4) if label_affine is None else label_affine)

@@ -144,6 +144,10 @@ def test_a_gzip_bomb_is_refused(tmp_path):
         ({"dim": [2, 6, 7, 1, 1, 1, 1, 1]}, DataError),
         ({"dim": [3, -6, 7, 8, 1, 1, 1, 1]}, DataError),
         ({"datatype": 128, "bitpix": 24}, DataError),
+        ({"xyzt_units": 7}, GeometryError),
+        ({"vox_offset": np.nan}, DataError),
+        ({"vox_offset": np.inf}, DataError),
+        ({"vox_offset": 100}, DataError),
     ],
 )
 def test_silent_damage_of_the_header_is_refused(tmp_path, change, error):
@@ -181,8 +185,37 @@ def test_labels_are_whole_numbers(tmp_path):
         read_label(tmp_path / "a.nii.gz")
 
 
-def test_no_message_names_the_file(tmp_path):
-    (tmp_path / "CANARY.nii.gz").write_bytes(b"nothing")
-    with pytest.raises(DataError) as caught:
-        read_image(tmp_path / "CANARY.nii.gz")
-    assert "CANARY" not in str(caught.value).replace(str(tmp_path), "")
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_header_of_any_bytes_is_read_or_refused(tmp_path, name):
+    """One byte changed at a time: never anything but the package's own errors."""
+    write_image(tmp_path / "whole.nii", volume(np.uint8), AFFINE)
+    content = (tmp_path / "whole.nii").read_bytes()
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for position in range(348):
+        damaged = bytearray(content)
+        damaged[position] = int(rng.choice([7, 127, 128, 255]))
+        (tmp_path / name).write_bytes(gzip.compress(damaged, 1) if name.endswith(".gz") else damaged)
+        for read in (read_image, read_label):
+            try:
+                read(tmp_path / name)
+                outcomes.add("read")
+            except MonaiTLError as error:
+                outcomes.add(type(error).__name__)
+    assert {"read", "DataError", "GeometryError"} <= outcomes
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"nothing", "is no single-file NIfTI"), (None, "cannot be read"), (b"\x1f\x8b" + b"0" * 90, "is damaged")],
+)
+def test_no_message_names_file_or_folder(tmp_path, content, words):
+    path = tmp_path / "imagesTr" / "KANARI_Otto" / "KANARI_c02.nii.gz"
+    path.parent.mkdir(parents=True)
+    if content is not None:
+        path.write_bytes(content)
+    for read, what in ((read_image, "image"), (read_label, "label")):
+        with pytest.raises(DataError) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"the {what} file {words}")
+        assert "KANARI" not in str(caught.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from monai_tl.config import IntensityConfig, NetworkConfig, PlanConfig
-from monai_tl.errors import ConfigError, ContractError
+from monai_tl.errors import ConfigError, ContractError, LabelError
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.records import Fingerprint, SizeRule
 from monai_tl.sources.card import Card, CardInput, CardNetwork, CardWeights, Source
@@ -222,3 +222,15 @@ RULE = SizeRule(divisor=8, min_vox=(16, 16, 16))
 )
 def test_patch_sizes_by_hand(sizes, spacing, budget, expected):
     assert derive_patch_size(sizes, spacing, RULE, budget) == expected
+
+
+def test_a_class_that_no_training_case_has_is_refused():
+    found = make_fingerprint(class_present={"liver": 9, "tumour": 0})
+    with pytest.raises(LabelError, match=r"tumour is in none of the 9 training cases") as caught:
+        make_plan(found, SCHEME, PlanConfig(source=None, network=UNET), None)
+    for word in ("structures", "values", "ingest.classes", "split.seed"):
+        assert word in str(caught.value)
+    assert "liver" not in str(caught.value)
+    found = make_fingerprint(class_present={"liver": 0, "tumour": 0})
+    with pytest.raises(LabelError, match="liver, tumour"):
+        make_plan(found, SCHEME, PlanConfig(source=None, network=UNET), None)

@@ -84,6 +84,7 @@ def finished(tmp_path: Path) -> Path:
         for k, (code, reason) in enumerate(refused)
     ]
     write_json(tmp_path / "artifacts/cases/rejected.json", {"rejected": items})
+    write_json(tmp_path / "artifacts/prepared/failed.json", {"rejected": []})
     return tmp_path
 
 

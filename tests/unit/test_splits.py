@@ -25,7 +25,9 @@ def make_case(number, patient=None, site="a", classes=("liver",), labelled=True,
         spatial_shape=(4, 4, 4),
         affine=IDENTITY,
         class_voxels=dict.fromkeys(classes, 5) | {"tumour": 0} if labelled else {},
-        provenance=Provenance(kind="dicom", study="s", series="x", input_sha256=content or f"{number:064x}"),
+        provenance=Provenance(
+            kind="dicom", study="s", series="x", input_sha256=f"{number:064x}", image_sha256=content or f"{number:064x}"
+        ),
     )
 
 
@@ -106,6 +108,34 @@ def test_copies_under_two_patient_keys_stay_together():
         sides = [set(split.test), set(split.folds[0].val), set(split.folds[1].val)]
         pair = {cases[2].case_id, cases[7].case_id}
         assert any(pair <= side for side in sides)
+        (note,) = split.notes
+        assert all(case_id in note for case_id in pair)
+    ids = [cases[2].case_id]
+    with pytest.raises(LeakageError, match=cases[7].case_id):
+        split_patients(cases, SplitConfig(n_folds=2), ids)
+    with pytest.raises(LeakageError, match="train 0 and in val 0"):
+        check_split(Split(test=(), folds=(Fold(train=(cases[2].case_id,), val=(cases[7].case_id,)),)), cases)
+
+
+def test_an_unlabelled_copy_ties_two_patients_together():
+    """Patient 1 has an image of patient 0 (without a label): whoever they are, they are one."""
+    cases = [
+        make_case(n, patient=n // 2, labelled=n != 2, content="f" * 64 if n in (0, 2) else None) for n in range(12)
+    ]
+    for seed in range(10):
+        split = split_patients(cases, SplitConfig(seed=seed, n_folds=2, test_fraction=0.5))
+        sides = [set(split.test), set(split.folds[0].val), set(split.folds[1].val)]
+        assert any({cases[n].case_id for n in (0, 1, 3)} <= side for side in sides)
+        assert len(split.notes) == 1
+
+
+def test_without_copies_there_is_nothing_to_note():
+    assert split_patients([make_case(n) for n in range(12)], SplitConfig(n_folds=2)).notes == ()
+
+
+def test_a_cohort_without_any_label_is_told_so():
+    with pytest.raises(DataError, match=r"none of the 6 cases has a usable label.*rejected\.json"):
+        split_patients([make_case(n, labelled=False) for n in range(6)], SplitConfig(n_folds=2))
 
 
 def test_given_test_ids_are_the_test_set():
