@@ -15,7 +15,7 @@ from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.index import ImageSeries
 from monai_tl.dicom.segmentation import Algorithm, read_segmentation, write_segmentation
 from monai_tl.dicom.volume import labels_to_source, read_volume
-from monai_tl.errors import DataError, DicomError, LabelError, reason_of_unexpected
+from monai_tl.errors import DataError, describe_fault
 from monai_tl.geometry import Affine, same_grid
 from monai_tl.labels import LabelScheme
 from monai_tl.records import CaseRecord
@@ -63,13 +63,9 @@ def export_case(task: ExportTask) -> dict[str, Any]:
             path, blank = _write_seg(task, label)
     except OSError:
         raise
-    except (DicomError, LabelError) as error:
-        return {"case_id": case_id, "code": error.code, "reason": str(error)}
-    except DataError as error:
-        return {"case_id": case_id, "code": "data", "reason": str(error)}
     except Exception as error:
-        # the text of a foreign error may hold anything, a patient's name too
-        return {"case_id": case_id, "code": "failed", "reason": reason_of_unexpected(error)}
+        code, reason = describe_fault(error)
+        return {"case_id": case_id, "code": code, "reason": reason}
     counts = np.bincount(label.ravel(), minlength=task.scheme.n_outputs)
     voxels = {name: int(counts[value]) for value, name in enumerate(task.scheme.names, start=1)}
     entry = {"case_id": case_id, "file": path.relative_to(task.folder).as_posix(), "class_voxels": voxels}
