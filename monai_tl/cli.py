@@ -11,6 +11,7 @@ import typer
 
 from monai_tl import __version__
 from monai_tl.errors import ConfigError, MonaiTLError, StageError
+from monai_tl.stopping import stop_tidily
 
 app = typer.Typer(
     name="monai-tl",
@@ -187,6 +188,7 @@ def main() -> None:
     # read when torch loads its threads: without it they spin while they wait, and on a shared machine a training step
     # takes three times as long; results are the same
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    stop_tidily()
     try:
         app()
     except MonaiTLError as error:

@@ -13,6 +13,7 @@ from monai_tl import __version__
 from monai_tl.config import Params, parse_params
 from monai_tl.errors import ConfigError
 from monai_tl.faults import fault_lines, parse_yaml, read_text
+from monai_tl.files import temporary_folder
 from monai_tl.progress import Progress
 from monai_tl.sources.card import Source, read_source, write_source
 from monai_tl.sources.weights import load_state
@@ -61,8 +62,8 @@ def run(params_file: Path, data: Path, out: Path, workspace: Path | None = None)
     params, text = _read(params_file, data)
     if workspace is not None:
         return _pretrain(params, text, workspace, out, _rebuild(text, params_file, data, out))
-    with tempfile.TemporaryDirectory(prefix="monai_tl-pretrain-") as folder:
-        return _pretrain(params, text, Path(folder), out, _rebuild(text, params_file, data, out))
+    with temporary_folder(Path(tempfile.gettempdir()), "monai_tl-pretrain") as folder:
+        return _pretrain(params, text, folder, out, _rebuild(text, params_file, data, out))
 
 
 def _read(params_file: Path, data: Path) -> tuple[Params, CardText]:
