@@ -49,9 +49,7 @@ def map_cases(function: Callable[[Item], Result], items: Iterable[Item]) -> Iter
     work = list(items)
     backend = os.environ.get(BACKEND_VARIABLE, "loky")
     if backend not in _BACKENDS:
-        raise ConfigError(
-            f"{BACKEND_VARIABLE}: {backend!r} is none of {', '.join(_BACKENDS)}; unset it", "environment"
-        )
+        raise ConfigError(f"{BACKEND_VARIABLE}: {backend!r} is none of {', '.join(_BACKENDS)}; unset it", "environment")
     if backend == "sequential" or n_jobs() == 1 or len(work) <= 1:
         yield from (function(item) for item in work)
         return
