@@ -75,8 +75,10 @@ def init(
 ) -> None:
     """Make a new workspace: git, DVC, params.yaml, dvc.yaml, flows."""
     from monai_tl.commands import init as command
+    from monai_tl.files import named_output
 
-    command.run(folder, refresh=refresh)
+    with named_output(folder):
+        command.run(folder, refresh=refresh)
 
 
 @app.command()
@@ -99,8 +101,10 @@ def key(
 ) -> None:
     """Make the secret that pseudonyms are derived from, unless it is there."""
     from monai_tl.commands import key as command
+    from monai_tl.files import named_output
 
-    typer.echo(command.run(path.expanduser(), seed=demo_seed))
+    with named_output(path):
+        typer.echo(command.run(path.expanduser(), seed=demo_seed))
 
 
 @app.command()
@@ -112,8 +116,10 @@ def phantom(
 ) -> None:
     """Write the synthetic demo cohort as DICOM."""
     from monai_tl.commands import phantom as command
+    from monai_tl.files import named_output
 
-    typer.echo(command.run(out, seed=seed, n_a=n_a, n_b=n_b))
+    with named_output(out):
+        typer.echo(command.run(out, seed=seed, n_a=n_a, n_b=n_b))
 
 
 @app.command()
@@ -124,8 +130,10 @@ def pretrain(
 ) -> None:
     """Train a source from scratch on a data set and write it with its card."""
     from monai_tl.commands import pretrain as command
+    from monai_tl.files import named_output
 
-    command.run(params_file, data, out)
+    with named_output(out):
+        command.run(params_file, data, out)
 
 
 @app.command()
@@ -143,8 +151,10 @@ def segment(
 ) -> None:
     """Apply a model to new studies and write DICOM SEG and NIfTI."""
     from monai_tl.commands import segment as command
+    from monai_tl.files import named_output
 
-    typer.echo(command.run(dicom_dir, out, model, identity=identity, key_file=key_file.expanduser()))
+    with named_output(out):
+        typer.echo(command.run(dicom_dir, out, model, identity=identity, key_file=key_file.expanduser()))
 
 
 @app.command()
@@ -194,3 +204,8 @@ def main() -> None:
     except MonaiTLError as error:
         typer.echo(f"monai-tl: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # no path: below a folder of studies it may be a patient's name
+        reason = error.strerror or "input or output failed"
+        typer.echo(f"monai-tl: {reason}; check disk space and permissions, then run again", err=True)
+        sys.exit(1)

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from monai_tl.errors import ConfigError
+
 _CHUNK = 1 << 20
 
 
@@ -145,6 +147,28 @@ def _lock(handle: int, kind: int) -> bool:
         # held by another, or a file system without locks, where nothing is taken for abandoned
         return False
     return True
+
+
+@contextmanager
+def named_output(out: Path) -> Iterator[None]:
+    """Within this block an OSError about ``out``, which the user has named, becomes a message with that name.
+
+    Of other files no name is told: below a folder of studies it may be a patient's.
+
+    Raises:
+        ConfigError: ``out`` cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error.filename, str) or not _are_related(Path(error.filename), out):
+            raise
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}; give another place", "arguments") from error
+
+
+def _are_related(one: Path, other: Path) -> bool:
+    one, other = one.expanduser().absolute(), other.expanduser().absolute()
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def sha256_of(*parts: bytes | str) -> str:

@@ -58,8 +58,11 @@ def run(params_file: Path, data: Path, out: Path, workspace: Path | None = None)
     Raises:
         ConfigError: The file has faults, or is not for a pretraining.
         MonaiTLError: As the stages.
+        OSError: The source cannot be written.
     """
     params, text = _read(params_file, data)
+    # before the work, so that a place that cannot be written costs nobody a training
+    out.mkdir(parents=True, exist_ok=True)
     if workspace is not None:
         return _pretrain(params, text, workspace, out, _rebuild(text, params_file, data, out))
     with temporary_folder(Path(tempfile.gettempdir()), "monai_tl-pretrain") as folder:

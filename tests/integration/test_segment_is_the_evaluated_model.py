@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +17,8 @@ from monai_tl.commands import segment
 from monai_tl.commands.phantom import write_cohort
 from monai_tl.config import Params, parse_params
 from monai_tl.dicom.deidentify import create_key
-from monai_tl.errors import ContractError, SourceError
+from monai_tl.errors import ConfigError, ContractError, SourceError
+from monai_tl.files import named_output
 from monai_tl.sources.ensemble import SETTINGS_FILE, read_ensemble
 from monai_tl.stages import STAGES, run_stage
 
@@ -120,6 +122,32 @@ def test_one_fold_is_not_the_mean_of_all(run: Path, predicted: dict[str, np.ndar
     (model / SETTINGS_FILE).write_text(json.dumps({**record, "models": ["transfer-0"]}))
     found, _ = labels(run, tmp_path / "out", model)
     assert any(not np.array_equal(label, predicted[case_id]) for case_id, label in found.items())
+
+
+def test_a_file_in_the_place_of_the_results_is_told_at_once(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(ConfigError, match=r"out: cannot be written: File exists"), named_output(tmp_path / "out"):
+        segment.run(run / "data", tmp_path / "out", [run / "artifacts/export/model"], key_file=run / "key")
+
+
+def test_a_series_that_cannot_be_read_is_refused_and_the_others_go_on(run: Path, tmp_path: Path, monkeypatch) -> None:
+    real, seen = segment.read_volume, []
+
+    def read(series, min_slices):
+        seen.append(min_slices)
+        if len(seen) == 1:
+            raise OSError(errno.EIO, "Input/output error", "/studies/DOE^JANE/IM1.dcm")
+        return real(series, min_slices)
+
+    monkeypatch.setattr(segment, "read_volume", read)
+    summary = segment.run(
+        run / "data/hospital_b", tmp_path / "out", [run / "artifacts/export/model"], key_file=run / "key"
+    )
+    rejected = (tmp_path / "out/rejected.json").read_text()
+    assert "a file of the series cannot be read: Input/output error" in rejected
+    assert "DOE" not in rejected + summary
+    assert set(seen) == {4}
+    assert len(list((tmp_path / "out").glob("case-*"))) > 2
 
 
 def test_a_source_and_other_folders_are_refused_in_words(run: Path, tmp_path: Path) -> None:
