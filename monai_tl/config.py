@@ -294,20 +294,24 @@ def parse_params(content: Any, where: str = PARAMS_FILE) -> Params:
 
 
 def _faults_between_sections(content: dict[str, Any], faulty: set[str]) -> Iterator[str]:
-    """What does not fit together, of the values that are right by themselves."""
+    """What does not fit together; of lists that have faults of their own, the items that can be judged."""
 
     def value(section: str, key: str) -> Any:
-        path = f"{section}.{key}"
-        if section in faulty or any(one == path or one.startswith(f"{path}.") for one in faulty):
-            return None
         default = Params.model_fields[section].annotation.model_fields[key].default  # type: ignore[union-attr]
-        return content.get(section, {}).get(key, default)
+        given = content.get(section, {})
+        return given.get(key, default) if isinstance(given, dict) else None
 
-    n_folds, folds = value("split", "n_folds"), value("finetune", "folds")
-    if n_folds is not None and folds is not None and (too_high := [fold for fold in folds if fold >= n_folds]):
-        yield f"finetune.folds: has {too_high}, but split.n_folds is {n_folds} (folds count from 0)"
-    has_no_source = "plan.source" not in faulty and "plan" not in faulty and content["plan"]["source"] is None
-    if has_no_source and "transfer" in (value("finetune", "arms") or ()):
+    def items(section: str, key: str) -> list[Any]:
+        found = value(section, key)
+        return list(found) if isinstance(found, list | tuple) else []
+
+    n_folds = value("split", "n_folds")
+    if not faulty & {"split", "split.n_folds"}:
+        too_high = sorted({fold for fold in items("finetune", "folds") if type(fold) is int and fold >= n_folds})
+        if too_high:
+            yield f"finetune.folds: has {too_high}, but split.n_folds is {n_folds} (folds count from 0)"
+    has_no_source = not faulty & {"plan", "plan.source"} and value("plan", "source") is None
+    if has_no_source and "transfer" in items("finetune", "arms"):
         yield "finetune.arms: has 'transfer', but plan.source is null; name a source, or set arms: [scratch]"
 
 

@@ -77,7 +77,13 @@ def test_faults_of_every_kind_are_told_at_once():
     content = good()
     content["ingest"]["classes"] += [dict(content["ingest"]["classes"][0])]
     content["split"]["n_folds"] = 3
-    content["finetune"] |= {"arms": ["scratch", "scratch"], "folds": [1, 7], "max_steps": 10, "head_steps": 10, "x": 1}
+    content["finetune"] |= {
+        "arms": ["scratch", "scratch"],
+        "folds": [1, 1, 7],
+        "max_steps": 10,
+        "head_steps": 10,
+        "x": 1,
+    }
     content["predict"]["overlap"] = 1.0
     with pytest.raises(ConfigError) as caught:
         parse_params(content)
@@ -90,8 +96,9 @@ def test_faults_of_every_kind_are_told_at_once():
         "finetune.x",
         "predict.overlap",
     }
-    # one line for the name, one for each structure
+    # one line for the name, one for each structure; folds are repeated, and one is too high
     assert paths.count("ingest.classes") == 3
+    assert paths.count("finetune.folds") == 2
 
 
 @pytest.mark.parametrize("section", ["split", "plan", "finetune"])
