@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from monai_tl.files import read_json, sha256_file, write_json
+from monai_tl.files import read_json, sha256_file, sweep_abandoned, temporary_folder, write_json
 
 _MANIFEST = ".manifest.json"
 
@@ -37,26 +36,26 @@ class CaseCache:
         Returns:
             True when the entry came from the cache.
         """
+        sweep_abandoned(self.root, "*")
         entry = self.root / key[:2] / key
         if entry.is_dir():
             if _is_intact(entry):
                 shutil.copytree(entry, destination, ignore=shutil.ignore_patterns(_MANIFEST))
                 return True
             shutil.rmtree(entry, ignore_errors=True)
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key[:12]}.", dir=entry.parent))
-        try:
+        # beside the entries, so that all a killed process left is found, whatever case it was of
+        with temporary_folder(self.root, key[:12]) as temporary:
             build(temporary)
             shutil.copytree(temporary, destination)
             os.chmod(destination, 0o755)
             write_json(temporary / _MANIFEST, _hashes(temporary))
-            os.replace(temporary, entry)
-        except OSError:
-            # another process finished the same entry first; ours is a duplicate
-            if not entry.is_dir():
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            entry.parent.mkdir(exist_ok=True)
+            try:
+                os.replace(temporary, entry)
+            except OSError:
+                # another process finished the same entry first; ours is a duplicate
+                if not entry.is_dir():
+                    raise
         return False
 
 

@@ -18,6 +18,7 @@ from monai_tl.errors import (
     describe_unexpected,
     is_debugging,
 )
+from monai_tl.stopping import stop_tidily
 
 app = typer.Typer(
     name="monai-tl",
@@ -81,8 +82,10 @@ def init(
 ) -> None:
     """Make a new workspace: git, DVC, params.yaml, dvc.yaml, flows."""
     from monai_tl.commands import init as command
+    from monai_tl.files import named_output
 
-    command.run(folder, refresh=refresh)
+    with named_output(folder):
+        command.run(folder, refresh=refresh)
 
 
 @app.command()
@@ -105,8 +108,10 @@ def key(
 ) -> None:
     """Make the secret that pseudonyms are derived from, unless it is there."""
     from monai_tl.commands import key as command
+    from monai_tl.files import named_output
 
-    typer.echo(command.run(path.expanduser(), seed=demo_seed))
+    with named_output(path):
+        typer.echo(command.run(path.expanduser(), seed=demo_seed))
 
 
 @app.command()
@@ -130,8 +135,10 @@ def phantom(
 ) -> None:
     """Write the synthetic demo cohort as DICOM."""
     from monai_tl.commands import phantom as command
+    from monai_tl.files import named_output
 
-    typer.echo(command.run(out, seed=seed, n_a=n_a, n_b=n_b))
+    with named_output(out):
+        typer.echo(command.run(out, seed=seed, n_a=n_a, n_b=n_b))
 
 
 @app.command()
@@ -142,8 +149,10 @@ def pretrain(
 ) -> None:
     """Train a source from scratch on a data set and write it with its card."""
     from monai_tl.commands import pretrain as command
+    from monai_tl.files import named_output
 
-    command.run(params_file, data, out)
+    with named_output(out):
+        command.run(params_file, data, out)
 
 
 @app.command()
@@ -161,8 +170,10 @@ def segment(
 ) -> None:
     """Apply a model to new studies and write DICOM SEG and NIfTI."""
     from monai_tl.commands import segment as command
+    from monai_tl.files import named_output
 
-    typer.echo(command.run(dicom_dir, out, model, identity=identity, key_file=key_file.expanduser()))
+    with named_output(out):
+        typer.echo(command.run(dicom_dir, out, model, identity=identity, key_file=key_file.expanduser()))
 
 
 @app.command()
@@ -206,11 +217,19 @@ def main() -> None:
     # read when torch loads its threads: without it they spin while they wait, and on a shared machine a training step
     # takes three times as long; results are the same
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    stop_tidily()
     try:
         app()
     except MonaiTLError as error:
         typer.echo(f"monai-tl: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if is_debugging():
+            raise
+        # no path: below a folder of studies it may be a patient's name
+        reason = error.strerror or "input or output failed"
+        typer.echo(f"monai-tl: {reason}; check disk space and permissions, then run again", err=True)
+        sys.exit(1)
     except Exception as error:
         if is_debugging():
             raise

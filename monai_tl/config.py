@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from monai_tl.errors import ConfigError
-from monai_tl.labels import ClassSpec, LabelScheme
+from monai_tl.faults import fault_lines, parse_yaml, read_text
+from monai_tl.labels import ClassSpec, LabelScheme, class_faults
 
 PARAMS_FILE = "params.yaml"
 
+
+def _refuse_truth(value: Any) -> Any:
+    # YAML's yes, no, on, off are truth values, and Python would take them for 1 and 0
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not true or false")
+    return value
+
+
 Arm = Literal["transfer", "scratch"]
 StrategyName = Literal["scratch", "feature_extraction", "lp_ft", "full"]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-Spacing = tuple[
-    Annotated[float, Field(gt=0.0, le=100.0)],
-    Annotated[float, Field(gt=0.0, le=100.0)],
-    Annotated[float, Field(gt=0.0, le=100.0)],
-]
+Real = Annotated[float, BeforeValidator(_refuse_truth)]
+Whole = Annotated[int, Field(strict=True)]
+Fraction = Annotated[Real, Field(ge=0.0, le=1.0)]
+Positive = Annotated[Whole, Field(ge=1)]
+Length = Annotated[Real, Field(gt=0.0, le=100.0)]
+Spacing = tuple[Length, Length, Length]
 
 
 class Section(BaseModel):
-    """A part of params.yaml: frozen, nothing extra allowed."""
+    """A part of params.yaml: frozen, nothing extra allowed, every number finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class IngestConfig(Section):
@@ -49,12 +66,12 @@ class IngestConfig(Section):
     min_slices: Positive = 5
     max_rejected_fraction: Fraction = 0.5
 
-    @model_validator(mode="after")
-    def _names_differ(self) -> IngestConfig:
-        names = [spec.name.casefold() for spec in self.classes]
-        if len(set(names)) != len(names) or "background" in names:
-            raise ValueError("class names must differ and none may be 'background'")
-        return self
+    @field_validator("classes")
+    @classmethod
+    def _are_distinct(cls, classes: tuple[ClassSpec, ...]) -> tuple[ClassSpec, ...]:
+        if faults := class_faults(classes):
+            raise ValueError("\n".join(faults))
+        return classes
 
     @property
     def scheme(self) -> LabelScheme:
@@ -69,9 +86,9 @@ class SplitConfig(Section):
         test_ids_file: JSON list of case ids that form the test set; then test_fraction is not used.
     """
 
-    seed: int = 0
-    n_folds: Annotated[int, Field(ge=2, le=20)] = 4
-    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
+    seed: Whole = 0
+    n_folds: Annotated[Whole, Field(ge=2, le=20)] = 4
+    test_fraction: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.3
     test_ids_file: str | None = None
     n_train_cases: Positive | None = None
 
@@ -91,8 +108,8 @@ class IntensityConfig(Section):
     """
 
     rule: Literal["window", "zscore", "minmax"]
-    low: float | None = None
-    high: float | None = None
+    low: Real | None = None
+    high: Real | None = None
 
     @model_validator(mode="after")
     def _range(self) -> IntensityConfig:
@@ -119,17 +136,19 @@ class PlanConfig(Section):
     """
 
     source: str | None
-    network: NetworkConfig | None = None
+    network: NetworkConfig | None = Field(default=None, validate_default=True)
     spacing_mm: Spacing | None = None
     intensity: IntensityConfig | None = None
     patch_size_vox: tuple[Positive, Positive, Positive] | None = None
     max_patch_voxels: Positive = 262_144
 
-    @model_validator(mode="after")
-    def _has_network(self) -> PlanConfig:
-        if self.source is None and self.network is None:
-            raise ValueError("without a source a network is needed")
-        return self
+    @field_validator("network")
+    @classmethod
+    def _is_there_without_source(cls, network: NetworkConfig | None, info: ValidationInfo) -> NetworkConfig | None:
+        # a source that is itself at fault is not in the data
+        if network is None and info.data.get("source", "") is None:
+            raise ValueError("is needed when plan.source is null")
+        return network
 
 
 class PreprocessConfig(Section):
@@ -143,7 +162,7 @@ class PreprocessConfig(Section):
     """
 
     image_dtype: Literal["float16", "float32"] = "float32"
-    crop_margin_mm: Annotated[float, Field(ge=0.0)] = 10.0
+    crop_margin_mm: Annotated[Real, Field(ge=0.0)] = 10.0
     max_failed_fraction: Fraction = 0.5
 
 
@@ -162,40 +181,53 @@ class FinetuneConfig(Section):
     """
 
     arms: tuple[Arm, ...] = ("transfer", "scratch")
-    folds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    folds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
     strategy: StrategyName = "lp_ft"
-    seed: int = 0
+    seed: Whole = 0
     min_transferred: Fraction = 0.5
     max_steps: Positive = 200
-    head_steps: Annotated[int, Field(ge=0)] = 60
+    head_steps: Annotated[Whole, Field(ge=0)] = Field(default=60, validate_default=True)
     batch_size: Positive = 2
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
-    head_learning_rate: Annotated[float, Field(gt=0.0)] = 5e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
-    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    learning_rate: Annotated[Real, Field(gt=0.0)] = 1e-3
+    head_learning_rate: Annotated[Real, Field(gt=0.0)] = 5e-3
+    weight_decay: Annotated[Real, Field(ge=0.0)] = 1e-5
+    warmup_steps: Annotated[Whole, Field(ge=0)] = 10
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
-    gradient_clip: Annotated[float, Field(gt=0.0)] = 12.0
+    gradient_clip: Annotated[Real, Field(gt=0.0)] = 12.0
     foreground_fraction: Fraction = 0.67
     augmentation: Literal["none", "light", "strong"] = "light"
     validate_every: Positive = 25
     patience: Positive = 8
     n_threads: Positive = 2
 
-    @model_validator(mode="after")
-    def _arms_and_folds(self) -> FinetuneConfig:
-        if not self.arms or len(set(self.arms)) != len(self.arms):
-            raise ValueError("arms must be given once each")
-        if not self.folds or len(set(self.folds)) != len(self.folds):
-            raise ValueError("folds must be given once each")
-        if self.strategy == "lp_ft" and self.head_steps >= self.max_steps:
-            raise ValueError("lp_ft needs head_steps < max_steps")
-        return self
+    @field_validator("arms", "folds")
+    @classmethod
+    def _are_given_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not values or len(set(values)) != len(values):
+            raise ValueError("must be given once each, and at least one")
+        return values
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_one_of_the_arm(cls, strategy: StrategyName, info: ValidationInfo) -> StrategyName:
+        # with the source's weights in place it would be `full` under another name
+        if strategy == "scratch" and "transfer" in info.data.get("arms", ()):
+            raise ValueError("'scratch' takes no weights, but finetune.arms has 'transfer'; set arms: [scratch]")
+        return strategy
+
+    @field_validator("head_steps")
+    @classmethod
+    def _leave_steps_for_the_body(cls, head_steps: int, info: ValidationInfo) -> int:
+        max_steps = info.data.get("max_steps")
+        if info.data.get("strategy") == "lp_ft" and max_steps is not None and head_steps >= max_steps:
+            raise ValueError(f"is {head_steps}, but lp_ft needs it below max_steps, which is {max_steps}")
+        return head_steps
 
 
 class PredictConfig(Section):
     """Sliding windows over each test case."""
 
-    overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    overlap: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.5
     blending: Literal["gaussian", "constant"] = "gaussian"
     batch_size: Positive = 2
     n_threads: Positive = 2
@@ -209,11 +241,11 @@ class EvaluateConfig(Section):
         null_margin: A difference whose whole interval lies within plus or minus this is called null for certain.
     """
 
-    surface_tolerance_mm: Annotated[float, Field(gt=0.0)] = 2.0
-    n_bootstrap: Annotated[int, Field(ge=200)] = 5000
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    null_margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
-    seed: int = 0
+    surface_tolerance_mm: Annotated[Real, Field(gt=0.0)] = 2.0
+    n_bootstrap: Annotated[Whole, Field(ge=200)] = 5000
+    confidence: Annotated[Real, Field(gt=0.5, lt=1.0)] = 0.95
+    null_margin: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.01
+    seed: Whole = 0
 
 
 class ExportConfig(Section):
@@ -228,7 +260,7 @@ class ExportConfig(Section):
     arm: Literal["best", "transfer", "scratch"] = "best"
     identity: Literal["pseudonymous", "source"] = "pseudonymous"
     series_description: str = Field(default="monai_tl segmentation", max_length=64)
-    series_number: Annotated[int, Field(ge=1, le=9999)] = 9001
+    series_number: Annotated[Whole, Field(ge=1, le=9999)] = 9001
 
 
 class Params(Section):
@@ -243,17 +275,6 @@ class Params(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Params:
-        too_high = [fold for fold in self.finetune.folds if fold >= self.split.n_folds]
-        if too_high:
-            raise ValueError(
-                f"finetune.folds has {too_high}, but split.n_folds is {self.split.n_folds} (folds count from 0)"
-            )
-        if self.plan.source is None and "transfer" in self.finetune.arms:
-            raise ValueError("finetune.arms has 'transfer', but plan.source is null")
-        return self
-
 
 def parse_params(content: Any, where: str = PARAMS_FILE) -> Params:
     """Check a parsed mapping.
@@ -263,38 +284,38 @@ def parse_params(content: Any, where: str = PARAMS_FILE) -> Params:
     """
     if not isinstance(content, dict):
         raise ConfigError("the file holds no mapping of sections", where)
+    faults: list[str] = []
     try:
-        return Params.model_validate(content)
+        params = Params.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(fault_lines(error), where) from None
+        faults = fault_lines(error, Params)
+    # looked for also when a section has faults of its own, so that all are told at once
+    faults += _faults_between_sections(content, {line.split(":")[0] for line in faults})
+    if faults:
+        raise ConfigError(faults, where)
+    return params
 
 
-def fault_lines(error: ValidationError) -> list[str]:
-    """One line a fault of a pydantic error, each beginning with its key path."""
-    return [_fault(item) for item in error.errors()]
+def _faults_between_sections(content: dict[str, Any], faulty: set[str]) -> Iterator[str]:
+    """What does not fit together; of lists that have faults of their own, the items that can be judged."""
 
+    def value(section: str, key: str) -> Any:
+        default = Params.model_fields[section].annotation.model_fields[key].default  # type: ignore[union-attr]
+        given = content.get(section, {})
+        return given.get(key, default) if isinstance(given, dict) else None
 
-def _fault(item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"]) or "(file)"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        message = "no such parameter; see docs for the ones there are"
-    elif item["type"] == "missing":
-        message = "is missing"
-    return f"{path}: {message}"
+    def items(section: str, key: str) -> list[Any]:
+        found = value(section, key)
+        return list(found) if isinstance(found, list | tuple) else []
 
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice (YAML would silently keep the last)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+    n_folds = value("split", "n_folds")
+    if not faulty & {"split", "split.n_folds"}:
+        too_high = sorted({fold for fold in items("finetune", "folds") if type(fold) is int and fold >= n_folds})
+        if too_high:
+            yield f"finetune.folds: has {too_high}, but split.n_folds is {n_folds} (folds count from 0)"
+    has_no_source = not faulty & {"plan", "plan.source"} and value("plan", "source") is None
+    if has_no_source and "transfer" in items("finetune", "arms"):
+        yield "finetune.arms: has 'transfer', but plan.source is null; name a source, or set arms: [scratch]"
 
 
 def load_params(workspace: Path) -> Params:
@@ -303,26 +324,5 @@ def load_params(workspace: Path) -> Params:
     Raises:
         ConfigError: It is missing, is no YAML, or has faults; all of them are listed.
     """
-    path = workspace / PARAMS_FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"not found in {workspace}; run 'monai-tl init DIR' to make a workspace") from None
-    return parse_params(parse_yaml(text, PARAMS_FILE), PARAMS_FILE)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML as plain data; a key given twice is a fault.
-
-    Raises:
-        ConfigError: It is no YAML; names the line.
-    """
-    try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(f"{line}no valid YAML: {getattr(error, 'problem', error)}", where) from None
-    except (TypeError, ValueError, RecursionError) as error:
-        # keys that are lists, dates that do not exist, endless nesting
-        raise ConfigError(f"no valid YAML: {error}", where) from None
+    missing = f"not found in {workspace}; run 'monai-tl init DIR' to make a workspace"
+    return parse_params(parse_yaml(read_text(workspace / PARAMS_FILE, missing), PARAMS_FILE))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -11,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from monai_tl.errors import ConfigError
 
 _CHUNK = 1 << 20
 
@@ -64,24 +68,107 @@ def read_json(path: Path) -> Any:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling that becomes ``path`` only when the block ends well.
 
-    An existing ``path`` is replaced. After an error nothing is left behind.
+    An existing ``path`` is replaced. After an error nothing is left behind; what a killed process left of the same
+    folder is removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
+    with temporary_folder(path.parent, path.name) as temporary:
         os.chmod(temporary, 0o755)
         yield temporary
         if path.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            os.replace(path, retired / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(retired, ignore_errors=True)
+            with temporary_folder(path.parent, path.name) as retired:
+                os.replace(path, retired / "old")
+                os.replace(temporary, path)
         else:
             os.replace(temporary, path)
         _fsync_folder(path.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+
+@contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a new folder ``.<name>.<random>.part`` that is removed when the block ends, unless it was renamed.
+
+    It is locked meanwhile, which tells it from one that a killed process has left; those are removed here.
+
+    Args:
+        parent: Made if missing.
+        name: What it is for; a plain name.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    sweep_abandoned(parent, glob.escape(name))
+    folder, handle = _make_locked(parent, name)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def sweep_abandoned(parent: Path, name: str) -> None:
+    """Remove temporary folders that no living process holds: a killed one leaves half-written images of patients.
+
+    Args:
+        parent: Where they lie.
+        name: Pattern of what they were for, as ``glob`` has it.
+    """
+    for folder in parent.glob(f".{name}.????????.part"):
+        handle = _open_folder(folder)
+        if handle is None:
+            continue
+        if _lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _make_locked(parent: Path, name: str) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=parent))
+        handle = _open_folder(folder)
+        if handle is None:
+            continue
+        _lock(handle, fcntl.LOCK_EX)
+        if folder.is_dir():
+            return folder, handle
+        # swept by another process before it was locked
+        os.close(handle)
+
+
+def _open_folder(folder: Path) -> int | None:
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+
+
+def _lock(handle: int, kind: int) -> bool:
+    """A lock of the kernel's: it ends with its process, however that ends, and holds across containers."""
+    try:
+        fcntl.flock(handle, kind)
+    except OSError:
+        # held by another, or a file system without locks, where nothing is taken for abandoned
+        return False
+    return True
+
+
+@contextmanager
+def named_output(out: Path) -> Iterator[None]:
+    """Within this block an OSError about ``out``, which the user has named, becomes a message with that name.
+
+    Of other files no name is told: below a folder of studies it may be a patient's.
+
+    Raises:
+        ConfigError: ``out`` cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error.filename, str) or not _are_related(Path(error.filename), out):
+            raise
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}; give another place", "arguments") from error
+
+
+def _are_related(one: Path, other: Path) -> bool:
+    one, other = one.expanduser().absolute(), other.expanduser().absolute()
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def sha256_of(*parts: bytes | str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from monai_tl.errors import LabelError
+
+Item = TypeVar("Item", bound=Hashable)
 
 
 def _check_code(text: str) -> str:
@@ -37,7 +40,7 @@ class ClassSpec(BaseModel):
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9 _.-]*$")
     structures: tuple[str, ...] = ()
-    values: tuple[int, ...] = ()
+    values: tuple[Annotated[int, Field(strict=True)], ...] = ()
     category: CodeText = "SCT|123037004|Anatomical Structure"
     type: CodeText = "SCT|85756007|Tissue"
     anatomic_region: CodeText | None = None
@@ -74,11 +77,7 @@ class LabelScheme(BaseModel):
             LabelError: Two classes claim the same structure.
         """
         wanted = {name.strip().casefold(), *(code.casefold() for code in codes)}
-        found = [
-            index + 1
-            for index, spec in enumerate(self.classes)
-            if wanted & {text.strip().casefold() for text in (spec.structures or (spec.name,))}
-        ]
+        found = [index + 1 for index, spec in enumerate(self.classes) if wanted & _structures_of(spec)]
         if len(found) > 1:
             names = ", ".join(self.classes[value - 1].name for value in found)
             raise LabelError(f"one structure matches several classes ({names}); make ingest.classes distinct")
@@ -86,4 +85,38 @@ class LabelScheme(BaseModel):
 
     def value_map(self) -> dict[int, int]:
         """Voxel value in a NIfTI label → value in this scheme."""
-        return {value: index + 1 for index, spec in enumerate(self.classes) for value in (spec.values or (index + 1,))}
+        return {value: index + 1 for index, spec in enumerate(self.classes) for value in _values_of(spec, index)}
+
+
+def _structures_of(spec: ClassSpec) -> set[str]:
+    return {text.strip().casefold() for text in (spec.structures or (spec.name,))}
+
+
+def _values_of(spec: ClassSpec, index: int) -> tuple[int, ...]:
+    return spec.values or (index + 1,)
+
+
+def class_faults(classes: Sequence[ClassSpec]) -> list[str]:
+    """What keeps classes from being told apart: equal names, structures or values, and a value that is background's."""
+    faults = [
+        f"the name {name!r} is given to classes {listed}; each class needs its own"
+        for name, listed in _shared([{spec.name.casefold()} for spec in classes])
+    ]
+    for number, spec in enumerate(classes, start=1):
+        if spec.name.casefold() == "background":
+            faults.append(f"class {number} is called 'background', which is no class; leave it out")
+        if any(value < 1 for value in spec.values):
+            faults.append(f"class {number} ({spec.name}) has a value below 1; 0 is background in a label")
+    for text, listed in _shared([_structures_of(spec) for spec in classes]):
+        faults.append(f"the structure {text!r} belongs to classes {listed}; give it to one of them")
+    for value, listed in _shared([set(_values_of(spec, index)) for index, spec in enumerate(classes)]):
+        faults.append(f"the NIfTI value {value} belongs to classes {listed}; give it to one of them")
+    return faults
+
+
+def _shared(sets: Sequence[set[Item]]) -> Iterator[tuple[Item, str]]:
+    """Items of more than one set, with the numbers of these, from 1."""
+    for item in sorted(set().union(*sets), key=str):
+        owners = [str(number) for number, items in enumerate(sets, start=1) if item in items]
+        if len(owners) > 1:
+            yield item, " and ".join(owners)

@@ -1,4 +1,4 @@
-"""Work over cases: one place that decides how many processes there are and on which machines."""
+"""Work over cases: one place that decides how many processes there are."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from monai_tl.errors import ConfigError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BACKEND_VARIABLE = "MONAI_TL_BACKEND"
-"""``loky`` (default), ``sequential`` or ``dask``. An environment variable, so it never changes a hash."""
+"""``loky`` (default) or ``sequential``. An environment variable, so it never changes a hash."""
 JOBS_VARIABLE = "MONAI_TL_JOBS"
+_BACKENDS = ("loky", "sequential")
+_STOPPED = 128 + signal.SIGTERM
 
 
 def n_jobs() -> int:
@@ -38,15 +42,37 @@ def map_cases(function: Callable[[Item], Result], items: Iterable[Item]) -> Iter
 
     The function must be importable (no lambda) and its arguments picklable. It should catch a case's own faults and
     return them: one bad case must not stop the others.
+
+    Raises:
+        ConfigError: MONAI_TL_BACKEND names no backend.
     """
     work = list(items)
     backend = os.environ.get(BACKEND_VARIABLE, "loky")
+    if backend not in _BACKENDS:
+        raise ConfigError(f"{BACKEND_VARIABLE}: {backend!r} is none of {', '.join(_BACKENDS)}; unset it", "environment")
     if backend == "sequential" or n_jobs() == 1 or len(work) <= 1:
         yield from (function(item) for item in work)
         return
     import joblib
 
-    options: dict[str, Any] = {} if backend == "dask" else {"initializer": die_with_parent}
-    with joblib.parallel_config(backend=backend, inner_max_num_threads=None if backend == "dask" else 1, **options):
+    with joblib.parallel_config(backend=backend, inner_max_num_threads=1, initializer=die_with_parent):
         run = joblib.Parallel(n_jobs=n_jobs(), return_as="generator", batch_size=1)
-        yield from run(joblib.delayed(function)(item) for item in work)
+        yield from run(joblib.delayed(_work)(function, item) for item in work)
+
+
+def _work(function: Callable[[Item], Result], item: Item) -> Result:
+    """One item in a worker, which a SIGTERM ends through its context managers: no half-made file stays."""
+    previous = signal.signal(signal.SIGTERM, _exit)
+    try:
+        return function(item)
+    except SystemExit:
+        # the pool would take it for an error of the item and go on with the next one
+        os._exit(_STOPPED)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _exit(number: int, frame: object) -> None:
+    # the order may come twice: from the parent, and from the kernel when the parent ends
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(_STOPPED)

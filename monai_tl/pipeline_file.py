@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-from monai_tl.config import Params, load_params
+from monai_tl.config import PARAMS_FILE, Params, load_params
 from monai_tl.errors import ConfigError
+from monai_tl.faults import parse_yaml, read_text
 from monai_tl.stages import STAGES, Stage
 from monai_tl.workspace import PIPELINE_FILE, VERSION_FILE, holds_own_code
 
@@ -27,6 +28,8 @@ _INPUTS = tuple(
     sorted({f"{m[1]}.{m[2]}" for stage in STAGES for item in stage.deps for m in _PARAMETER.finditer(item)})
 )
 """Parameters that name an input of a stage."""
+REFRESH = "run 'monai-tl init --refresh .'"
+"""What mends a pipeline file that does not fit."""
 _HEADER = """\
 # The pipeline as DVC sees it. Written from monai_tl's table of stages: not edited by hand.
 # `monai-tl init --refresh .` writes it again; parameters live in params.yaml.
@@ -93,23 +96,28 @@ def pipeline_text(workspace: Path) -> str:
 
 
 def check_sections(workspace: Path) -> None:
-    """Make sure that params.yaml writes out what DVC reads from it.
+    """Make sure that params.yaml, which has been checked by itself, writes out what DVC reads from it.
 
     A section left out would be filled with defaults by this package, but DVC can only record what is in the file.
 
     Raises:
-        ConfigError: Lists the sections and keys that are missing, and a source that dvc.yaml does not fit.
+        ConfigError: Lists the sections and keys that are missing, and a source that dvc.yaml does not fit. Or dvc.yaml
+            cannot be read.
     """
-    content = yaml.safe_load((workspace / "params.yaml").read_text(encoding="utf-8")) or {}
+    content = parse_yaml(read_text(workspace / PARAMS_FILE, "is missing"), PARAMS_FILE)
     faults = [f"{name}: is missing; DVC records it, so write at least '{name}: {{}}'" for name in _missing(content)]
     for section, key in sorted((stage.name, f"{key}s") for stage in STAGES for key in stage.matrix):
         if key not in (content.get(section) or {}):
             faults.append(f"{section}.{key}: must be written out, because {PIPELINE_FILE} refers to it")
-    written = (workspace / PIPELINE_FILE).read_text(encoding="utf-8")
+    try:
+        written = (workspace / PIPELINE_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        # it is written by this package, so writing it again is all there is to do
+        raise ConfigError(f"is missing or damaged; {REFRESH}", PIPELINE_FILE) from None
     for name in _INPUTS:
         section, key = name.split(".")
         if ((content.get(section) or {}).get(key) is not None) != (f"${{{name}}}" in written):
-            faults.append(f"{name}: {PIPELINE_FILE} was written for another choice; run 'monai-tl init --refresh .'")
+            faults.append(f"{name}: {PIPELINE_FILE} was written for another choice; {REFRESH}")
     if faults:
         raise ConfigError(faults)
 

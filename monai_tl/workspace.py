@@ -51,7 +51,8 @@ def check_installed_version(workspace: Path) -> None:
         ConfigError: The installed package is not the one that VERSION_FILE names.
     """
     path = workspace / VERSION_FILE
-    if not path.is_file() or path.read_text(encoding="utf-8") == version_text():
+    # as bytes: a damaged file is another version, not a crash
+    if not path.is_file() or path.read_bytes() == version_text().encode("utf-8"):
         return
     raise ConfigError(
         f"names another version or other source than the installed monai_tl {__version__}; 'monai-tl init --refresh "

@@ -7,8 +7,9 @@ import os
 import shutil
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from monai_tl.dicom.deidentify import load_key
 from monai_tl.errors import ConfigError, MonaiTLError
 from monai_tl.files import sha256_file
 from monai_tl.parallel import n_jobs
-from monai_tl.pipeline_file import check_sections, pipeline_text
+from monai_tl.pipeline_file import REFRESH, check_sections, pipeline_text
 from monai_tl.sources.card import read_source
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.workspace import FLOWS_FOLDER, PIPELINE_FILE, check_installed_version
@@ -80,7 +81,7 @@ def run(folder: Path, console: Console | None = None) -> int:
 def examine(folder: Path) -> Iterator[Finding]:
     """All findings, of the installation first."""
     yield from _installation()
-    if not (folder / PARAMS_FILE).is_file():
+    if not (folder / PARAMS_FILE).exists():
         yield Finding("workspace", f"{folder} is none (no {PARAMS_FILE})", "make one with 'monai-tl init DIR'")
         return
     yield from _files(folder)
@@ -88,11 +89,15 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield _server(folder)
     try:
         params = load_params(folder)
-        check_sections(folder)
     except ConfigError as error:
-        yield from (Finding(PARAMS_FILE, fault, "correct it in params.yaml") for fault in error.faults)
+        yield from (Finding(PARAMS_FILE, *_halves(fault, f"correct it in {PARAMS_FILE}")) for fault in error.faults)
         return
-    yield Finding(PARAMS_FILE, "valid")
+    try:
+        check_sections(folder)
+        yield Finding(PARAMS_FILE, "valid")
+    except ConfigError as error:
+        # what is wrong with the pipeline file has been said
+        yield from (Finding(PARAMS_FILE, *_halves(fault)) for fault in error.faults if not fault.endswith(REFRESH))
     yield from _inputs(folder, params)
 
 
@@ -138,7 +143,7 @@ def _files(folder: Path) -> Iterator[Finding]:
         yield Finding(PIPELINE_FILE, note, refresh if other else "")
     except ConfigError:
         pass  # params.yaml's own faults are told for themselves
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         yield Finding(PIPELINE_FILE, "missing or no pipeline", refresh)
     free = shutil.disk_usage(folder).free
     mend = "" if free >= MIN_FREE_BYTES else "make room: cases and arrays take several times the size of the input"
@@ -154,7 +159,7 @@ def _lock(folder: Path) -> Finding:
         owners = {int(item["pid"]) for kind in kinds for item in (kind if isinstance(kind, list) else [kind]) if item}
     except FileNotFoundError:
         return Finding("DVC lock", "free")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Finding("DVC lock", "its file is damaged", f"with no DVC command running, remove {path}")
     living = {pid for pid in owners if Path(f"/proc/{pid}").exists()}
     strangers = {pid for pid in living if b"dvc" not in _command_line(pid)}
@@ -174,34 +179,49 @@ def _server(folder: Path) -> Finding:
     url = os.environ.get("PREFECT_API_URL", "")
     try:
         url = url or str(json.loads((folder / STATE_FOLDER / "server.json").read_text(encoding="utf-8"))["api_url"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return Finding("Prefect server", "none runs; 'monai-tl run' starts one for itself")
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=2.0):  # noqa: S310 - our own URL
             return Finding("Prefect server", f"answers at {url}")
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         if os.environ.get("PREFECT_API_URL"):
             return Finding("Prefect server", f"no answer at {url}", "start it, or unset PREFECT_API_URL")
         return Finding("Prefect server", "none runs; 'monai-tl run' starts one for itself")
 
 
 def _inputs(folder: Path, params: Params) -> Iterator[Finding]:
-    key = Path(params.ingest.key_file)
-    try:
-        load_key(key)
-        yield Finding("pseudonym key", f"{key}, for you alone")
-    except MonaiTLError as error:
-        # the error says what to do after its first half
-        yield Finding("pseudonym key", *_halves(str(error)))
-    data = folder / params.ingest.source
-    has_data = data.is_dir() and any(data.iterdir())
-    yield Finding("ingest.source", params.ingest.source if has_data else f"{params.ingest.source} is missing or empty",
-                  "" if has_data else f"put the studies there, then run 'dvc add {params.ingest.source}'")  # fmt: skip
-    if params.plan.source is not None:
-        yield _source(folder / params.plan.source)
+    yield _guarded("pseudonym key", lambda: _key(Path(params.ingest.key_file)))
+    yield _guarded("ingest.source", lambda: _data(folder, params.ingest.source))
+    source = params.plan.source
+    if source is not None:
+        yield _guarded("plan.source", lambda: _source(folder / source))
     threads, cores = max(params.finetune.n_threads, params.predict.n_threads), os.cpu_count() or 1
     mend = "" if threads <= cores else "lower finetune.n_threads and predict.n_threads; results depend on them"
     yield Finding("threads", f"{threads} of {cores} cores", mend)
+
+
+def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except OSError as error:
+        return Finding(subject, f"cannot be read: {error.strerror}", "mend its permissions")
+
+
+def _key(path: Path) -> Finding:
+    try:
+        load_key(path)
+    except MonaiTLError as error:
+        return Finding("pseudonym key", *_halves(str(error)))
+    return Finding("pseudonym key", f"{path}, for you alone")
+
+
+def _data(folder: Path, source: str) -> Finding:
+    if (folder / source).is_dir() and any((folder / source).iterdir()):
+        return Finding("ingest.source", source)
+    return Finding(
+        "ingest.source", f"{source} is missing or empty", f"put the studies there, then run 'dvc add {source}'"
+    )
 
 
 def _source(folder: Path) -> Finding:
@@ -214,6 +234,7 @@ def _source(folder: Path) -> Finding:
     return Finding("plan.source", f"{source.card.name}, weights as its card says")
 
 
-def _halves(message: str) -> tuple[str, str]:
+def _halves(message: str, otherwise: str = "see the message") -> tuple[str, str]:
+    """What is wrong, and how to mend it, which our messages say after a semicolon."""
     note, _, mend = message.partition("; ")
-    return note, mend or "see the message"
+    return note, mend or otherwise

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_tl.dicom.deidentify import Pseudonyms, create_key, load_key, seeded_key
-from monai_tl.errors import PrivacyError
+from monai_tl.errors import ConfigError, PrivacyError
+
+_NAME = "pseudonym.key"
 
 
 def run(path: Path, seed: int | None = None) -> str:
@@ -19,9 +21,12 @@ def run(path: Path, seed: int | None = None) -> str:
         One sentence for the user.
 
     Raises:
+        ConfigError: The path is a folder's.
         PrivacyError: The existing key is unsafe, or is another one than the seed gives.
     """
     path = path.expanduser()
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; give the file to keep the key in, e.g. {path / _NAME}", "arguments")
     if path.exists():
         key = load_key(path)
         if seed is not None and key != seeded_key(seed):

@@ -10,8 +10,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from monai_tl import __version__
-from monai_tl.config import Params, fault_lines, parse_params, parse_yaml
+from monai_tl.config import Params, parse_params
 from monai_tl.errors import ConfigError
+from monai_tl.faults import fault_lines, parse_yaml, read_text
+from monai_tl.files import temporary_folder
 from monai_tl.progress import Progress
 from monai_tl.sources.card import Source, read_source, write_source
 from monai_tl.sources.weights import load_state
@@ -56,20 +58,20 @@ def run(params_file: Path, data: Path, out: Path, workspace: Path | None = None)
     Raises:
         ConfigError: The file has faults, or is not for a pretraining.
         MonaiTLError: As the stages.
+        OSError: The source cannot be written.
     """
     params, text = _read(params_file, data)
+    # before the work, so that a place that cannot be written costs nobody a training
+    out.mkdir(parents=True, exist_ok=True)
     if workspace is not None:
         return _pretrain(params, text, workspace, out, _rebuild(text, params_file, data, out))
-    with tempfile.TemporaryDirectory(prefix="monai_tl-pretrain-") as folder:
-        return _pretrain(params, text, Path(folder), out, _rebuild(text, params_file, data, out))
+    with temporary_folder(Path(tempfile.gettempdir()), "monai_tl-pretrain") as folder:
+        return _pretrain(params, text, folder, out, _rebuild(text, params_file, data, out))
 
 
 def _read(params_file: Path, data: Path) -> tuple[Params, CardText]:
     where = params_file.name
-    try:
-        content: Any = parse_yaml(params_file.read_text(encoding="utf-8"), where)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where) from None
+    content: Any = parse_yaml(read_text(params_file, "there is no such file; give the parameters' file"), where)
     if not isinstance(content, dict):
         raise ConfigError("the file holds no mapping of sections", where)
     sections = {key: value for key, value in content.items() if key != "card"}
@@ -88,7 +90,7 @@ def _read(params_file: Path, data: Path) -> tuple[Params, CardText]:
     try:
         return params, CardText.model_validate(content.get("card") or {})
     except ValidationError as error:
-        raise ConfigError([f"card.{line}" for line in fault_lines(error)], where) from None
+        raise ConfigError([f"card.{line}" for line in fault_lines(error, CardText)], where) from None
 
 
 def _rebuild(text: CardText, params_file: Path, data: Path, out: Path) -> str:

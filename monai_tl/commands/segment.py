@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_tl import __version__
-from monai_tl.config import ExportConfig, IngestConfig, PredictConfig, PreprocessConfig
+from monai_tl.config import ExportConfig
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dataset.transforms import prepare_image, restore_probabilities
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
@@ -19,17 +19,16 @@ from monai_tl.dicom.index import ImageSeries, index_folder
 from monai_tl.dicom.segmentation import Algorithm, write_segmentation
 from monai_tl.dicom.volume import DicomVolume, labels_to_source, read_volume, to_ras
 from monai_tl.errors import ConfigError, ContractError, DataError, DicomError
-from monai_tl.files import sha256_of, whole_folder
+from monai_tl.files import sha256_of, sweep_abandoned, whole_folder
 from monai_tl.geometry import Affine, spacing_of
 from monai_tl.inference import Predictor, load_models
-from monai_tl.parallel import n_jobs
 from monai_tl.progress import Progress
 from monai_tl.records import Rejection, RejectionList
 from monai_tl.sources.card import read_source
+from monai_tl.sources.ensemble import InferenceSettings, read_ensemble
 
 Identity = Literal["pseudonymous", "source"]
 SEGMENTATION_FILE, LABEL_FILE, REJECTED_FILE = "segmentation.dcm", "segmentation.nii.gz", "rejected.json"
-_MIN_SLICES = int(IngestConfig.model_fields["min_slices"].default)
 _KEY_FILE = Path("~/.config/monai_tl/pseudonym.key")
 
 
@@ -37,6 +36,8 @@ _KEY_FILE = Path("~/.config/monai_tl/pseudonym.key")
 class _Model:
     predictor: Predictor
     algorithm: Algorithm
+    settings: InferenceSettings
+    note: str
 
 
 @dataclass(frozen=True)
@@ -54,27 +55,36 @@ def run(
     A series that cannot be used goes to ``OUT/rejected.json`` with its reason; the others go on. Each result is a
     folder ``OUT/<case_id>/`` with ``segmentation.dcm`` and ``segmentation.nii.gz`` (uint8, RAS+, on the image's grid).
 
+    With a model that ``export`` wrote (``artifacts/export/model``) the labels are those of the run it was judged in.
+
     Args:
         dicom_dir: Any nesting.
         out: Made if missing; results of the same series are replaced.
-        model: Model folders of one run; their probabilities are averaged.
+        model: What ``export`` wrote, or model folders of one run, which record no settings and are applied with the
+            defaults; probabilities are averaged.
         identity: ``source`` keeps the patient's identity in the SEG, so that a PACS takes it; ``pseudonymous`` does
             not.
         key_file: Secret behind pseudonyms and derived UIDs.
 
     Returns:
-        One line a case with the volume of each class, and a count.
+        One line a case with the volume of each class, a count, and a note where the settings are the defaults.
 
     Raises:
-        ConfigError: No such identity.
+        ConfigError: No such identity or folder of studies.
         DataError: Nothing could be segmented; rejected.json says why.
         PrivacyError: The key is missing or readable by others.
         SourceError: A model cannot be loaded, or takes more than one channel.
+        OSError: The results cannot be written.
     """
     if identity not in ("source", "pseudonymous"):
         raise ConfigError(f"--identity: {identity!r} is neither 'source' nor 'pseudonymous'", "arguments")
+    if not dicom_dir.is_dir():
+        raise ConfigError("DICOM_DIR: there is no such folder; give the one that holds the studies", "arguments")
     hasher = Pseudonyms(load_key(_KEY_FILE if key_file is None else key_file))
     loaded = _load(model)
+    # before the work, so that a place that cannot be written costs nobody an hour
+    out.mkdir(parents=True, exist_ok=True)
+    sweep_abandoned(out, "case-*")
     index = index_folder(dicom_dir, hasher)
     target = _Target(out, hasher, cast("Identity", identity))
     progress = Progress("segment", total=len(index.series))
@@ -83,7 +93,7 @@ def run(
     rejected = [item for item in index.rejected if item.kind != "label"]
     for series in index.series:
         try:
-            line = _segment_series(series, loaded, target)
+            line = _write(_segment_series(series, loaded, target), loaded, target)
         except (DataError, ValueError, RuntimeError, MemoryError) as error:
             rejection = _reject(series, hasher, error)
             rejected.append(rejection)
@@ -99,11 +109,19 @@ def run(
         )  # fmt: skip
         raise DataError(f"{found}; {out / REJECTED_FILE} lists {len(in_order)} refused items with their reasons")
     count = f"{len(lines)} of {len(index.series)} series segmented, {len(in_order)} items refused, in {out}"
-    return "\n".join([*sorted(lines), count])
+    return "\n".join([*sorted(lines), count, *filter(None, [loaded.note])])
 
 
-def _load(folders: Sequence[Path]) -> _Model:
-    predictor = load_models(folders, n_threads=n_jobs())
+def _load(given: Sequence[Path]) -> _Model:
+    ensemble = read_ensemble(given)
+    folders, settings, note = ensemble.folders, ensemble.settings, ""
+    if settings is None:
+        settings = InferenceSettings()
+        note = (
+            "Applied with the default settings, since the model records none; artifacts/export/model of its run "
+            "records those it was judged with."
+        )
+    predictor = load_models(folders, settings.predict.n_threads)
     if predictor.plan.n_channels != 1:
         raise ContractError(
             f"the model takes {predictor.plan.n_channels} channels, a DICOM series has one; use a model of one channel"
@@ -112,28 +130,45 @@ def _load(folders: Sequence[Path]) -> _Model:
     hashes = [card.weights.sha256 for card in cards]
     name = cards[0].name if len(cards) == 1 else f"{cards[0].name} and {len(cards) - 1} more"
     digest = hashes[0] if len(hashes) == 1 else sha256_of(*hashes)
-    return _Model(predictor, Algorithm(name=f"monai_tl {name}", version=__version__, model_sha256=digest))
+    algorithm = Algorithm(name=f"monai_tl {name}", version=__version__, model_sha256=digest)
+    return _Model(predictor, algorithm, settings, note)
 
 
-def _segment_series(series: ImageSeries, model: _Model, target: _Target) -> str:
-    plan = model.predictor.plan
-    volume = read_volume(series, _MIN_SLICES)
+@dataclass(frozen=True)
+class _Found:
+    """What a model says of a series: ``label`` is uint8 on the grid of ``affine`` (RAS+)."""
+
+    case_id: str
+    volume: DicomVolume
+    label: NDArray[np.uint8]
+    affine: Affine
+
+
+def _segment_series(series: ImageSeries, model: _Model, target: _Target) -> _Found:
+    plan, settings = model.predictor.plan, model.settings
+    try:
+        volume = read_volume(series, settings.min_slices)
+    except OSError as error:
+        raise DicomError(f"a file of the series cannot be read: {error.strerror}", "unreadable") from None
     if volume.modality != plan.modality:
         raise DicomError(f"the series is {volume.modality}, the model is for {plan.modality}", "other_modality")
     case_id = target.hasher.case_id(series.study_uid, series.uid)
-    image, affine = to_ras(volume)
-    # the margin only adds context, so the default serves a model whose run had another
-    prepared, record = prepare_image(image, affine, plan, PreprocessConfig(), case_id)
-    windows = PredictConfig()
+    image, exact = to_ras(volume)
+    # as it would be read back from the case's NIfTI file, which keeps single precision: the pipeline's own bits
+    affine = exact.astype(np.float32).astype(np.float64)
+    prepared, record = prepare_image(image, affine, plan, settings.preprocess, case_id)
     probabilities = model.predictor.predict_probabilities(
-        prepared, windows.overlap, windows.blending, windows.batch_size
+        prepared, settings.predict.overlap, settings.predict.blending, settings.predict.batch_size
     )
-    label = restore_probabilities(probabilities, record)
-    with whole_folder(target.out / case_id) as folder:
-        write_image(folder / LABEL_FILE, label, affine)
-        blank = _write_seg(folder / SEGMENTATION_FILE, label, volume, case_id, model, target)
+    return _Found(case_id, volume, restore_probabilities(probabilities, record), affine)
+
+
+def _write(found: _Found, model: _Model, target: _Target) -> str:
+    with whole_folder(target.out / found.case_id) as folder:
+        write_image(folder / LABEL_FILE, found.label, found.affine)
+        blank = _write_seg(folder / SEGMENTATION_FILE, found.label, found.volume, found.case_id, model, target)
     remark = f" (left blank in the SEG, being invalid in the source: {', '.join(blank)})" if blank else ""
-    return f"{case_id}: {_describe_volumes(label, affine, plan.scheme.names)}{remark}"
+    return f"{found.case_id}: {_describe_volumes(found.label, found.affine, model.predictor.plan.scheme.names)}{remark}"
 
 
 def _write_seg(

@@ -51,7 +51,8 @@ _NOTES = (
     "## How it differs from the pipeline that trained it\n"
     "`configs/inference.json` states the same steps in MONAI's transforms. Details differ: MONAI does not filter "
     "before downsampling, its voxel centres may lie a fraction of a voxel apart, and a margin around the foreground is "
-    "rounded to voxels. For the same results to the bit use `monai-tl segment`."
+    "rounded to voxels; and where a run trained several folds, the bundle holds the best of them, not their mean. For "
+    "the labels of the run itself use `monai-tl segment` with the folder `model` beside this bundle."
 )
 
 

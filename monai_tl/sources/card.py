@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from monai_tl.config import IntensityConfig, NetworkConfig, Spacing, fault_lines, parse_yaml
+from monai_tl.config import IntensityConfig, NetworkConfig, Spacing
 from monai_tl.errors import ConfigError, SourceError
+from monai_tl.faults import fault_lines, parse_yaml
 from monai_tl.files import sha256_file, write_bytes, write_text
 from monai_tl.records import SizeRule
 
@@ -160,7 +161,7 @@ def read_source(folder: Path) -> Source:
     try:
         card = Card.model_validate(content)
     except ValidationError as error:
-        raise SourceError(_listed(path, fault_lines(error))) from None
+        raise SourceError(_listed(path, fault_lines(error, Card))) from None
     if not (folder / card.weights.file).is_file():
         fault = f"weights.file: {card.weights.file} is not beside the card; copy it there"
         raise SourceError(_listed(path, [fault]))

@@ -1,4 +1,4 @@
-"""Stage export: DICOM SEG on the source series, and the chosen model as a MONAI bundle."""
+"""Stage export: DICOM SEG on the source series, and the chosen model, for ``segment`` and as a MONAI bundle."""
 
 from __future__ import annotations
 
@@ -19,22 +19,27 @@ from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
 from monai_tl.sources.bundle import write_bundle
 from monai_tl.sources.card import read_source
+from monai_tl.sources.ensemble import InferenceSettings, write_ensemble
 from monai_tl.stages.export_case import ExportTask, export_case
 
 EXPORT_FOLDER = "artifacts/export"
 INDEX_FILE = "index.json"
+MODEL_FOLDER = "model"
 
 
 def run(workspace: Path, params: Params) -> None:
-    """Write ``artifacts/export``: ``seg/<case_id>.dcm``, ``nifti/<case_id>.nii.gz``, ``bundle/`` and ``index.json``.
+    """Write ``artifacts/export``: ``seg/<case_id>.dcm``, ``nifti/<case_id>.nii.gz``, ``model/``, ``bundle/`` and
+    ``index.json``.
 
     A case from DICOM becomes a SEG that refers to its source series; a case from NIfTI becomes a label NIfTI. A case
     that fails is listed in index.json; the others go on. There ``left_blank`` names the attributes of the source that
-    break the rules of DICOM and so stay empty in the SEG.
+    break the rules of DICOM and so stay empty in the SEG. ``model`` holds the networks of all folds with the settings
+    they were judged with; the bundle holds the best of them.
 
     Args:
         workspace: Holds the products of all stages before.
-        params: Section ``export``; ``ingest`` for the source and the key; ``finetune`` for the folds.
+        params: Section ``export``; ``ingest`` for the source and the key; ``finetune`` for the folds; ``predict`` and
+            ``preprocess`` to be recorded with the model.
 
     Raises:
         StageError: There is nothing to export, or every case failed.
@@ -59,6 +64,10 @@ def run(workspace: Path, params: Params) -> None:
             raise StageError("export", f"every case failed; the first: {failed[0]['reason']}", failed[0]["case_id"])
         best = best_model(models)
         write_bundle(best, folder / "bundle")
+        settings = InferenceSettings(
+            predict=params.predict, preprocess=params.preprocess, min_slices=params.ingest.min_slices
+        )
+        write_ensemble(folder / MODEL_FOLDER, models, settings)
         content = {"arm": arm, "arm_reason": reason, "identity": params.export.identity, "model": best.name}
         write_json(folder / INDEX_FILE, {**content, "bundle": "bundle", "cases": done, "failed": failed})
     progress.advance(f"{len(done)} cases and a bundle of {best.name}")

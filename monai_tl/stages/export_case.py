@@ -15,7 +15,7 @@ from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.index import ImageSeries
 from monai_tl.dicom.segmentation import Algorithm, read_segmentation, write_segmentation
 from monai_tl.dicom.volume import labels_to_source, read_volume
-from monai_tl.errors import DataError, describe_fault
+from monai_tl.errors import DataError, DicomError, describe_fault
 from monai_tl.geometry import Affine, same_grid
 from monai_tl.labels import LabelScheme
 from monai_tl.records import CaseRecord

@@ -193,7 +193,7 @@ def make_real(folder: Path, site: Path) -> Place:
     shutil.copytree(cohort / "hospital_b", folder / "data")
     secret = folder.parent / "pseudonym.key"
     key.run(secret, seed=0)
-    _write_source(folder / "sources/pretrained")
+    write_made_up_source(folder / "sources/pretrained")
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["ingest"]["key_file"] = str(secret)
     params["split"] |= {"n_folds": 2, "test_fraction": 0.4}
@@ -212,7 +212,8 @@ def clone(origin: Place, folder: Path) -> Place:
     return Place(folder, origin.site)
 
 
-def _write_source(folder: Path) -> None:
+def write_made_up_source(folder: Path) -> None:
+    """A source with random weights: liver and spleen, voxels of 12 mm."""
     from monai_tl.config import NetworkConfig
     from monai_tl.networks.builders import build_network
     from monai_tl.networks.groups import named_tensors

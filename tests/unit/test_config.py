@@ -49,10 +49,13 @@ def test_every_fault_is_reported_with_its_key_path():
     ("section", "changes", "words"),
     [
         ("finetune", {"folds": [9]}, "n_folds"),
-        ("finetune", {"arms": ["transfer", "transfer"]}, "once each"),
-        ("finetune", {"head_steps": 500}, "head_steps"),
-        ("plan", {"source": None}, "network"),
-        ("plan", {"source": None, "network": {"name": "unet"}}, "transfer"),
+        ("finetune", {"arms": ["transfer", "transfer"]}, "finetune.arms: must be given once each"),
+        ("finetune", {"folds": []}, "finetune.folds: must be given once each"),
+        ("finetune", {"head_steps": 500}, "finetune.head_steps: .* max_steps, which is 150"),
+        ("finetune", {"max_steps": 15}, "finetune.head_steps: is 15"),
+        ("finetune", {"strategy": "scratch"}, r"finetune.strategy: .*set arms: \[scratch\]"),
+        ("plan", {"source": None}, "plan.network: is needed"),
+        ("plan", {"source": None, "network": {"name": "unet"}}, "finetune.arms: has 'transfer'"),
         ("plan", {"intensity": {"rule": "window", "low": 3.0, "high": 1.0}}, "low < high"),
     ],
 )
@@ -61,6 +64,114 @@ def test_parameters_that_do_not_fit_together_are_refused(section, changes, words
     content[section] |= changes
     with pytest.raises(ConfigError, match=words):
         parse_params(content)
+
+
+def test_scratch_alone_may_use_its_own_strategy():
+    content = good()
+    content["finetune"] |= {"arms": ["scratch"], "strategy": "scratch"}
+    assert parse_params(content).finetune.strategy == "scratch"
+
+
+def test_faults_of_every_kind_are_told_at_once():
+    """Unknown keys, repeated values, what does not fit within a section and between sections: none hides another."""
+    content = good()
+    content["ingest"]["classes"] += [dict(content["ingest"]["classes"][0])]
+    content["split"]["n_folds"] = 3
+    content["finetune"] |= {
+        "arms": ["scratch", "scratch"],
+        "folds": [1, 1, 7],
+        "max_steps": 10,
+        "head_steps": 10,
+        "x": 1,
+    }
+    content["predict"]["overlap"] = 1.0
+    with pytest.raises(ConfigError) as caught:
+        parse_params(content)
+    paths = [fault.split(":")[0] for fault in caught.value.faults]
+    assert set(paths) == {
+        "ingest.classes",
+        "finetune.arms",
+        "finetune.folds",
+        "finetune.head_steps",
+        "finetune.x",
+        "predict.overlap",
+    }
+    # one line for the name, one for each structure; folds are repeated, and one is too high
+    assert paths.count("ingest.classes") == 3
+    assert paths.count("finetune.folds") == 2
+
+
+@pytest.mark.parametrize("section", ["split", "plan", "finetune"])
+@pytest.mark.parametrize("content", [None, 3, [1], {"n_folds": None, "folds": None, "arms": 5, "source": []}])
+def test_a_broken_section_is_a_fault_and_no_crash(section, content):
+    with pytest.raises(ConfigError, match=section):
+        parse_params(good() | {section: content})
+    with pytest.raises(ConfigError, match="plan: is missing"):
+        parse_params({"ingest": good()["ingest"]})
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "text"),
+    [
+        ("finetune", "max_steps", "true"),
+        ("finetune", "max_steps", "12.0"),
+        ("finetune", "learning_rate", ".inf"),
+        ("finetune", "learning_rate", "yes"),
+        ("finetune", "folds", "[false]"),
+        ("split", "seed", "on"),
+        ("evaluate", "surface_tolerance_mm", ".nan"),
+        ("plan", "intensity", "{rule: window, low: .nan, high: .inf}"),
+        ("plan", "intensity", "{rule: window, low: -.inf, high: 3.0}"),
+        ("plan", "spacing_mm", "[1.0, true, 1.0]"),
+    ],
+)
+def test_values_that_only_look_like_numbers_are_refused(section, key, text):
+    content = good()
+    content[section][key] = yaml.safe_load(text)
+    with pytest.raises(ConfigError, match=rf"{section}\.{key}"):
+        parse_params(content)
+
+
+def test_a_rate_may_be_written_without_a_dot():
+    # YAML takes 1e-3 for text
+    content = good()
+    content["finetune"]["learning_rate"] = yaml.safe_load("1e-3")
+    assert parse_params(content).finetune.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (({"values": [2]}, {}), "NIfTI value 2 belongs to classes 1 and 2"),
+        (({"values": [1, 3]}, {"values": [3]}), "NIfTI value 3 belongs to classes 1 and 2"),
+        (({}, {"values": [0]}), "class 2 .* 0 is background"),
+        (({}, {"structures": [" LIVER "]}), "structure 'liver' belongs to classes 1 and 2"),
+        (({"structures": ["tumour"]}, {"structures": []}), "structure 'tumour' belongs to classes 1 and 2"),
+        (({}, {"name": "Liver"}), "name 'liver' is given to classes 1 and 2"),
+        (({"name": "Background"}, {}), "class 1 is called 'background'"),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_are_refused(changes, words):
+    content = good()
+    for spec, change in zip(content["ingest"]["classes"], changes, strict=True):
+        spec |= change
+    with pytest.raises(ConfigError, match=f"ingest.classes: .*{words}"):
+        parse_params(content)
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_or_with_all():
+    content = good()
+    content["finetune"]["max_step"] = 3
+    content["split"]["zzz"] = 3
+    content["ingest"]["classes"][0]["structure"] = []
+    content["splits"] = {}
+    with pytest.raises(ConfigError) as caught:
+        parse_params(content)
+    told = dict(fault.split(": ", 1) for fault in caught.value.faults)
+    assert "'max_steps'" in told["finetune.max_step"]
+    assert all(key in told["split.zzz"] for key in ("seed", "n_folds", "test_fraction", "n_train_cases"))
+    assert "'structures'" in told["ingest.classes.0.structure"]
+    assert "'split'" in told["splits"]
 
 
 def test_parameters_are_frozen():
@@ -81,6 +192,16 @@ def test_parameters_are_frozen():
 def test_broken_files_say_where(tmp_path, text, words):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ConfigError, match=words):
+        load_params(tmp_path)
+
+
+def test_a_file_that_is_no_text_says_what_to_do(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"ingest: \xff\n")
+    with pytest.raises(ConfigError, match="byte 8 is no UTF-8"):
+        load_params(tmp_path)
+    (tmp_path / "params.yaml").unlink()
+    (tmp_path / "params.yaml").mkdir()
+    with pytest.raises(ConfigError, match="Is a directory"):
         load_params(tmp_path)
 
 

@@ -16,7 +16,8 @@ BODY = GROUPS[:-1]
 
 def _make(name: Any, **options: Any) -> Strategy:
     options = {"max_steps": 100, "head_steps": 30, "learning_rate": 1e-3, "head_learning_rate": 1e-2, **options}
-    return make_strategy(name, FinetuneConfig(strategy=name, **options), GROUPS, "head")
+    arms = ["scratch"] if name == "scratch" else ["transfer", "scratch"]
+    return make_strategy(name, FinetuneConfig(arms=arms, strategy=name, **options), GROUPS, "head")
 
 
 @pytest.mark.parametrize("name", ["scratch", "full"])

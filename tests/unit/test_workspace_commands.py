@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from monai_tl import workspace
-from monai_tl.commands import doctor, init, key
+from monai_tl.commands import doctor, init, key, run
 from monai_tl.config import load_params
 from monai_tl.errors import ConfigError
 from monai_tl.pipeline_file import check_sections
@@ -139,11 +139,89 @@ def test_doctor_finds_what_is_spoilt(here, monkeypatch, tmp_path):
     (here / VERSION_FILE).write_text("monai_tl 0.0.1\nsha256 0\n")
     (here / "dvc.yaml").write_text("stages: {}\n")
     assert {VERSION_FILE, "dvc.yaml"} <= set(problems(here))
-    (here / "params.yaml").write_text(text.replace("max_steps: 2000", "max_stepz: 2000\n  seed2: 1"))
+    (here / "params.yaml").write_text(text.replace("patience: 8", "patienze: 8\n  seed2: 1"))
     found = [item.note for item in doctor.examine(here) if item.subject == "params.yaml"]
     assert len(found) == 2
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert "no answer" in problems(here)["Prefect server"]
+
+
+def break_pipeline_file(folder: Path) -> None:
+    (folder / "dvc.yaml").unlink()
+
+
+def damage_pipeline_file(folder: Path) -> None:
+    (folder / "dvc.yaml").write_bytes(b"stages: \xff")
+
+
+def empty_pipeline_file(folder: Path) -> None:
+    (folder / "dvc.yaml").write_text("- 1\n")
+
+
+def damage_params(folder: Path) -> None:
+    (folder / "params.yaml").write_bytes(b"ingest: \xff")
+
+
+def replace_params_by_a_folder(folder: Path) -> None:
+    (folder / "params.yaml").unlink()
+    (folder / "params.yaml").mkdir()
+
+
+def damage_version(folder: Path) -> None:
+    (folder / VERSION_FILE).write_bytes(b"\xff")
+
+
+def write_a_server_file_that_is_a_list(folder: Path) -> None:
+    (folder / ".monai_tl").mkdir()
+    (folder / ".monai_tl/server.json").write_text("[]")
+
+
+def replace_lock_by_a_folder(folder: Path) -> None:
+    (folder / ".dvc/tmp/rwlock").mkdir(parents=True)
+
+
+REFRESH = "monai-tl init --refresh"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "subject", "mend"),
+    [
+        (break_pipeline_file, "dvc.yaml", REFRESH),
+        (damage_pipeline_file, "dvc.yaml", REFRESH),
+        (empty_pipeline_file, "dvc.yaml", REFRESH),
+        (damage_params, "params.yaml", "UTF-8 text"),
+        (replace_params_by_a_folder, "params.yaml", "readable file"),
+        (damage_version, VERSION_FILE, REFRESH),
+        (replace_lock_by_a_folder, "DVC lock", "remove"),
+        (write_a_server_file_that_is_a_list, None, None),
+    ],
+)
+def test_a_broken_workspace_is_a_finding_with_what_mends_it(here, monkeypatch, break_it, subject, mend):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    before = set(problems(here))
+    break_it(here)
+    found = problems(here)
+    assert set(found) - before == ({subject} if subject else set())
+    if mend:
+        assert mend in found[subject].split(" | ")[1]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (break_pipeline_file, "dvc.yaml: 1 fault\n  is missing or damaged; run 'monai-tl init --refresh"),
+        (damage_pipeline_file, "dvc.yaml: 1 fault\n  is missing or damaged; run 'monai-tl init --refresh"),
+        (empty_pipeline_file, "plan.source: dvc.yaml was written for another choice; run 'monai-tl init --refresh"),
+        (damage_params, "params.yaml: 1 fault\n  byte 8 is no UTF-8"),
+        (replace_params_by_a_folder, "params.yaml: 1 fault\n  cannot be read: Is a directory"),
+        (damage_version, "names another version"),
+    ],
+)
+def test_run_refuses_a_broken_workspace_in_words(here, break_it, words):
+    break_it(here)
+    with pytest.raises(ConfigError) as caught:
+        run.run(here)
+    assert words in str(caught.value)
 
 
 def test_doctor_knows_the_broken_pins(monkeypatch, tmp_path):

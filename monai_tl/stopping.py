@@ -1,0 +1,52 @@
+"""Being asked to stop: a process ends through its context managers, so that nothing half-made stays, workers first."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+_WORKERS_S = 2.0
+
+
+def stop_tidily() -> None:
+    """From now on SIGTERM and SIGINT end this process as an exception does. Call in the main thread.
+
+    Without it SIGTERM ends a process on the spot, and half-written images of patients stay where they were being made.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Signal handler.
+
+    Raises:
+        SystemExit: 143, for SIGTERM.
+        KeyboardInterrupt: For SIGINT.
+    """
+    # a second order, e.g. the kernel's when the parent ends, must not break into the tidying up
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # they write into this process's folders, which are about to be removed
+    _end_workers()
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
+
+
+def _end_workers() -> None:
+    """End the processes that work over cases: politely, so that they tidy up too, then for certain."""
+    # not imported here: a command without workers must not pay for it
+    processes: Any = sys.modules.get("multiprocessing.process")
+    workers = processes.active_children() if processes else []
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + _WORKERS_S
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        if worker.is_alive():
+            worker.kill()
+            worker.join()

@@ -1,0 +1,154 @@
+"""A stage that is stopped leaves no image of a patient half-written; what a kill leaves goes with the next run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from small_cohort import write_small_cohort
+
+from monai_tl.cache import CaseCache
+from monai_tl.dicom.deidentify import create_key
+from monai_tl.files import temporary_folder, whole_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopping")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONAI_TL_BACKEND", "sequential")
+        write_small_cohort(folder / "cohort")
+    create_key(folder / "key", seed=0)
+    return folder
+
+
+@pytest.fixture
+def workspace(origin: Path, tmp_path: Path) -> Path:
+    (tmp_path / "work").mkdir()
+    shutil.copytree(origin / "cohort/hospital_b", tmp_path / "work/data")
+    params = {
+        "ingest": {
+            "source": "data",
+            "key_file": str(origin / "key"),
+            "classes": [{"name": "liver", "structures": ["Liver"]}],
+        },
+        "plan": {"source": "sources/any"},
+    }
+    (tmp_path / "work/params.yaml").write_text(yaml.safe_dump(params))
+    return tmp_path / "work"
+
+
+def parts(workspace: Path) -> list[Path]:
+    return [path for path in workspace.rglob("*.part") if path.is_dir()]
+
+
+def images_in_parts(workspace: Path) -> list[Path]:
+    return [path for part in parts(workspace) for path in part.rglob("*") if path.is_file()]
+
+
+def start(workspace: Path, *, jobs: int) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MONAI_TL_JOBS": str(jobs), "MONAI_TL_BACKEND": "loky"}
+    command = [sys.executable, "-m", "monai_tl", "stage", "ingest", "-w", str(workspace)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def start_and_wait_for_an_image(workspace: Path, *, jobs: int) -> subprocess.Popen[bytes]:
+    process = start(workspace, jobs=jobs)
+    limit = time.monotonic() + 60
+    while not images_in_parts(workspace):
+        assert process.poll() is None, process.stdout.read()  # type: ignore[union-attr]
+        assert time.monotonic() < limit
+    return process
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_asked_to_stop_a_stage_leaves_nothing_half_made(workspace: Path, jobs: int) -> None:
+    process = start_and_wait_for_an_image(workspace, jobs=jobs)
+    process.terminate()
+    # twice, as when the parent ends and the supervisor asks as well
+    time.sleep(0.02)
+    process.terminate()
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert b"Traceback" not in output
+    assert parts(workspace) == []
+    assert not (workspace / "artifacts/cases").exists()
+
+
+def test_what_a_kill_leaves_goes_with_the_next_run(workspace: Path) -> None:
+    process = start_and_wait_for_an_image(workspace, jobs=1)
+    process.kill()
+    process.communicate()
+    # of a study that does not come again, too
+    gone = workspace / ".monai_tl/cache/.0123456789ab.abcdefgh.part"
+    gone.mkdir(parents=True)
+    (gone / "image.nii.gz").write_bytes(b"a patient")
+    assert images_in_parts(workspace)
+    again = start(workspace, jobs=1)
+    output, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, output
+    assert parts(workspace) == []
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from monai_tl.files import temporary_folder
+with temporary_folder(Path(sys.argv[1]), "out") as folder:
+    (folder / "image").write_text("mine")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    holder = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    folder = Path(holder.stdout.readline().strip())
+    (tmp_path / ".out.mine.part").mkdir()  # no name of ours
+    (tmp_path / ".other.abcdefgh.part").mkdir()  # for something else
+    try:
+        with whole_folder(tmp_path / "out") as own:
+            assert (folder / "image").read_text() == "mine"
+            assert own != folder
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert folder.is_dir()
+    with temporary_folder(tmp_path, "out"):
+        assert not folder.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.mine.part", ".other.abcdefgh.part"}
+
+
+def test_without_locks_nothing_is_taken_for_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, kind: int) -> None:
+        raise OSError("no locks on this file system")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with temporary_folder(tmp_path, "out") as one, temporary_folder(tmp_path, "out") as other:
+        assert one.is_dir()
+        assert other.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_while_a_case_is_built_leaves_an_empty_cache(tmp_path: Path) -> None:
+    def stop(folder: Path) -> None:
+        (folder / "image").write_text("x")
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        CaseCache(tmp_path / "cache").fetch("k" * 64, tmp_path / "one", stop)
+    assert list((tmp_path / "cache").iterdir()) == []

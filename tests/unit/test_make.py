@@ -1,0 +1,86 @@
+"""What the Makefile runs is what the README says, and the image and the gate run the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+ROWS = dict(re.findall(r"^\| `make ([a-z-]+)` \| (.*) \|$", README, re.MULTILINE))
+# installed before, and not repeated in each row
+INSTALLS_FIRST = {"demo": "install", "serve": "install", "source": "install"}
+INSTALLS_DEV_FIRST = ("test", "lint", "types", "imports", "pipeline", "realdata")
+PREPARES = INSTALLS_FIRST | dict.fromkeys(INSTALLS_DEV_FIRST, "install-dev")
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As after a clone: nothing is installed."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+def make(folder: Path, *arguments: str) -> list[str]:
+    done = subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def commands(folder: Path, target: str) -> list[str]:
+    """What a target would run; marks of what is done and the request to be quiet are make's own affair."""
+    return [line.replace(" --quiet", "") for line in make(folder, "-n", target) if not line.startswith("touch ")]
+
+
+def in_readme(target: str) -> list[str]:
+    if target == "install-dev":
+        (ending,) = re.fullmatch(r"the same, ending in `(.*)`", ROWS[target]).groups()
+        *first, last = in_readme("install")
+        return [*first, f"{last.removesuffix('-e .')}{ending}"]
+    (text,) = re.fullmatch(r"`(.*)`", ROWS[target]).groups()
+    return text.split(" && ")
+
+
+def test_the_readme_lists_every_target() -> None:
+    (targets,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(ROWS) | {"help"} == set(targets.split())
+
+
+def test_help_lists_every_target_with_what_it_does(fresh: Path) -> None:
+    listed = dict(re.fullmatch(r"  make ([a-z-]+) +(\S.*)", line).groups() for line in make(fresh, "help"))
+    assert set(listed) == set(ROWS) | {"help"}
+
+
+@pytest.mark.parametrize("target", sorted(ROWS))
+def test_a_target_runs_what_the_readme_says(fresh: Path, target: str) -> None:
+    before = in_readme(PREPARES[target]) if target in PREPARES else []
+    assert commands(fresh, target) == [*before, *in_readme(target)]
+
+
+def test_the_first_two_commands_are_targets() -> None:
+    (block,) = re.findall(r"## Two commands.*?```sh\n(.*?)```", README, re.DOTALL)
+    assert [line.split()[:2] for line in block.splitlines()] == [["make", "demo"], ["make", "test"]]
+
+
+def test_the_image_installs_and_runs_by_the_same_targets() -> None:
+    text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
+    steps = [part.strip() for line in re.findall(r"^RUN (.*)$", text, re.MULTILINE) for part in line.split("&&")]
+    assert [step for step in steps if step.startswith("make")] == ["make install"]
+    # nothing is installed past the lock
+    assert not [step for step in steps if "pip" in step]
+    (command,) = re.findall(r"^CMD (.*)$", text, re.MULTILINE)
+    assert json.loads(command) == ["make", "demo"]
+
+
+def test_the_gate_runs_targets_that_exist() -> None:
+    called = re.findall(r"^make (.*)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    assert called
+    assert set(called) <= set(ROWS)
