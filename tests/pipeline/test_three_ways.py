@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -59,14 +60,21 @@ def base(tmp_path_factory) -> Place:
 
 
 @pytest.fixture(scope="module")
-def by_dvc(base) -> Place:
+def repro(base) -> tuple[Place, subprocess.Popen[bytes]]:
+    """``dvc repro``, which goes on beside the flow: both are mostly imports on one core."""
     place = clone(base, base.folder.parent / "by_dvc")
-    place.run("dvc", "repro")
+    return place, place.start("dvc", "repro", output=place.folder.parent / "by_dvc.log")
+
+
+@pytest.fixture(scope="module")
+def by_dvc(repro) -> Place:
+    place, process = repro
+    assert process.wait(600) == 0, (place.folder.parent / "by_dvc.log").read_text()
     return place
 
 
 @pytest.fixture(scope="module")
-def by_flow(base) -> Place:
+def by_flow(base, repro) -> Place:
     """Killed once in the middle of training, then run to its end."""
     place = clone(base, base.folder.parent / "by_flow")
     log = place.folder.parent / "by_flow.log"
@@ -105,7 +113,7 @@ def scheduled(served) -> dict[str, Any]:
     return served.runs("COMPLETED")[0]
 
 
-def test_the_same_lock_file_byte_for_byte(by_dvc, by_flow, served, scheduled):
+def test_the_same_lock_file_byte_for_byte(by_flow, by_dvc, served, scheduled):
     assert set(yaml.safe_load(by_dvc.lock)["stages"]) == set(STEPS)
     assert by_flow.lock == by_dvc.lock
     assert served.place.lock == by_dvc.lock

@@ -63,6 +63,8 @@ def main() -> None:
             path.write_text(digest.hexdigest() + "\n")
     if stage == "ingest":
         Path("artifacts/cases/rejected.json").write_text('{"rejected": []}')
+    if stage == "preprocess":
+        Path("artifacts/prepared/failed.json").write_text('{"rejected": []}')
     if stage == "evaluate":
         Path("reports/html/summary.md").write_text("# Summary\n\nstand-in\n")
 
