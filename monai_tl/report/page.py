@@ -13,7 +13,7 @@ from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
 from monai_tl.report.findings import Findings, TrainedModel
 
 TEMPLATE = "report.html.j2"
-_FEW_PATIENTS = 10
+_FEW_PATIENTS = 20
 
 
 def render_page(findings: Findings) -> str:

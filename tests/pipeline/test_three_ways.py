@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -184,7 +185,8 @@ def test_nothing_changed_is_quick_and_does_no_work(served, scheduled, record_pro
     assert min(walls) < max(5.0, 5.0 * min(imports) / 0.9)
 
 
-def test_a_changed_parameter_runs_what_depends_on_it_and_a_change_back_restores(by_flow):
+def test_a_changed_parameter_runs_what_depends_on_it_and_a_change_back_restores(by_flow, served):
+    by_flow.extra["PREFECT_API_URL"] = served.url
     params = by_flow.folder / "params.yaml"
     text, lock = params.read_text(), by_flow.lock
     params.write_text(text.replace("confidence: 0.95", "confidence: 0.9"))
@@ -199,9 +201,8 @@ def test_a_changed_parameter_runs_what_depends_on_it_and_a_change_back_restores(
     assert by_flow.lock == lock
 
 
-def test_lost_products_come_back_from_the_cache(by_flow):
-    import shutil
-
+def test_lost_products_come_back_from_the_cache(by_flow, served):
+    by_flow.extra["PREFECT_API_URL"] = served.url
     lock = by_flow.lock
     shutil.rmtree(by_flow.folder / "artifacts/models/scratch-0")
     output = by_flow.run("monai_tl", "run", "--plain")

@@ -209,7 +209,8 @@ def clone(origin: Place, folder: Path) -> Place:
     """A clone of a workspace in git, with its data beside it as ``dvc pull`` would bring them."""
     _git(origin, "clone", "-q", str(origin.folder), str(folder))
     shutil.copytree(origin.folder / "data", folder / "data")
-    return Place(folder, origin.site)
+    # the imports of a worker take longer than these few coarse cases
+    return Place(folder, origin.site, {"MONAI_TL_BACKEND": "sequential"})
 
 
 def write_made_up_source(folder: Path) -> None:
