@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from workspaces import Place, end, events, make_site, make_stand_in, until
+from workspaces import Place, end, events, free_port, make_site, make_stand_in, until
+
+from flows.server import is_healthy
 
 pytestmark = pytest.mark.pipeline
 
@@ -17,15 +22,37 @@ STEPS = 9
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Place:
+def server(tmp_path_factory) -> Iterator[str]:
+    """URL of a server for the runs that need none of their own: starting one is most of a run's work."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
+        env={**os.environ, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        until(lambda: is_healthy(url), 120, "the server starts")
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, server) -> Place:
     root = tmp_path_factory.mktemp("kill")
     site = make_site(root / "site")
-    return make_stand_in(root / "workspace", site)
+    made = make_stand_in(root / "workspace", site)
+    made.extra["PREFECT_API_URL"] = server
+    return made
 
 
 def slow(place: Place, stage: str, seconds: float) -> Place:
     """The same workspace, one of its stages slower, with a mark of its own for its processes."""
-    return Place(place.folder, place.site, {"STAND_IN_SLOW": f"{stage}:{seconds:g}"})
+    return Place(place.folder, place.site, {**place.extra, "STAND_IN_SLOW": f"{stage}:{seconds:g}"})
 
 
 def forget_results(place: Place) -> None:
@@ -43,20 +70,22 @@ def stage_runs(log: Path, stage: str) -> bool:
 
 # flow: the process that Prefect runs in; run: the command the user started
 @pytest.mark.parametrize(
-    ("who", "number", "stage"),
+    ("who", "number", "stage", "has_own_server"),
     [
-        ("flow", signal.SIGKILL, "ingest"),
-        ("run", signal.SIGKILL, "plan"),
-        ("run", signal.SIGTERM, "ingest"),
-        ("run", signal.SIGINT, "split"),
-        ("flow", signal.SIGTERM, "ingest"),
-        ("supervisor", signal.SIGKILL, "ingest"),
-        ("dvc", signal.SIGKILL, "ingest"),
+        ("flow", signal.SIGKILL, "ingest", True),
+        ("run", signal.SIGKILL, "plan", True),
+        ("run", signal.SIGTERM, "ingest", False),
+        ("run", signal.SIGINT, "split", False),
+        ("flow", signal.SIGTERM, "ingest", False),
+        ("supervisor", signal.SIGKILL, "ingest", True),
+        ("dvc", signal.SIGKILL, "ingest", False),
     ],
 )
-def test_killed_in_a_stage(place, tmp_path, who, number, stage):
+def test_killed_in_a_stage(place, tmp_path, who, number, stage, has_own_server):
     forget_results(place)
     slowed = slow(place, stage, 20.0)
+    if has_own_server:
+        del slowed.extra["PREFECT_API_URL"]
     log = tmp_path / "run.log"
     started = slowed.start("monai_tl", "run", "--plain", output=log)
     until(lambda: stage_runs(log, stage), 120, f"{stage} starts")
@@ -75,6 +104,8 @@ def test_killed_in_a_stage(place, tmp_path, who, number, stage):
 @pytest.mark.parametrize("seconds", [0.3, 1.5, 4.0])
 def test_killed_while_starting(place, tmp_path, seconds):
     slowed = slow(place, "ingest", 20.0)
+    # the server's start is among the moments
+    del slowed.extra["PREFECT_API_URL"]
     started = slowed.start("monai_tl", "run", "--plain", output=tmp_path / "run.log")
     with pytest.raises(AssertionError, match="never"):
         until(lambda: None, seconds, "never")

@@ -42,7 +42,7 @@ PARAMS = {
     "plan": {"source": "sources/hippodeep", "patch_size_vox": [36, 52, 36]},
     "finetune": {
         "strategy": "lp_ft",
-        "max_steps": 180,
+        "max_steps": 160,
         "head_steps": 60,
         "learning_rate": 0.0005,
         "head_learning_rate": 0.01,
