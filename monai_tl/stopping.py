@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -48,5 +50,7 @@ def _end_workers() -> None:
     for worker in workers:
         worker.join(max(0.0, deadline - time.monotonic()))
         if worker.is_alive():
-            worker.kill()
+            # not worker.kill(): joblib's processes have no such method. One that another thread has reaped is gone
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
             worker.join()

@@ -18,7 +18,7 @@ from monai_tl.dicom.deidentify import Pseudonyms, load_key
 from monai_tl.dicom.index import ImageSeries, index_folder
 from monai_tl.dicom.segmentation import Algorithm, write_segmentation
 from monai_tl.dicom.volume import DicomVolume, labels_to_source, read_volume, to_ras
-from monai_tl.errors import ConfigError, ContractError, DataError, DicomError
+from monai_tl.errors import ConfigError, ContractError, DataError, DicomError, describe_fault
 from monai_tl.files import sha256_of, sweep_abandoned, whole_folder
 from monai_tl.geometry import Affine, spacing_of
 from monai_tl.inference import Predictor, load_models
@@ -94,7 +94,7 @@ def run(
     for series in index.series:
         try:
             line = _write(_segment_series(series, loaded, target), loaded, target)
-        except (DataError, ValueError, RuntimeError, MemoryError) as error:
+        except Exception as error:
             rejection = _reject(series, hasher, error)
             rejected.append(rejection)
             progress.advance(f"{rejection.item} refused: {rejection.code}")
@@ -196,12 +196,6 @@ def _describe_volumes(label: NDArray[np.uint8], affine: Affine, names: Sequence[
 
 
 def _reject(series: ImageSeries, hasher: Pseudonyms, error: Exception) -> Rejection:
-    if isinstance(error, DicomError):
-        code, reason = error.code, str(error)
-    elif isinstance(error, DataError):
-        code, reason = "data", str(error)
-    else:
-        # the text of a foreign error may hold anything, a patient's name too
-        code, reason = "failed", f"segmentation failed ({type(error).__name__}); try this series alone"
+    code, reason = describe_fault(error)
     item = hasher.item("series", series.uid)
     return Rejection(item=item, kind="series", code=code, reason=reason, n_files=len(series.headers))

@@ -49,7 +49,7 @@ def export_case(task: ExportTask) -> dict[str, Any]:
     """Write one case; its own faults come back with a ``code``.
 
     Raises:
-        OSError: The result cannot be written: no fault of the case, and every other would meet it too.
+        OSError: The disk is full or the like: no fault of the case, and every other would meet it too.
     """
     case_id = task.case.case_id
     blank: tuple[str, ...] = ()
@@ -61,8 +61,6 @@ def export_case(task: ExportTask) -> dict[str, Any]:
             path = _write_nifti(task, label, affine)
         else:
             path, blank = _write_seg(task, label)
-    except OSError:
-        raise
     except Exception as error:
         code, reason = describe_fault(error)
         return {"case_id": case_id, "code": code, "reason": reason}

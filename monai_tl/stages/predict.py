@@ -62,7 +62,8 @@ def run(workspace: Path, params: Params) -> None:
                     progress.advance(f"{arm} {case_id}{' failed' if case_id in faults else ''}")
             if len(faults) == n_cases:
                 first, fault = next(iter(faults.items()))
-                raise StageError("predict", f"{arm}: every case failed; the first fault: {fault}", first) from fault
+                _, reason = describe_fault(fault)
+                raise StageError("predict", f"{arm}: every case failed; the first fault: {reason}", first) from fault
             for case_id, fault in faults.items():
                 code, reason = describe_fault(fault)
                 failed.append({"case_id": case_id, "arm": arm, "code": code, "reason": reason})

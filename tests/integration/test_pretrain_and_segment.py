@@ -11,11 +11,10 @@ import numpy as np
 import pydicom
 import pytest
 import yaml
-from small_cohort import write_small_cohort
+from small_cohort import write_cohort_and_key
 
 from monai_tl.commands import pretrain, segment
 from monai_tl.commands.phantom import canaries
-from monai_tl.dicom.deidentify import create_key
 from monai_tl.errors import ConfigError, DataError, PrivacyError
 from monai_tl.files import sha256_file
 from monai_tl.records import Plan, RejectionList
@@ -28,11 +27,10 @@ NETWORK = {"name": "unet", "arguments": {"channels": [6, 12], "strides": [2], "n
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cohort, key, parameters, and a source made from hospital A in ``work``."""
     folder = tmp_path_factory.mktemp("home")
+    write_cohort_and_key(folder)
+    (folder / "pretrain.yaml").write_text(yaml.safe_dump(parameters(folder)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MONAI_TL_BACKEND", "sequential")
-        write_small_cohort(folder / "data")
-        create_key(folder / "key", seed=0)
-        (folder / "pretrain.yaml").write_text(yaml.safe_dump(parameters(folder)))
         pretrain.run(folder / "pretrain.yaml", folder / "data/hospital_a", folder / "source", folder / "work")
     return folder
 

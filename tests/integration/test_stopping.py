@@ -11,12 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
-from small_cohort import write_small_cohort
+from small_cohort import write_cohort_and_key
 
 from monai_tl.cache import CaseCache
-from monai_tl.dicom.deidentify import create_key
 from monai_tl.files import temporary_folder, whole_folder
 
 ROOT = Path(__file__).parents[2]
@@ -25,17 +25,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stopping")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MONAI_TL_BACKEND", "sequential")
-        write_small_cohort(folder / "cohort")
-    create_key(folder / "key", seed=0)
+    write_cohort_and_key(folder)
     return folder
 
 
 @pytest.fixture
 def workspace(origin: Path, tmp_path: Path) -> Path:
     (tmp_path / "work").mkdir()
-    shutil.copytree(origin / "cohort/hospital_b", tmp_path / "work/data")
+    shutil.copytree(origin / "data/hospital_b", tmp_path / "work/data")
     params = {
         "ingest": {
             "source": "data",
@@ -83,6 +80,41 @@ def test_asked_to_stop_a_stage_leaves_nothing_half_made(workspace: Path, jobs: i
     assert b"Traceback" not in output
     assert parts(workspace) == []
     assert not (workspace / "artifacts/cases").exists()
+
+
+STUBBORN = """
+import os, signal, sys, time
+from monai_tl.parallel import map_cases
+from monai_tl.stopping import stop_tidily
+
+def hold(path):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with open(path + ".new", "w") as stream:
+        stream.write(str(os.getpid()))
+    os.rename(path + ".new", path)
+    time.sleep(120)
+
+if __name__ == "__main__":
+    import stubborn
+    stop_tidily()
+    list(map_cases(stubborn.hold, sys.argv[1:]))
+"""
+
+
+def test_a_worker_that_does_not_listen_is_ended_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    names = [tmp_path / "one", tmp_path / "two"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    environment |= {"MONAI_TL_JOBS": "2", "MONAI_TL_BACKEND": "loky"}
+    process = subprocess.Popen([sys.executable, tmp_path / "stubborn.py", *names], env=environment)
+    limit = time.monotonic() + 60
+    while not all(name.exists() for name in names):
+        assert process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert not any(psutil.pid_exists(int(name.read_text())) for name in names)
 
 
 def test_what_a_kill_leaves_goes_with_the_next_run(workspace: Path) -> None:

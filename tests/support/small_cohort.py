@@ -6,13 +6,24 @@ import hashlib
 import sys
 from pathlib import Path
 
+import pytest
+
 from monai_tl.commands.phantom import write_cohort
+from monai_tl.dicom.deidentify import create_key
 
 SEED, N_A, N_B, COARSE = 0, 3, 4, 2
 
 
 def write_small_cohort(out: Path, seed: int = SEED) -> dict[str, dict[str, int]]:
     return write_cohort(out, seed, N_A, N_B, COARSE)
+
+
+def write_cohort_and_key(folder: Path) -> None:
+    """``data`` and ``key`` in a folder, for a fixture of a module: one process, whatever the environment says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONAI_TL_BACKEND", "sequential")
+        write_small_cohort(folder / "data")
+    create_key(folder / "key", seed=0)
 
 
 def tree_digest(root: Path) -> str:
