@@ -26,6 +26,7 @@ class SliceGeometry:
         pixel_spacing_mm: (between rows, between columns), as in PixelSpacing.
         paths: The files, in slice order.
         slice_thickness_mm: Only used as the step when there is a single slice.
+        frame_numbers: From 1, the frame of its file that each slice is; empty for single-frame files.
     """
 
     sop_instance_uids: tuple[str, ...]
@@ -41,6 +42,7 @@ class SliceGeometry:
     pixel_spacing_mm: tuple[float, float]
     paths: tuple[Path, ...]
     slice_thickness_mm: float = 1.0
+    frame_numbers: tuple[int, ...] = ()
 
     @property
     def n_slices(self) -> int:

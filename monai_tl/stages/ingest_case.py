@@ -90,9 +90,9 @@ def ingest_series(task: DicomTask) -> CaseOutcome:
     hasher = Pseudonyms(place.key)
     try:
         _, geometry = stack(series.headers, place.config.min_slices)
-        input_sha256 = _hash_input([*geometry.paths, *(label.path for label in series.labels)])
-        case_id = hasher.case_id(series.study_uid, series.uid)
-        key = place.cache_key(input_sha256, series.uid, series.study_uid, *series.notes)
+        input_sha256 = _hash_input([*dict.fromkeys(geometry.paths), *(label.path for label in series.labels)])
+        case_id = hasher.case_id(series.study_uid, series.name)
+        key = place.cache_key(input_sha256, series.name, series.study_uid, *series.notes)
 
         def build(folder: Path) -> None:
             found = read_labelled_series(series, place.config.scheme, place.config.min_slices)
@@ -113,7 +113,7 @@ def ingest_series(task: DicomTask) -> CaseOutcome:
     except Exception as error:
         code, reason = describe_fault(error)
         refused = Rejection(
-            item=hasher.item("series", series.uid), kind="series", code=code, reason=reason, n_files=len(series.headers)
+            item=hasher.item("series", series.name), kind="series", code=code, reason=reason, n_files=len(series.paths)
         )
         return CaseOutcome(None, (refused, *(refused_with_series(label, code, hasher) for label in series.labels)))
 
@@ -186,7 +186,7 @@ def _dicom_record(
     provenance = Provenance(
         kind="dicom",
         study=hasher.hash_uid(series.study_uid),
-        series=hasher.hash_uid(series.uid),
+        series=hasher.hash_uid(series.name),
         label_series=hasher.hash_uid("|".join(label.series_uid for label in found.used)) if found.used else None,
         instances=tuple(hasher.hash_uid(uid) for uid in volume.sop_instance_uids),
         input_sha256=input_sha256,
