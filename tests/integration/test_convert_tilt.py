@@ -187,7 +187,10 @@ def test_a_drift_below_half_a_pixel_is_not_lost(tmp_path, drift_mm, keep_shear):
     result = run_convert(tmp_path / "in", tmp_path / "out", keep_shear=keep_shear)
     entry = only(result)
     image, values = result.image(entry), result.values(entry)
-    for affine, code in (image.get_sform(coded=True), image.get_qform(coded=True)):
+    forms = [image.get_sform(coded=True), image.get_qform(coded=True)]
+    if not keep_shear:
+        check_forms(image)
+    for affine, code in forms:
         if not code:
             continue
         index = (grid.corners_ras() - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T

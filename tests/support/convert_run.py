@@ -87,8 +87,8 @@ def check_outcome(result: Converted, volumes: Sequence[Expected], refusals: Sequ
         check_volume(result, fitting[0], expected)
     assert not left, ([_misfit(result, entry, one) for entry in left for one in volumes], told)
     parts = [json.dumps(entry["part"], sort_keys=True) for entry in found]
-    if len(volumes) == 1:
-        assert parts in (["{}"], [])
+    if len(volumes) == 1 and not refusals:
+        assert parts == ["{}"]
     else:
         assert len(set(parts)) == len(parts), "what tells the volumes apart has to be said"
     _check_refusals(result.rejected, refusals)
@@ -125,7 +125,8 @@ def check_volume(result: Converted, entry: dict[str, Any], expected: Expected) -
     assert np.abs((native - grid.native_affine_ras)[:3, :3] * [*reversed(grid.shape)]).max() < 2 * expected.tolerance_mm
     assert entry["n_slices"] == grid.shape[0]
     assert entry["n_files"] >= grid.shape[0]
-    assert entry["tilt_deg"] == 0.0
+    # orientations that are rounded differently leave a trace
+    assert abs(entry["tilt_deg"]) < 0.01
     assert entry["modality"] in ("CT", "MR")
     assert entry["label_file"] is None
     if expected.note:
@@ -136,14 +137,17 @@ def check_volume(result: Converted, entry: dict[str, Any], expected: Expected) -
 
 
 def check_forms(image: Any) -> None:
-    """Readers differ in which of NIfTI's two affines they take: each that is there has to be true."""
+    """Readers differ in which of NIfTI's two affines they take: both are there, and agree to a tenth of a mm.
+
+    ITK and all that is built on it opens no file without a qform unless its sform is orthonormal to 1e-5 or so.
+    """
     sform, code = image.get_sform(coded=True)
     assert code > 0
     qform, code = image.get_qform(coded=True)
-    if code > 0:
-        far = np.asarray(image.shape[:3]) - 1
-        worst = np.abs((qform - sform)[:3, :3]) @ far + np.abs((qform - sform)[:3, 3])
-        assert worst.max() < 0.05
+    assert code > 0
+    far = np.asarray(image.shape[:3]) - 1
+    worst = np.abs((qform - sform)[:3, :3]) @ far + np.abs((qform - sform)[:3, 3])
+    assert worst.max() < 0.1
 
 
 def check_same_points(found: np.ndarray, wanted: np.ndarray, tolerance_mm: float) -> None:

@@ -22,13 +22,13 @@ def scout_alone(w: SeriesWriter) -> None:
     w.add(CORONAL.with_slices(1), tags=_SCOUT)
 
 
-@mr(Refusal(("localizer",), numbers=(9,)))
+@mr(*(Refusal(("localizer",), numbers=((3, 9),), optional=number > 0) for number in range(3)))
 def localizer_in_three_planes(w: SeriesWriter) -> None:
     for part, grid in enumerate((AXIAL, CORONAL, SAGITTAL)):
         w.add(grid.with_slices(3), part, tags=_SCOUT)
 
 
-@mr(Refusal(("localizer", "non_parallel"), numbers=((3, 90),)))
+@mr(Refusal(("localizer", "non_parallel"), numbers=(90,), word="degree"))
 def localizer_that_does_not_say_so(w: SeriesWriter) -> None:
     for part, grid in enumerate((AXIAL, CORONAL, SAGITTAL)):
         w.add(grid.with_slices(1), part)
@@ -61,6 +61,12 @@ def second_slice_missing(w: SeriesWriter) -> None:
 @ct(Refusal(("missing_slice",), numbers=(5.0, 2.5, 4)))
 def slice_missing_in_the_middle(w: SeriesWriter) -> None:
     w.add(_TEN, slices=[0, 1, 2, 3, *range(5, 10)])
+
+
+@ct(Refusal(("missing_slice",), numbers=(5.0, 2.5, 4)))
+def first_slice_of_an_acquisition_missing(w: SeriesWriter) -> None:
+    """Blocks of four that continue each other are one scan, also where a slice was lost between two of them."""
+    w.add(AXIAL.with_slices(12), slices=[0, 1, 2, 3, *range(5, 12)], tags=lambda k: {"AcquisitionNumber": k // 4 + 1})
 
 
 @ct(Refusal(("missing_slice",), numbers=(7.5, 2.5, 6)))
@@ -111,21 +117,21 @@ def steps_that_grow(w: SeriesWriter) -> None:
     w.add(AXIAL, tags=lambda k: {"ImagePositionPatient": numbers_text((-10, -20, 30 + 2.5 * k + 0.05 * k * k))})
 
 
-@mr(Refusal(("non_parallel",), word="degree"))
+@mr(Refusal(("non_parallel",), numbers=(3.5,), word="degree"))
 def fan_of_half_degrees(w: SeriesWriter) -> None:
     for k in range(8):
         angle = np.deg2rad(0.5 * k)
         w.add(replace(AXIAL, **plane((1, 0, 0), (0, np.cos(angle), np.sin(angle)))), slices=[k])
 
 
-@mr(Refusal(("non_parallel",), word="degree"))
+@mr(Refusal(("non_parallel",), numbers=(90,), word="degree"))
 def radial_slices(w: SeriesWriter) -> None:
     for k in range(6):
         angle = np.deg2rad(30 * k)
         w.add(replace(CORONAL, **plane((np.cos(angle), np.sin(angle), 0), (0, 0, -1))), k, slices=[0])
 
 
-@ct(Refusal(("non_parallel",)), Expected(AXIAL.with_slices(7), optional=True))
+@ct(Refusal(("non_parallel",), numbers=(5.0,), word="degree"), Expected(AXIAL.with_slices(7), optional=True))
 def one_slice_turned(w: SeriesWriter) -> None:
     """The others are complete without it, so they may go on; the turned one is named."""
     w.add(AXIAL, slices=range(7))

@@ -101,6 +101,13 @@ def positions_rounded_to_a_hundredth(w: SeriesWriter) -> None:
     w.add(_THIRDS, tags=lambda k: {"ImagePositionPatient": numbers_text(np.round(_THIRDS.position(k), 2))})
 
 
+@ct(Expected(replace(AXIAL, pixel=(0.7035, 0.9765))))
+def pixel_spacing_in_two_roundings(w: SeriesWriter) -> None:
+    """0.00001 mm apart, on both sides of where a third digit is rounded."""
+    grid = replace(AXIAL, pixel=(0.7035, 0.9765))
+    w.add(grid, tags=lambda k: {"PixelSpacing": ["0.7035", "0.9765"] if k % 2 else ["0.70349", "0.97649"]})
+
+
 @ct(Expected(AXIAL))
 def exposure_and_voltage_vary(w: SeriesWriter) -> None:
     """Dose modulation: dcm2niix makes a file for each exposure (#887, #468)."""

@@ -139,6 +139,30 @@ def contrast_phases_halfway_between_each_other(w: SeriesWriter) -> None:
     w.add(_HALFWAY, 1, tags={"AcquisitionNumber": 2, "AcquisitionTime": "101600"})
 
 
+@ct(Expected(AXIAL, 0), Expected(_HALFWAY, 1))
+def contrast_phases_halfway_told_by_time_alone(w: SeriesWriter) -> None:
+    w.add(AXIAL, 0, tags={"AcquisitionTime": "101500"})
+    w.add(_HALFWAY, 1, tags={"AcquisitionTime": "101600"})
+
+
+@ct(Expected(AXIAL, 0, ("", "80")), Expected(AXIAL, 1, ("", "140")))
+def two_tube_voltages(w: SeriesWriter) -> None:
+    for part, voltage in enumerate((80, 140)):
+        w.add(AXIAL, part, tags={"KVP": voltage})
+
+
+@ct(Expected(AXIAL, 0), Expected(AXIAL, 1))
+def two_kernels(w: SeriesWriter) -> None:
+    for part, kernel in enumerate(("B30f", "B70f")):
+        w.add(AXIAL, part, tags={"ConvolutionKernel": kernel})
+
+
+@mr(*(Expected(AXIAL, part, ("", str(time))) for part, time in enumerate((50, 400, 1100))))
+def inversion_times(w: SeriesWriter) -> None:
+    for part, time in enumerate((50, 400, 1100)):
+        w.add(AXIAL, part, tags={"InversionTime": time})
+
+
 @ct(Expected(AXIAL.with_slices(5), 0), Expected(AXIAL.with_slices(5).moved(0, 0, 10), 1))
 def acquisitions_that_share_one_position(w: SeriesWriter) -> None:
     w.add(AXIAL.with_slices(5), 0)
