@@ -16,13 +16,15 @@ from typing import TypeVar
 import numpy as np
 
 from monai_tl.dicom.header import Header
-from monai_tl.dicom.stacking import AXES_TOLERANCE, stack
+from monai_tl.dicom.stacking import AXES_TOLERANCE, PIXEL_TOLERANCE, stack
 from monai_tl.errors import DicomError
 
 Part = tuple[tuple[str, str], ...]
 """What tells a volume from the others of its series, e.g. ``(("echo_time_ms", "4.6"),)``; empty for a whole series."""
 Parts = list[tuple[Part, tuple[Header, ...]]]
 _Value = TypeVar("_Value", bound=Hashable)
+_Size = tuple[int, int, float, float]
+"""Rows, columns, and mm between them."""
 
 _MIN_CLUSTER = 3
 """Slices that share a direction or size of their own and are a volume rather than a stray slice."""
@@ -123,12 +125,24 @@ def _by_orientation(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[P
 
 
 def _by_size(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[Part, tuple[Header, ...]]]:
-    groups = _grouped(
-        headers,
-        lambda header: (header.rows, header.columns, *(f"{size:.3g}" for size in header.pixel_spacing_mm or ())),
-    )
-    ordered = [groups[value] for value in sorted(groups, key=str)]
-    yield from _clusters(part, headers, "size", ordered)
+    clusters: list[tuple[_Size, list[Header]]] = []
+    for size, members in sorted(_grouped(headers, _size).items()):
+        # next to the last in order: a spacing that two exports rounded differently is one
+        if clusters and _is_same_size(size, clusters[-1][0]):
+            clusters[-1][1].extend(members)
+        else:
+            clusters.append((size, list(members)))
+    yield from _clusters(part, headers, "size", [members for _, members in clusters])
+
+
+def _size(header: Header) -> _Size:
+    rows_mm, columns_mm = header.pixel_spacing_mm or (0.0, 0.0)
+    return header.rows, header.columns, rows_mm, columns_mm
+
+
+def _is_same_size(first: _Size, second: _Size) -> bool:
+    pairs = zip(first[2:], second[2:], strict=True)
+    return first[:2] == second[:2] and all(abs(one - other) <= PIXEL_TOLERANCE * other for one, other in pairs)
 
 
 def _clusters(

@@ -17,6 +17,8 @@ MAX_SLICE_PIXELS = 1 << 26
 """A few bytes of a compressed slice can claim any size, and decoding takes the memory for it."""
 _DUPLICATE_MM = 0.01
 AXES_TOLERANCE = 2e-3
+PIXEL_TOLERANCE = 1e-3
+"""Pixel spacings of one volume differ by no more than this share."""
 
 
 def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...], SliceGeometry]:
@@ -143,7 +145,7 @@ def _check_uniform(headers: Sequence[Header]) -> None:
         listed = ", ".join(f"{rows} x {columns}" for rows, columns in sizes[:4])
         raise DicomError(f"slices of {len(sizes)} sizes ({listed}) in one series; split it", "mixed_geometry")
     spacings = np.array([header.pixel_spacing_mm for header in headers])
-    if float(np.ptp(spacings, axis=0).max()) > 1e-3 * float(spacings.min()):
+    if float(np.ptp(spacings, axis=0).max()) > PIXEL_TOLERANCE * float(spacings.min()):
         low, high = float(spacings.min()), float(spacings.max())
         raise DicomError(f"pixel spacing varies from {low:g} to {high:g} mm in one series; split it", "mixed_geometry")
 
