@@ -41,7 +41,6 @@ _COUNTED = {
     "ConvolutionKernel": "kernel", "AcquisitionTime": "acquisition_time", "ContentTime": "content_time",
 }  # fmt: skip
 _TRAITS = ("StackID", *(name for name in (*_SHOWN, *_COUNTED) if name != "StackID"))
-_BOUNDS = ("StackID", "AcquisitionNumber")
 _PLAIN = re.compile(r"[A-Z0-9][A-Z0-9 _.+-]{0,15}", re.IGNORECASE)
 
 
@@ -157,13 +156,13 @@ def _clusters(
 
 def _by_traits(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[Part, tuple[Header, ...]]]:
     """Split what is no volume as it is by the fewest traits that make volumes of it; else leave it as it is."""
-    fault = _fault(headers)
-    if fault not in _FAULTS_OF_MIXTURE and not _interleaves(headers):
+    fault, overlapping = _fault(headers), _overlapping(headers)
+    if fault not in _FAULTS_OF_MIXTURE and not overlapping:
         yield part, headers
         return
     traits = [dict(header.traits) for header in headers]
-    # a gap between two acquisitions is one; a gap where a time or angle changes is still a missing slice
-    eligible = _TRAITS if fault == "duplicate_position" else _BOUNDS
+    # a gap where an acquisition or a time changes is still a missing slice
+    eligible = _TRAITS if fault == "duplicate_position" else ("StackID", *overlapping)
     present = [name for name in eligible if len({found.get(name) for found in traits}) > 1]
     n_places = _n_places(headers)
     for count in (1, 2):
@@ -185,14 +184,18 @@ def _fault(headers: Sequence[Header]) -> str:
     return ""
 
 
-def _interleaves(headers: Sequence[Header]) -> bool:
-    """Whether CT acquisitions overlap along the normal: phases, though together they may look like one finer volume.
+def _overlapping(headers: Sequence[Header]) -> tuple[str, ...]:
+    """Traits whose CT acquisitions overlap along the normal: phases, though together they may look like one finer scan.
 
     In MR, slices of several acquisitions are shot in turns on purpose and are one volume.
     """
     if headers[0].modality != "CT":
-        return False
-    groups = _grouped(headers, lambda header: dict(header.traits).get("AcquisitionNumber", ""))
+        return ()
+    return tuple(name for name in ("AcquisitionNumber", "AcquisitionTime") if _overlaps(headers, name))
+
+
+def _overlaps(headers: Sequence[Header], name: str) -> bool:
+    groups = _grouped(headers, lambda header: dict(header.traits).get(name, ""))
     if len(groups) < 2 or len(groups) == len(headers):
         return False
     spans = sorted((min(found), max(found)) for found in map(_distances, groups.values()))
