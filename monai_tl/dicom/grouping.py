@@ -34,11 +34,11 @@ _MAX_VOLUMES = 4096
 _SHOWN = {
     "AcquisitionNumber": "acquisition", "TemporalPositionIdentifier": "temporal_position", "KVP": "kvp",
     "InversionTime": "inversion_time_ms", "FlipAngle": "flip_angle_deg", "TriggerTime": "trigger_time_ms",
-    "StackID": "stack",
+    "StackID": "stack", "DiffusionBValue": "b_value",
 }  # fmt: skip
 _COUNTED = {
-    "DiffusionBValue": "diffusion", "DiffusionGradientOrientation": "diffusion_direction",
-    "ConvolutionKernel": "kernel", "AcquisitionTime": "acquisition_time", "ContentTime": "content_time",
+    "DiffusionGradientOrientation": "diffusion_direction", "ConvolutionKernel": "kernel",
+    "AcquisitionTime": "acquisition_time", "ContentTime": "content_time",
 }  # fmt: skip
 _TRAITS = ("StackID", *(name for name in (*_SHOWN, *_COUNTED) if name != "StackID"))
 _PLAIN = re.compile(r"[A-Z0-9][A-Z0-9 _.+-]{0,15}", re.IGNORECASE)
