@@ -111,7 +111,9 @@ def _by_orientation(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[P
         yield part, headers
         return
     clusters: list[tuple[np.ndarray, list[Header]]] = []
-    for cosine, header in zip(cosines, headers, strict=True):
+    # in an order that file names have no part in: the clusters' numbers go into names of cases
+    for index in np.lexsort(cosines.T[::-1]):
+        cosine, header = cosines[index], headers[index]
         for first, members in clusters:
             if float(np.abs(cosine - first).max()) <= AXES_TOLERANCE / 2:
                 members.append(header)

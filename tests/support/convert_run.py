@@ -74,6 +74,13 @@ def run_convert(source: Path, out: Path, **options: Any) -> Converted:
 
 def check_outcome(result: Converted, volumes: Sequence[Expected], refusals: Sequence[Refusal]) -> None:
     """Each expected volume and refusal is there once; what is left over is an error."""
+    check_volumes(result, volumes, is_whole=not refusals)
+    _check_refusals(result.rejected, refusals)
+    assert result.volumes or result.rejected, "nothing may vanish"
+
+
+def check_volumes(result: Converted, volumes: Sequence[Expected], *, is_whole: bool) -> None:
+    """Each expected volume is there once, and no other; ``is_whole``: no other part of its series was refused."""
     told = [f"{one['code']}: {one['reason']}" for one in result.rejected]
     left = list(result.volumes)
     found = []
@@ -87,12 +94,10 @@ def check_outcome(result: Converted, volumes: Sequence[Expected], refusals: Sequ
         check_volume(result, fitting[0], expected)
     assert not left, ([_misfit(result, entry, one) for entry in left for one in volumes], told)
     parts = [json.dumps(entry["part"], sort_keys=True) for entry in found]
-    if len(volumes) == 1 and not refusals:
+    if len(volumes) == 1 and is_whole:
         assert parts == ["{}"]
     else:
         assert len(set(parts)) == len(parts), "what tells the volumes apart has to be said"
-    _check_refusals(result.rejected, refusals)
-    assert result.volumes or result.rejected, "nothing may vanish"
 
 
 def _misfit(result: Converted, entry: dict[str, Any], expected: Expected) -> str | None:

@@ -65,6 +65,11 @@ class Kind:
     def write(self, folder: Path, number: int = 1) -> None:
         self.write_slices(SeriesWriter(folder, number, self.base))
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether more than one outcome is right."""
+        return any(one.optional for one in (*self.volumes, *self.refusals))
+
 
 @dataclass
 class Kinds:
