@@ -36,6 +36,7 @@ _SHOWN = {
 }  # fmt: skip
 _COUNTED = {
     "DiffusionBValue": "diffusion", "DiffusionGradientOrientation": "diffusion_direction",
+    "ContrastBolusAgentPhase": "contrast_phase", "TemporalPositionTimeOffset": "time_offset",
     "ConvolutionKernel": "kernel", "AcquisitionTime": "acquisition_time", "ContentTime": "content_time",
 }  # fmt: skip
 _TRAITS = ("StackID", *(name for name in (*_SHOWN, *_COUNTED) if name != "StackID"))

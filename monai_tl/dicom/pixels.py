@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,24 @@ def _read_file(path: Path, header: Header, frames: Sequence[int]) -> Iterator[ND
         return
     with dicom_faults():
         stream = path.open("rb", buffering=0)
+    take = _take_words if place.is_words and not header.is_little and header.bits_allocated == 8 else _take
     with stream:
         for frame in frames:
             with dicom_faults():
-                stream.seek(place.offset + frame * size)
-                values = np.frombuffer(stream.read(size), dtype).reshape(shape)
+                values = np.frombuffer(take(stream, place.offset, frame * size, size), dtype).reshape(shape)
             yield values.astype(kind, copy=False)
+
+
+def _take(stream: RawIOBase, offset: int, start: int, size: int) -> bytes:
+    stream.seek(offset + start)
+    return stream.read(size) or b""
+
+
+def _take_words(stream: RawIOBase, offset: int, start: int, size: int) -> bytes:
+    """Two 8-bit pixels share a big-endian word, the first in the low byte (PS3.5, 8.1.2); a frame may end inside."""
+    odd = start % 2
+    words = np.frombuffer(_take(stream, offset, start - odd, size + odd + (size + odd) % 2), np.uint16)
+    return words.byteswap().tobytes()[odd : odd + size]
 
 
 def _decoded(path: Path, place: PixelPlace, header: Header, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
