@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from conversion import assert_holds, convert_folder
 from PIL import Image
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.sequence import Sequence
 from transfer_syntaxes import (
     COLUMNS,
     COMPRESSED,
@@ -153,6 +154,61 @@ def test_one_series_in_several_syntaxes(tmp_path):
         place = oblique_place(1, PLACE.positions[k])
         write_slices(tmp_path / f"in/{k}", stored[k : k + 1], place, syntax=syntax, SOPInstanceUID=f"1.2.3.4.{k + 1}")
     assert_holds(convert_folder(tmp_path / "in", tmp_path).image(), PLACE, stored - 1024)
+
+
+@pytest.mark.parametrize("syntax", ["rle", "jpeg lossless", "jpeg lossless sv1", "jpeg-ls", "jpeg 2000 lossless"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_streams_wider_than_the_stored_bits(tmp_path, syntax, signed):
+    """Some writers compress all 16 bits of a word of which 12 are stored, the sign carried up."""
+    stored = pattern(12, shape_of(syntax)) - 2048 * signed
+
+    def narrow(ds: FileDataset) -> None:
+        ds.BitsStored, ds.HighBit = 12, 11
+
+    check(tmp_path, stored, Bits(stored=16, signed=signed), syntax, edit=narrow)
+
+
+@pytest.mark.parametrize("syntax", [*NATIVE, "rle", "jpeg 2000 lossless"])
+def test_a_small_picture_before_the_pixels_is_not_taken_for_them(tmp_path, syntax):
+    """Workstations put an icon into the header, with pixel data of its own."""
+
+    def with_icon(ds: FileDataset) -> None:
+        icon = Dataset()
+        icon.Rows = icon.Columns = 4
+        icon.BitsAllocated = icon.BitsStored = 8
+        icon.HighBit, icon.PixelRepresentation, icon.SamplesPerPixel = 7, 0, 1
+        icon.PhotometricInterpretation, icon.PixelData = "MONOCHROME2", bytes(range(16))
+        icon["PixelData"].VR = "OB"
+        ds.IconImageSequence = Sequence([icon])
+
+    check(tmp_path, pattern(12, shape_of(syntax)), Bits(), syntax, edit=with_icon)
+
+
+@pytest.mark.parametrize("syntax", [*NATIVE, "rle", "jpeg 2000 lossless", "jpeg-ls"])
+def test_padding_after_the_data_set(tmp_path, syntax):
+    def with_padding(ds: FileDataset) -> None:
+        ds.add_new(0xFFFCFFFC, "OB", b"\0" * 126)
+
+    check(tmp_path, pattern(12, shape_of(syntax)), Bits(), syntax, edit=with_padding)
+
+
+@pytest.mark.parametrize(
+    ("uid", "name"),
+    [
+        ("1.2.840.10008.1.2.4.100", "MPEG2"),
+        ("1.2.840.10008.1.2.4.94", "JPIP"),
+        ("1.2.840.10008.1.2.1.98", "Encapsulated"),
+        ("1.2.3.4.5.6.7", "unknown"),
+    ],
+)
+def test_a_syntax_that_nothing_reads_is_named(tmp_path, uid, name):
+    def other(ds: FileDataset) -> None:
+        ds.file_meta.TransferSyntaxUID = uid
+
+    write_slices(tmp_path / "in", pattern(12), PLACE, syntax="rle", edit=other)
+    refusal = convert_folder(tmp_path / "in", tmp_path).refusal
+    assert refusal["code"] == "unsupported_syntax"
+    assert name in refusal["reason"]
 
 
 @pytest.mark.parametrize("syntax", sorted({*SIGNED, *EIGHT}))

@@ -8,7 +8,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from conversion import assert_holds, assert_volumes, convert_folder, holds, world_values
+from conversion import assert_holds, assert_volumes, convert_folder, holds, world_values, write_map
 from dicom_files import FRAME, SERIES, save, slice_dataset, write_rtstruct
 from enhanced import KINDS, PLACING, SCALING, SOP_INSTANCE, frames_of, shuffled, write_enhanced
 from highdicom.legacy import (
@@ -92,8 +92,7 @@ def test_padding_around_the_frames(tmp_path):
     stored[:, :2] = -2000
     frames = shuffled(frames_of(stored, PLACE))
     found = convert(tmp_path, frames, bits=Bits(stored=16, signed=True), PixelPaddingValue=-2000)
-    outside = stored == -2000
-    assert_holds(found.image(), PLACE, np.where(outside, stored[~outside].min(), stored) - CT)
+    assert_holds(found.image(), PLACE, stored - CT)
     assert any("padding" in note and "-3024" in note for note in found.volume["notes"])
 
 
@@ -165,6 +164,20 @@ def test_eight_bit_frames_that_do_not_fill_words(tmp_path, shape):
     stored = pattern(8, shape)
     found = convert(tmp_path, shuffled(frames_of(stored, PLACE)), bits=Bits(8, 8))
     assert_holds(found.image(), PLACE, stored - CT)
+
+
+@pytest.mark.parametrize("shape", [(13, 10), (13, 9), (5, 7)])
+def test_eight_bit_frames_as_big_endian_words(tmp_path, shape):
+    """A word may hold the last pixel of a frame and the first of the next."""
+    stored = pattern(8, shape)
+    path = write_enhanced(
+        tmp_path / "in/one.dcm", shuffled(frames_of(stored, PLACE)), bits=Bits(8, 8), syntax="explicit big"
+    )
+    ds = pydicom.dcmread(path)
+    ds.PixelData = np.frombuffer(ds.PixelData, "u2").byteswap().tobytes()
+    ds["PixelData"].VR = "OW"
+    ds.save_as(path)
+    assert_holds(convert_folder(tmp_path / "in", tmp_path).image(), PLACE, stored - CT)
 
 
 # ---- several volumes
@@ -500,7 +513,7 @@ def test_segmentation_of_a_multiframe_image(tmp_path, omit_empty):
         "1.2.3.7", 1, "1.2.3.7.1", 1, "maker", "model", "1", "0", omit_empty_frames=omit_empty,
     )  # fmt: skip
     label.save_as(tmp_path / "in/label.dcm")
-    check_label(convert_folder(tmp_path / "in", tmp_path), drawn())
+    check_label(convert_folder(tmp_path / "in", tmp_path, labels=write_map(tmp_path / "map", "organ")), drawn())
 
 
 def outline(place: Place, k: int, rows: slice, columns: slice) -> np.ndarray:
@@ -527,6 +540,13 @@ def test_structures_on_a_multiframe_image(tmp_path, named):
             image.ReferencedFrameNumber = order.index(k) + 1
             contour.ContourImageSequence = Sequence([image])
         ds.save_as(path)
+    check_label(convert_folder(tmp_path / "in", tmp_path, labels=write_map(tmp_path / "map", "organ")), drawn())
+
+
+def test_structures_without_a_map_are_classes_of_their_own(tmp_path):
+    write_enhanced(tmp_path / "in/image.dcm", shuffled(frames_of(pattern(12), PLACE)))
+    outlines = [outline(PLACE, 1, slice(2, 6), slice(3, 9)), outline(PLACE, 2, slice(4, 11), slice(1, 3))]
+    write_rtstruct(tmp_path / "in/label.dcm", {"organ": outlines}, series=SERIES, frame=FRAME)
     check_label(convert_folder(tmp_path / "in", tmp_path), drawn())
 
 
@@ -548,7 +568,7 @@ def test_a_label_on_one_volume_of_two_in_one_object(tmp_path):
         image.ReferencedFrameNumber = k + 1
         contour.ContourImageSequence = Sequence([image])
     ds.save_as(path)
-    found = convert_folder(tmp_path / "in", tmp_path)
+    found = convert_folder(tmp_path / "in", tmp_path, labels=write_map(tmp_path / "map", "organ"))
     assert len(found.volumes) == 2
     (first,) = [entry for entry in found.volumes if holds(found.image(entry), PLACE, values[0])]
     assert first["label_file"]

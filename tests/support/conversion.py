@@ -71,6 +71,12 @@ def convert_folder(source: Path, tmp_path: Path, **options: Any) -> Conversion:
     return Conversion(out, volumes, rejected)
 
 
+def write_map(path: Path, *structures: str) -> Path:
+    """A file for ``--labels``: each structure is a class of its name."""
+    path.write_text(json.dumps({"classes": [{"name": name} for name in structures]}))
+    return path
+
+
 def world_values(image: nibabel.Nifti1Image, place: Place, rows: int, columns: int) -> np.ndarray:
     """(K, rows, columns) values found where the slices' pixels lie; the image holds nothing else.
 

@@ -298,5 +298,7 @@ def save_encoded(ds: FileDataset, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     # what anonymisers took out of the file meta group stays out
     whole = "MediaStorageSOPInstanceUID" in ds.file_meta and "MediaStorageSOPClassUID" in ds.file_meta
-    fresh.save_as(path, enforce_file_format=whole)
+    is_known = ds.file_meta.TransferSyntaxUID in {*NATIVE.values(), *(uid for uid, _ in COMPRESSED.values())}
+    encoding = {} if is_known else {"implicit_vr": False, "little_endian": True}
+    fresh.save_as(path, enforce_file_format=whole, **encoding)
     return path
