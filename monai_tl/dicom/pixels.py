@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from io import RawIOBase
@@ -147,21 +148,23 @@ def _decode(decoder: Any, frame: bytes, header: Header, name: str) -> NDArray[An
             f"{header.columns}; transfer the series again",
             "undecodable_pixels",
         )
+    facts = {
+        "transfer_syntax_uid": UID(header.transfer_syntax_uid),
+        "rows": header.rows,
+        "columns": header.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "bits_allocated": header.bits_allocated,
+        "bits_stored": header.bits_stored,
+        "pixel_representation": int(header.is_signed),
+        "photometric_interpretation": header.photometric,
+        "pixel_keyword": "PixelData",
+    }
     try:
-        values, _ = decoder.as_array(
-            encapsulate([frame]),
-            raw=True,
-            transfer_syntax_uid=UID(header.transfer_syntax_uid),
-            rows=header.rows,
-            columns=header.columns,
-            number_of_frames=1,
-            samples_per_pixel=1,
-            bits_allocated=header.bits_allocated,
-            bits_stored=header.bits_stored,
-            pixel_representation=int(header.is_signed),
-            photometric_interpretation=header.photometric,
-            pixel_keyword="PixelData",
-        )
+        with warnings.catch_warnings():
+            # about odd streams that it decodes all the same
+            warnings.simplefilter("ignore")
+            values, _ = decoder.as_array(encapsulate([frame]), raw=True, **facts)
     except (RuntimeError, ValueError, NotImplementedError, EOFError):
         raise DicomError(
             f"the pixels (transfer syntax {name}) are damaged and cannot be decoded; {_MEND}", "undecodable_pixels"

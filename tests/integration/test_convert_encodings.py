@@ -25,6 +25,8 @@ from transfer_syntaxes import (
     write_slices,
 )
 
+# what a library says of a file in a warning may quote it
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 UNSIGNED = ("rle", "jpeg lossless", "jpeg lossless, mean", "jpeg lossless sv1", "jpeg-ls", "jpeg 2000 lossless",
             "jpeg 2000, lossless stream", "htj2k lossless", "htj2k lossless rpcl")  # fmt: skip
 SIGNED = ("rle", "jpeg lossless", "jpeg lossless sv1", "jpeg-ls", "jpeg 2000 lossless", "jpeg 2000, lossless stream")

@@ -21,6 +21,7 @@ from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from transfer_syntaxes import OBLIQUE, SPACING, Bits, Place, oblique_place, pattern, shape_of
 
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 PLACE = oblique_place()
 CT = 1024
 N = len(PLACE.positions)
@@ -252,6 +253,46 @@ def test_diffusion_directions_of_one_b_value(tmp_path):
     assert_volumes(found, [(PLACE, stored) for stored in values])
 
 
+def test_diffusion_directions_and_their_trace(tmp_path):
+    """Scanners put the trace image of a b-value behind its directions: the same b-value without a direction."""
+    values = [other(offset) for offset in (0, 700, 1400, 2100, 2800)]
+    groups = [(0.0, "NONE", None), *((1000.0, "DIRECTIONAL", row) for row in np.eye(3).tolist())]
+    groups.append((1000.0, "ISOTROPIC", None))
+    frames = []
+    for stored, (b_value, kind, direction) in zip(values, groups, strict=True):
+        group = {"DiffusionBValue": b_value, "DiffusionDirectionality": kind}
+        if direction:
+            group["DiffusionGradientDirectionSequence"] = {"DiffusionGradientOrientation": direction}
+        frames += [frame.with_group("MRDiffusionSequence", **group) for frame in frames_of(stored, PLACE, slope=None)]
+    found = convert(tmp_path, shuffled(frames), kind="enhanced MR")
+    assert_volumes(found, [(PLACE, stored) for stored in values])
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        lambda k: {"FrameAcquisitionNumber": k + 1},
+        lambda k: {"FrameAcquisitionDateTime": f"2020010112000{k}", "FrameReferenceDateTime": f"2020010112000{k}"},
+        lambda k: {"FrameAcquisitionDuration": 10.0 + k, "FrameComments": f"slice {k}"},
+        lambda k: {"DimensionIndexValues": [1, k + 1]},
+    ],
+)
+def test_what_differs_from_slice_to_slice_splits_nothing(tmp_path, attributes):
+    frames = frames_of(pattern(12), PLACE)
+    frames = [frame.with_group("FrameContentSequence", **attributes(k)) for k, frame in enumerate(frames)]
+    assert_holds(convert(tmp_path, shuffled(frames)).image(), PLACE, pattern(12) - CT)
+
+
+def test_a_tilted_gantry_kept_as_it_is(tmp_path):
+    """Each frame is shifted in its plane against the one before: 2.5 mm along the normal, 1 mm along the columns."""
+    column = np.array(OBLIQUE[3:])
+    place = Place(np.round(PLACE.positions + np.arange(N)[:, None] * column, 6))
+    write_enhanced(tmp_path / "in/one.dcm", shuffled(frames_of(pattern(12), place)))
+    found = convert_folder(tmp_path / "in", tmp_path, keep_shear=True)
+    assert_holds(found.image(), place, pattern(12) - CT)
+    assert found.volume["tilt_deg"] == pytest.approx(np.degrees(np.arctan2(1.0, 2.5)), abs=1e-3)
+
+
 def test_two_stacks_of_other_orientations(tmp_path):
     crossing = oblique_place(orientation=CROSSING)
     values = [pattern(12), other(1000)]
@@ -423,6 +464,32 @@ def test_frames_without_functional_groups(tmp_path, sop_class, modality, at_the_
     )  # fmt: skip
     assert found.refusal["code"] in ("multiframe", "missing_geometry")
     assert found.refusal["kind"] == "series"
+
+
+def test_positions_in_the_transducer_alone_are_no_place_in_the_patient(tmp_path):
+    """Enhanced US volumes are placed in their own frame of reference (PS3.3 C.8.24.2)."""
+    frames = [
+        frame.without("PlanePositionSequence").without("PlaneOrientationSequence")
+        .with_group("PlanePositionVolumeSequence", ImagePositionVolume=PLACE.positions[k].tolist())
+        .with_group("PlaneOrientationVolumeSequence", ImageOrientationVolume=list(OBLIQUE))
+        for k, frame in enumerate(frames_of(pattern(12), PLACE))
+    ]  # fmt: skip
+    found = convert(tmp_path, frames, kind="1.2.840.10008.5.1.4.1.1.6.2", Modality="US")
+    assert found.refusal["code"] == "missing_geometry"
+
+
+def test_pixels_of_floating_point_numbers(tmp_path):
+    """As parametric maps have: nothing is converted of bytes that are no whole numbers."""
+    path = write_enhanced(
+        tmp_path / "in/one.dcm", frames_of(pattern(12), PLACE), kind="1.2.840.10008.5.1.4.1.1.30", Modality="MR"
+    )
+    ds = pydicom.dcmread(path)
+    del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
+    ds.BitsAllocated = 32
+    ds.FloatPixelData = pattern(12).astype("<f4").tobytes()
+    ds.save_as(path)
+    found = convert_folder(tmp_path / "in", tmp_path)
+    assert found.refusal["code"] == "no_pixels"
 
 
 def test_a_frame_missing_in_the_middle(tmp_path):

@@ -71,9 +71,11 @@ def convert_folder(source: Path, tmp_path: Path, **options: Any) -> Conversion:
     return Conversion(out, volumes, rejected)
 
 
-def write_map(path: Path, *structures: str) -> Path:
-    """A file for ``--labels``: each structure is a class of its name."""
-    path.write_text(json.dumps({"classes": [{"name": name} for name in structures]}))
+def write_map(path: Path, *names: str, **structures: list[str]) -> Path:
+    """A file for ``--labels``: classes that are called as their structure, and those that have other structures."""
+    classes: list[dict[str, Any]] = [{"name": name} for name in names]
+    classes += [{"name": name, "structures": listed} for name, listed in structures.items()]
+    path.write_text(json.dumps({"classes": classes}))
     return path
 
 
