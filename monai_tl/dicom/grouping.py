@@ -37,8 +37,9 @@ _SHOWN = {
     "StackID": "stack", "DiffusionBValue": "b_value",
 }  # fmt: skip
 _COUNTED = {
-    "DiffusionGradientOrientation": "diffusion_direction", "ConvolutionKernel": "kernel",
-    "AcquisitionTime": "acquisition_time", "ContentTime": "content_time",
+    "DiffusionGradientOrientation": "diffusion_direction", "ContrastBolusAgentPhase": "contrast_phase",
+    "TemporalPositionTimeOffset": "time_offset", "ConvolutionKernel": "kernel", "AcquisitionTime": "acquisition_time",
+    "ContentTime": "content_time",
 }  # fmt: skip
 _TRAITS = ("StackID", *(name for name in (*_SHOWN, *_COUNTED) if name != "StackID"))
 _PLAIN = re.compile(r"[A-Z0-9][A-Z0-9 _.+-]{0,15}", re.IGNORECASE)

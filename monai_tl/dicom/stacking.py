@@ -87,6 +87,12 @@ def _check_kind(headers: Sequence[Header]) -> None:
             raise DicomError(
                 "BurnedInAnnotation is YES: the pixels may show a name; clean the images first", "burned_in"
             )
+        if not header.modality:
+            raise DicomError(
+                "Modality is absent and SOPClassUID names no kind of image that would tell it: what the values mean is "
+                "unknown; export the series with its Modality",
+                "no_modality",
+            )
         if header.frame is None and header.n_frames != 1:
             raise DicomError(
                 f"a multi-frame object ({header.n_frames} frames) that does not say where each frame lies; convert it "
