@@ -73,6 +73,12 @@ class SliceGeometry:
         return float(self.step_lps @ self.normal)
 
     @property
+    def tilt_deg(self) -> float:
+        """Angle between the line of the slices and their normal; 0 but for a tilted gantry."""
+        across = np.linalg.norm(np.cross(self.step_lps, self.normal))
+        return float(np.degrees(np.arctan2(across, self.spacing_between_slices_mm)))
+
+    @property
     def affine_lps(self) -> Affine:
         """(column, row, slice) index → LPS mm; sheared when the gantry was tilted."""
         affine = np.eye(4)

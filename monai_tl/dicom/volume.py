@@ -120,6 +120,15 @@ def _scaling(headers: Sequence[Header]) -> str:
     return f"rescale by slice, {len(pairs)} pairs, slope {slopes[0]:g} to {slopes[-1]:g}"
 
 
+def patient_of(volume: DicomVolume, series: ImageSeries) -> tuple[str, tuple[str, ...]]:
+    """What stands for the patient, to be hashed and never written; and a note where it is not the identifier."""
+    if volume.patient_id:
+        return volume.patient_id, ()
+    # the study is the widest thing known to be one patient's
+    note = "no patient identifier: the study stands for the patient"
+    return f"no patient id|{series.study_uid or series.uid}", (note,)
+
+
 def to_ras(volume: DicomVolume) -> tuple[Volume, Affine]:
     """The volume with I, J, K growing towards R, A, S, and its affine voxel → RAS mm; no value is interpolated."""
     return reorient_to_ras(volume.array, affine_lps_to_ras(volume.affine_lps))

@@ -18,10 +18,10 @@ from monai_tl.dicom.index import ImageSeries
 from monai_tl.dicom.label_object import refused_with_series
 from monai_tl.dicom.labelled_series import LabelledSeries, read_labelled_series
 from monai_tl.dicom.stacking import stack
-from monai_tl.dicom.volume import to_ras
+from monai_tl.dicom.volume import patient_of, to_ras
 from monai_tl.errors import DicomError, describe_fault
 from monai_tl.files import sha256_files, sha256_of
-from monai_tl.geometry import Affine, Volume, spacing_of
+from monai_tl.geometry import Affine, Volume, affine_to_rows, spacing_of
 from monai_tl.records import CaseRecord, Provenance, Rejection, RejectionList
 
 IMAGE_FILE, LABEL_FILE, CASE_FILE = "image.nii.gz", "label.nii.gz", "case.json"
@@ -177,12 +177,8 @@ def _dicom_record(
 ) -> CaseRecord:
     series, volume = task.series, found.volume
     hasher = Pseudonyms(task.place.key)
-    notes = found.notes
-    patient = volume.patient_id
-    if not patient:
-        # the study is the widest thing known to be one patient's
-        patient = f"no patient id|{series.study_uid or series.uid}"
-        notes = (*notes, "no patient identifier: the study stands for the patient")
+    patient, remarks = patient_of(volume, series)
+    notes = (*found.notes, *remarks)
     provenance = Provenance(
         kind="dicom",
         study=hasher.hash_uid(series.study_uid),
@@ -224,8 +220,6 @@ def _record(
     if label is not None:
         counts = np.bincount(label.ravel(), minlength=config.scheme.n_outputs)
         voxels = {name: int(counts[value]) for value, name in enumerate(config.scheme.names, start=1)}
-    # rounded far below any geometry that matters: the last bits differ between machines
-    rows = [(float(row[0]), float(row[1]), float(row[2]), float(row[3])) for row in np.round(affine, 9) + 0.0]
     return CaseRecord(
         case_id=case_id,
         patient_key=patient_key,
@@ -235,7 +229,7 @@ def _record(
         has_label=label is not None,
         spacing_mm=spacing_of(np.round(affine, 9)),
         spatial_shape=(image.shape[-3], image.shape[-2], image.shape[-1]),
-        affine=tuple(rows),
+        affine=affine_to_rows(affine),
         class_voxels=voxels,
         provenance=provenance,
     )
