@@ -31,6 +31,15 @@ SAMPLE = (
     "series_uid_climbs", "link_dangling",
 )  # fmt: skip
 """Kinds that go through the ingest stage as well, one or more of each sort."""
+COMMAND_THAT_TELLS_ITS_PEAK = """
+import resource
+from monai_tl.cli import main
+try:
+    main()
+finally:
+    users = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    print("peak", max(resource.getrusage(user).ru_maxrss for user in users) * 1024)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +74,7 @@ def sandbox(tmp_path, good_folder):
     # beside the input: comes out only if a link to a folder above is followed
     write_series(box / "outside", new_series(np.random.default_rng(2)).slices)
     create_key(box / "home" / "pseudonym.key", seed=0)
+    (box / "home" / "labels.yaml").write_text("classes: [{name: GTV}]\n")
     yield box
     make_readable(box / "in")
 
@@ -74,9 +84,14 @@ def good_grids() -> list[Grid]:
     return [plain.grid(), labelled.grid(rectangle_label(labelled))]
 
 
+def arguments_of(box: Path) -> list[str]:
+    home = box / "home"
+    options = ["--labels", str(home / "labels.yaml"), "--key-file", str(home / "pseudonym.key")]
+    return ["convert", str(box / "in"), str(box / OUT), *options]
+
+
 def convert(server: ConversionServer, box: Path) -> Finished:
-    arguments = ["convert", str(box / "in"), str(box / OUT), "--key-file", str(box / "home" / "pseudonym.key")]
-    return server.run(arguments, box)
+    return server.run(arguments_of(box), box)
 
 
 def check_bounds(finished: Finished) -> None:
@@ -146,12 +161,8 @@ def test_all_kinds_in_one_folder(sandbox):
     before = outside(sandbox)
     environment = {**os.environ, "HOME": str(sandbox / "home"), "TMPDIR": str(sandbox / "tmp")}
     begin = time.monotonic()
-    command = "import resource, sys; from monai_tl.cli import main\ntry:\n main()\nfinally:\n"
-    command += " own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))\n"
-    command += " print('peak', max(own, workers) * 1024)"
     done = subprocess.run(
-        [sys.executable, "-c", command, "convert", sandbox / "in", sandbox / OUT,
-         "--key-file", sandbox / "home" / "pseudonym.key"],
+        [sys.executable, "-c", COMMAND_THAT_TELLS_ITS_PEAK, *arguments_of(sandbox)],
         cwd=sandbox / "cwd", env=environment, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     check_silence(Finished(done.returncode, 0.0, 0, done.stdout, done.stderr))

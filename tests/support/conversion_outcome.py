@@ -20,7 +20,7 @@ from dicom_bytes import TOKEN, Grid
 _FILE = re.compile(r"case-[0-9a-f]{12}(_label)?\.nii\.gz|index\.json|rejected\.json")
 _ITEM = re.compile(r"(file|series|label)-[0-9a-f]{12}")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_TELLTALES = (b"CANARY", TOKEN.encode(), b"canary", b"escape", b"\xe2\x80\xae", b"CON\"")
+_TELLTALES = (b"CANARY", TOKEN.encode(), b"canary", b"escape", b"\xe2\x80\xae", b'CON"')
 
 
 def faults(out: Path, outcomes: Sequence[Outcome], good: Sequence[Grid]) -> list[str]:
@@ -70,7 +70,9 @@ def _misses(
     for refusal in (one for one in outcome if isinstance(one, Refusal)):
         fitting = [one for one in left if one["kind"] == refusal.kind and one["code"] in refusal.codes]
         if len(fitting) != refusal.n_items:
-            found.append(f"{len(fitting)} in place of {refusal.n_items} refusals {refusal.kind} {sorted(refusal.codes)}")
+            found.append(
+                f"{len(fitting)} in place of {refusal.n_items} refusals {refusal.kind} {sorted(refusal.codes)}"
+            )
         found += [f"the reason does not say {refusal.says!r}: {one['reason']}" for one in fitting
                   if not re.search(refusal.says, one["reason"])]  # fmt: skip
         left = [one for one in left if one not in fitting]

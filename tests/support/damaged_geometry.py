@@ -201,7 +201,7 @@ def mixed_frames_of_reference(folder, rng):
     alone = series.grid(slices=[2])
     return [
         (refused("series", "mixed_geometry", "frames? of reference"),),
-        (refused("series", "missing_slice", r"gap of 5\.00"), alone),
+        (refused("series", "missing_slice", r"gap of 5\.00.*of its series"), alone),
         (
             refused("series", "missing_slice", r"gap of 5\.00"),
             refused("series", "too_few_slices mixed_geometry", "slice|frame"),
@@ -211,8 +211,14 @@ def mixed_frames_of_reference(folder, rng):
 
 @damaged
 def mixed_modality(folder, rng):
-    spoil_one(folder, rng, setting(x00080060=("CS", text("MR")), x00080016=("UI", uid("1.2.840.10008.5.1.4.1.1.4"))))
-    return [(refused("series", "mixed_kind", "kinds? of image|modalit"),)]
+    series = spoil_one(
+        folder, rng, setting(x00080060=("CS", text("MR")), x00080016=("UI", uid("1.2.840.10008.5.1.4.1.1.4")))
+    )
+    alone = series.grid(slices=[2])
+    return [
+        (refused("series", "mixed_kind", "kinds? of image|modalit"),),
+        (refused("series", "missing_slice", r"gap of 5\.00.*of its series"), alone),
+    ]
 
 
 @damaged

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from damage import Outcome, damaged, refused
-from damaged_files import _deflate, nested, zeros_deflated
+from damaged_files import CUT, deflate, nested, zeros_deflated
 from dicom_bytes import (
     CANARY,
     DEFLATED,
@@ -173,7 +173,7 @@ def seg_deflate_bomb(folder, rng):
         elements = segmentation(series)
         del elements[PIXELS]
         head = body(elements) + element(PIXELS, "OB", b"", 1200 << 20)
-        return meta(elements, DEFLATED) + _deflate(head, end=False) + zeros_deflated(1200) + b"\3\0"
+        return meta(elements, DEFLATED) + deflate(head, end=False) + zeros_deflated(1200) + b"\3\0"
 
     return _beside(folder, rng, label, "deflate_bomb", "inflat")
 
@@ -183,7 +183,7 @@ def seg_file_cut(folder, rng):
     """Ends within the description of its frames."""
     return _beside(
         folder, rng, lambda series: file_bytes(segmentation(series))[:-150],
-        "damaged truncated_pixels no_pixels other_object", "cut|end|beyond|pars|pixel|frame",
+        "damaged truncated_pixels no_pixels", f"pixel|{CUT}",
     )  # fmt: skip
 
 
@@ -343,8 +343,7 @@ def rtstruct_of_an_unknown_instance(folder, rng):
 @damaged
 def rtstruct_file_cut(folder, rng):
     return _beside(
-        folder, rng, lambda series: file_bytes(rtstruct(series))[:-60], "damaged no_outline damaged_contour",
-        "cut|end|beyond|pars",
+        folder, rng, lambda series: file_bytes(rtstruct(series))[:-60], "damaged", CUT,
     )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from damage import Outcome, damaged, refused, setting, spoil_all, spoil_one
-from damaged_files import nested
+from damage import Outcome, damaged, refused, setting, spoil_all, spoil_one, whole_series
+from damaged_files import CUT, nested
 from dicom_bytes import (
     CANARY,
     PIXELS,
@@ -78,10 +78,6 @@ _whole("secondary_capture", "secondary_capture", "[Ss]econdary capture", x000800
 _whole("burned_in_annotation", "burned_in", "BurnedInAnnotation", x00280301=("CS", text("YES")))
 _whole("mosaic", "mosaic", "[Mm]osaic", x00080008=("CS", text("ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC")))
 _whole("dose_grid", "other_object", OTHER, x00080060=("CS", text("RTDOSE")), x00080016=("UI", uid(_CLASS + "481.2")))
-_whole(
-    "lookup_table_for_the_values", "lookup_table", "look-up table",
-    x00283000=sequence({0x00283002: ("US", short(4, 0, 16)), 0x00283006: ("US", short(0, 1, 2, 3))}),
-)  # fmt: skip
 
 
 @damaged
@@ -89,7 +85,7 @@ def lookup_table_that_lies(folder, rng):
     """A modality look-up table that describes 65,536 entries and holds four."""
     table = sequence({0x00283002: ("US", short(0, 0, 16)), 0x00283006: ("US", short(0, 1, 2, 3))})
     spoil_all(folder, rng, setting(x00283000=table, x00281052=None, x00281053=None))
-    return [(refused("series", "lookup_table scaling damaged", "look-up table|LUT"),)]
+    return whole_series("lookup_table", "look-up table")
 
 
 @damaged
@@ -203,7 +199,7 @@ def enhanced_without_frame_groups(folder, rng):
     def change(elements: Elements, _: Series) -> None:
         del elements[0x52009230]
 
-    return _enhanced(folder, rng, change, "damaged missing_geometry frames", "[Ff]rame|ImagePosition")
+    return _enhanced(folder, rng, change, "damaged missing_geometry multiframe", "[Ff]rame")
 
 
 @damaged
@@ -212,7 +208,7 @@ def enhanced_cut_in_the_frame_groups(folder, rng):
         content = file_bytes(elements)
         return content[: content.index(decimal(*series.position(3)))]
 
-    return _enhanced(folder, rng, change, "damaged other_object no_pixels", "cut|beyond|end|pars|length")
+    return _enhanced(folder, rng, change, "damaged", CUT)
 
 
 @damaged

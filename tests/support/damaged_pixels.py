@@ -29,7 +29,7 @@ from dicom_bytes import (
 
 TOO_SHORT = r"pixel data.* (end|short)|\d+ of \d+ bytes"
 UNDECODABLE = "undecodable_pixels truncated_pixels"
-DECODE = "decod|pixel data|fragment|frame"
+DECODE = "decod|pixel data|fragment|frame|compressed image|cut off or damaged"
 
 
 @damaged
@@ -380,20 +380,34 @@ def rle_offsets_backwards(folder, rng):
 
 @damaged
 def rle_of_a_billion_segments(folder, rng):
-    return _encoded(folder, rng, RLE, lambda frame, _: _rle_header(frame, 1 << 30))
+    """A reader that knows how many there must be does not believe the number."""
+    series = new_series(rng, rows=32, columns=36)
+    frames = [compress(pixels, RLE) for pixels in series.stored]
+    slices = [{**one, PIXELS: _rle_header(frame, 1 << 30)} for one, frame in zip(series.slices, frames, strict=True)]
+    write_series(folder, slices, RLE)
+    return [(series.grid(),), *whole_series(UNDECODABLE, DECODE)]
 
 
 @damaged
 def fragment_longer_than_the_file(folder, rng):
-    def lie(frame: bytes, _: np.ndarray) -> tuple[str, bytes]:
-        return "", element(PIXELS, "OB", item(b"") + item(frame, 0x7FFFFFF0), UNDEFINED)
-
-    outcomes = _encoded(folder, rng, J2K, lie)
-    return [
-        *outcomes,
-        *one_file("damaged", "fragment|beyond|cut|length|end"),
-        (refused("series", "damaged", "fragment|pars"),),
+    """Nothing is lost: the code stream ends where the file does."""
+    series = new_series(rng, rows=32, columns=36)
+    slices = [
+        {**one, PIXELS: ("", element(PIXELS, "OB", item(b"") + item(compress(pixels, J2K), 0x7FFFFFF0), UNDEFINED))}
+        for one, pixels in zip(series.slices, series.stored, strict=True)
     ]
+    write_series(folder, slices, J2K)
+    return [(series.grid(),), *whole_series(UNDECODABLE + " damaged", f"{DECODE}|longer than the rest")]
+
+
+@damaged
+def file_ends_in_a_fragment(folder, rng):
+    def cut(frame: bytes, _: np.ndarray) -> tuple[str, bytes]:
+        whole = encapsulated(frame)[1]
+        return "", whole[: len(whole) - len(frame) // 3]
+
+    outcomes = _encoded(folder, rng, RLE, cut)
+    return [*outcomes, *one_file(UNDECODABLE + " damaged", f"{DECODE}|longer than the rest")]
 
 
 @damaged
@@ -403,11 +417,7 @@ def fragment_shorter_than_its_content(folder, rng):
         return "", element(PIXELS, "OB", item(b"") + item(frame, 40) + end, UNDEFINED)
 
     outcomes = _encoded(folder, rng, J2K, lie)
-    return [
-        *outcomes,
-        *one_file("damaged", "fragment|item|length"),
-        (refused("series", "damaged", "fragment|item|pars"),),
-    ]
+    return [*outcomes, *one_file("damaged", DECODE), (refused("series", "damaged", DECODE),)]
 
 
 @damaged
