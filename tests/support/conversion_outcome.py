@@ -97,7 +97,7 @@ def _shows(grid: Grid, image: Any, label: Any | None) -> bool:
     k, row, column = np.indices(grid.values.shape).reshape(3, -1)
     world = _LPS_TO_RAS @ grid.affine_lps @ np.stack([column, row, k, np.ones_like(k)])
     index = np.rint(np.linalg.inv(image.affine) @ world).astype(int)
-    if np.abs(image.affine @ index - world).max() > 1e-3 or (index[:3].T >= image.shape).any() or index[:3].min() < 0:
+    if np.abs(image.affine @ index - world).max() > 1e-3 or (image.shape <= index[:3].T).any() or index[:3].min() < 0:
         return False
     if not np.array_equal(np.asanyarray(image.dataobj)[tuple(index[:3])], grid.values.ravel()):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
@@ -26,10 +27,11 @@ from dicom_bytes import (
     text,
     write_series,
 )
+from PIL import Image
 
 TOO_SHORT = r"pixel data.* (end|short)|\d+ of \d+ bytes"
 UNDECODABLE = "undecodable_pixels truncated_pixels"
-DECODE = "decod|pixel data|fragment|frame|compressed image|cut off or damaged"
+DECODE = "decod|pixel data|fragment|frame|compressed image|cut off"
 
 
 @damaged
@@ -317,6 +319,26 @@ def jpeg_ls_bomb(folder, rng):
 @damaged
 def jpeg_ls_truncated(folder, rng):
     return _encoded(folder, rng, JPEG_LS, lambda frame, _: encapsulated(frame[: len(frame) // 2]))
+
+
+@damaged
+def jpeg_ls_without_its_last_bytes(folder, rng):
+    """Decoders make up the few pixels that are absent."""
+    return _encoded(folder, rng, JPEG_LS, lambda frame, _: encapsulated(frame[:-8]))
+
+
+@damaged
+def jpeg_baseline_truncated(folder, rng):
+    series = new_series(rng, rows=32, columns=36)
+    bits = {0x00280100: ("US", short(8)), 0x00280101: ("US", short(8)), 0x00280102: ("US", short(7))}
+    slices = []
+    for k, elements in enumerate(series.slices):
+        packed = io.BytesIO()
+        Image.fromarray((series.stored[k] >> 3).astype(np.uint8)).save(packed, "JPEG", quality=95)
+        frame = packed.getvalue()
+        slices.append({**elements, **bits, PIXELS: encapsulated(frame[: len(frame) // 2] if k == 2 else frame)})
+    write_series(folder, slices, JPEG_BASELINE)
+    return [(refused("series", UNDECODABLE, DECODE),), *one_file(UNDECODABLE, DECODE)]
 
 
 def _jpeg(folder: Path, rng: np.random.Generator, syntax: str, marker: int, size: int) -> list[Outcome]:
