@@ -206,7 +206,7 @@ def _header_of(values: _Values, meta: FileMeta, path: Path) -> Header:
         series_uid=text("SeriesInstanceUID"),
         study_uid=text("StudyInstanceUID"),
         frame_of_reference_uid=text("FrameOfReferenceUID") or None,
-        modality=text("Modality").upper() or _MODALITY_OF.get(sop_class, ""),
+        modality=text("Modality").upper() or MODALITY_OF.get(sop_class, ""),
         image_type=tuple(part.strip() for part in text("ImageType").upper().split("\\")),
         component=text("ComplexImageComponent").upper(),
         echo=_echo(values),
@@ -242,7 +242,7 @@ def _header_of(values: _Values, meta: FileMeta, path: Path) -> Header:
     )
 
 
-_MODALITY_OF = {
+MODALITY_OF = {
     f"1.2.840.10008.5.1.4.1.1.{tail}": modality
     for modality, tails in {
         "CT": ("2", "2.1", "2.2"), "MR": ("4", "4.1", "4.4"), "PT": ("128", "130", "128.1"),

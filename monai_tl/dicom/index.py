@@ -11,7 +11,7 @@ from typing import Literal
 from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.frames import read_headers
 from monai_tl.dicom.grouping import Part, split_series
-from monai_tl.dicom.header import Header
+from monai_tl.dicom.header import MODALITY_OF, Header
 from monai_tl.dicom.label_object import (
     LABEL_CLASSES,
     LabelObject,
@@ -169,12 +169,22 @@ def _sort(root: Path, hasher: Pseudonyms) -> _Sorted:
             except DicomError as error:
                 found.refuse(item_of(path), path, error.code, str(error), "label")
         elif header.rows < 1 or header.columns < 1 or header.modality in _OTHER_MODALITIES:
-            reason = "the DICOM object is neither an image nor a label this pipeline reads; nothing is to be done"
-            found.refuse(item_of(path), path, "other_object", reason)
+            found.refuse(item_of(path), path, *_no_image(header))
         else:
             name = path.relative_to(root).as_posix()
             found.series[header.series_uid or _stand_in(header, name)] += headers
     return found
+
+
+def _no_image(header: Header) -> tuple[str, str]:
+    """Code and reason for a file without rows and columns, or of a kind that is not segmented."""
+    if header.sop_class_uid in MODALITY_OF or (not header.sop_class_uid and header.modality in MODALITY_OF.values()):
+        return "damaged", (
+            "an image without Rows and Columns: the file is cut off before them, or they were removed; transfer it again"
+        )
+    if not (header.sop_class_uid or header.modality):
+        return "damaged", "the file ends before anything that tells what it is; transfer it again"
+    return "other_object", "the DICOM object is neither an image nor a label this pipeline reads; nothing is to be done"
 
 
 def _read_headers(paths: list[Path]) -> Iterable[Found]:

@@ -290,7 +290,7 @@ def enhanced_two_instances_in_conflict(folder, rng):
 
 
 @damaged
-def series_of_labels_without_images(folder, rng):
+def images_without_rows_and_columns(folder, rng):
     """An image class in name, but neither rows nor columns in any file."""
     spoil_all(folder, rng, setting(x00280010=None, x00280011=None))
-    return [(refused("file", "other_object damaged", "neither an image|Rows", 6),)]
+    return [(refused("file", "damaged", "Rows", 6),)]

@@ -151,8 +151,8 @@ _attribute("palette_colour", "[Pp]alette|PALETTE|colou?r", "colour", x00280004=(
 _attribute(
     "photometric_of_text", "[Pp]hotometric|colou?r", "colour photometric", x00280004=("CS", text("CANARY9081726354"))
 )
-_attribute("rows_0", "Rows|neither an image", "other_object damaged", x00280010=("US", short(0)))
-_attribute("columns_absent", "Columns|neither an image", "other_object damaged", x00280011=None)
+_attribute("rows_0", "Rows", "damaged", x00280010=("US", short(0)))
+_attribute("columns_absent", "Columns", "damaged", x00280011=None)
 _attribute(
     "rows_and_columns_65535", f"Rows|voxels|too large|{TOO_SHORT}", "too_large truncated_pixels",
     x00280010=("US", short(65535)), x00280011=("US", short(65535)),
