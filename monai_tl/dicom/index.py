@@ -11,7 +11,7 @@ from typing import Literal
 from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.frames import read_headers
 from monai_tl.dicom.grouping import Part, split_series
-from monai_tl.dicom.header import MODALITY_OF, Header
+from monai_tl.dicom.header import Header
 from monai_tl.dicom.label_object import (
     LABEL_CLASSES,
     LabelObject,
@@ -20,6 +20,7 @@ from monai_tl.dicom.label_object import (
     refused_with_series,
 )
 from monai_tl.dicom.listing import list_files
+from monai_tl.dicom.modality import MODALITY_OF
 from monai_tl.errors import DicomError
 from monai_tl.files import sha256_file
 from monai_tl.parallel import map_cases
@@ -55,6 +56,10 @@ class ImageSeries:
     def name(self) -> str:
         """What identifiers of the volume are made of: the UID, and the part where there are several."""
         return "|".join((self.uid, *(f"{key}={value}" for key, value in self.part)))
+
+    def reason(self, fault: str) -> str:
+        """Why the volume is refused; where its series holds others too, with what it is of them."""
+        return f"{fault} ({_told(self.part)} of its series)" if self.part else fault
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -180,7 +185,7 @@ def _no_image(header: Header) -> tuple[str, str]:
     """Code and reason for a file without rows and columns, or of a kind that is not segmented."""
     if header.sop_class_uid in MODALITY_OF or (not header.sop_class_uid and header.modality in MODALITY_OF.values()):
         return "damaged", (
-            "an image without Rows and Columns: the file is cut off before them, or they were removed; transfer it again"
+            "an image without Rows and Columns: the file is cut off, or they were removed; transfer it again"
         )
     if not (header.sop_class_uid or header.modality):
         return "damaged", "the file ends before anything that tells what it is; transfer it again"
