@@ -15,7 +15,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from monai_tl.dicom.codestream import declared_size
+from monai_tl.dicom.codestream import declared_size, is_cut
 from monai_tl.dicom.header import Header
 from monai_tl.dicom.reading import DEFLATED, dicom_faults, inflate, scan_file
 from monai_tl.dicom.scan import PixelPlace
@@ -147,6 +147,11 @@ def _decode(decoder: Any, frame: bytes, header: Header, name: str) -> NDArray[An
             f"the compressed image has {declared[0]} x {declared[1]} pixels and the header says {header.rows} x "
             f"{header.columns}; transfer the series again",
             "undecodable_pixels",
+        )
+    if is_cut(frame):
+        raise DicomError(
+            f"the pixels (transfer syntax {name}) are cut off before their end; transfer the series again",
+            "truncated_pixels",
         )
     facts = {
         "transfer_syntax_uid": UID(header.transfer_syntax_uid),
