@@ -26,6 +26,8 @@ class SliceGeometry:
         pixel_spacing_mm: (between rows, between columns), as in PixelSpacing.
         paths: The files, in slice order.
         slice_thickness_mm: Only used as the step when there is a single slice.
+        frame_numbers: Frame of its file that each slice is, from 1; empty where a file is one slice. Slices of one
+            multi-frame file share its path and SOPInstanceUID, and need not be all of its frames.
     """
 
     sop_instance_uids: tuple[str, ...]
@@ -41,6 +43,7 @@ class SliceGeometry:
     pixel_spacing_mm: tuple[float, float]
     paths: tuple[Path, ...]
     slice_thickness_mm: float = 1.0
+    frame_numbers: tuple[int, ...] = ()
 
     @property
     def n_slices(self) -> int:
