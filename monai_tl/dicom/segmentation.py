@@ -5,6 +5,7 @@ Reading is in :mod:`monai_tl.dicom.segmentation_reading`; :func:`read_segmentati
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Callable
@@ -179,7 +180,7 @@ def _uids(
     source = sha256_of(reference.series_instance_uid, frame, instances)
     series = f"{source}|{maker}|{title[0]}|{title[1]}|{identity}"
     places = json.dumps([slices, reference.sop_class_uid, reference.frame_numbers], sort_keys=True)
-    content = sha256_of(labels.tobytes(), scheme.model_dump_json(), places, _version(algorithm))
+    content = sha256_of(hashlib.sha256(labels.data).digest(), scheme.model_dump_json(), places, _version(algorithm))
     return uid_key(f"seg series|{series}"), uid_key(f"seg instance|{series}|{content}")
 
 
