@@ -142,6 +142,34 @@ def phantom(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of DICOM, any nesting.")],
+    out: Annotated[Path, typer.Argument(help="Folder for NIfTI files, index.json and rejected.json.")],
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="YAML file: class and the structures it is drawn as. Without it each structure is a class."),
+    ] = None,
+    names: Annotated[
+        str, typer.Option(help="Names of the files, of {case} {patient} {study} {series} {modality} {part} {number}.")
+    ] = "{case}",
+    keep_shear: Annotated[
+        bool, typer.Option("--keep-shear", help="Keep slices of a tilted gantry as they are, with a sheared affine.")
+    ] = False,
+    key_file: Annotated[Path, typer.Option(help="Secret for pseudonyms; made by 'monai-tl key'.")] = Path(
+        "~/.config/monai_tl/pseudonym.key"
+    ),
+) -> None:
+    """Convert DICOM to NIfTI with its labels, and say what was refused and why."""
+    from monai_tl.commands import convert as command
+    from monai_tl.files import named_output
+
+    with named_output(out):
+        typer.echo(
+            command.run(source, out, labels=labels, names=names, keep_shear=keep_shear, key_file=key_file.expanduser())
+        )
+
+
+@app.command()
 def pretrain(
     params_file: Annotated[Path, typer.Argument(help="Parameters of the run: no source, scratch arm only.")],
     data: Annotated[Path, typer.Argument(help="Data set to learn from.")],

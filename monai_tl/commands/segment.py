@@ -152,7 +152,7 @@ def _segment_series(series: ImageSeries, model: _Model, target: _Target) -> _Fou
         raise DicomError(f"a file of the series cannot be read: {error.strerror}", "unreadable") from None
     if volume.modality != plan.modality:
         raise DicomError(f"the series is {volume.modality}, the model is for {plan.modality}", "other_modality")
-    case_id = target.hasher.case_id(series.study_uid, series.uid)
+    case_id = target.hasher.case_id(series.study_uid, series.name)
     image, exact = to_ras(volume)
     # as it would be read back from the case's NIfTI file, which keeps single precision: the pipeline's own bits
     affine = exact.astype(np.float32).astype(np.float64)
@@ -198,5 +198,5 @@ def _describe_volumes(label: NDArray[np.uint8], affine: Affine, names: Sequence[
 
 def _reject(series: ImageSeries, hasher: Pseudonyms, error: Exception) -> Rejection:
     code, reason = describe_fault(error)
-    item = hasher.item("series", series.uid)
-    return Rejection(item=item, kind="series", code=code, reason=reason, n_files=len(series.headers))
+    item = hasher.item("series", series.name)
+    return Rejection(item=item, kind="series", code=code, reason=reason, n_files=len(series.paths))

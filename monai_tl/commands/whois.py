@@ -60,9 +60,7 @@ def _places(source: Path, config: IngestConfig, hasher: Pseudonyms) -> Mapping[s
     listed = read_listed(source, config)
     if listed is None:
         index = index_folder(source, hasher)
-        ids = {
-            hasher.case_id(one.study_uid, one.uid): index.places[hasher.item("series", one.uid)] for one in index.series
-        }
+        ids = {hasher.case_id(one.study_uid, one.name): one.paths for one in index.series}
         return {**index.places, **ids}
     places: dict[str, Sequence[Path]] = {}
     for case in listed.cases:

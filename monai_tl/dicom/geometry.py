@@ -26,8 +26,7 @@ class SliceGeometry:
         pixel_spacing_mm: (between rows, between columns), as in PixelSpacing.
         paths: The files, in slice order.
         slice_thickness_mm: Only used as the step when there is a single slice.
-        frame_numbers: Frame of its file that each slice is, from 1; empty where a file is one slice. Slices of one
-            multi-frame file share its path and SOPInstanceUID, and need not be all of its frames.
+        frame_numbers: From 1, the frame of its file that each slice is; empty for single-frame files.
     """
 
     sop_instance_uids: tuple[str, ...]
@@ -72,6 +71,12 @@ class SliceGeometry:
     def spacing_between_slices_mm(self) -> float:
         """Distance of neighbouring slices along the normal, mm."""
         return float(self.step_lps @ self.normal)
+
+    @property
+    def tilt_deg(self) -> float:
+        """Angle between the line of the slices and their normal; 0 but for a tilted gantry."""
+        across = np.linalg.norm(np.cross(self.step_lps, self.normal))
+        return float(np.degrees(np.arctan2(across, self.spacing_between_slices_mm)))
 
     @property
     def affine_lps(self) -> Affine:
