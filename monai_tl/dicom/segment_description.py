@@ -49,7 +49,7 @@ def describe_segments(scheme: LabelScheme, algorithm: Algorithm | None) -> list[
         kind = SegmentAlgorithmTypeValues.AUTOMATIC
         identification = highdicom.AlgorithmIdentificationSequence(
             name=algorithm.name[:MAX_NAME],
-            family=highdicom.sr.CodedConcept("123109", "DCM", "Artificial Intelligence"),
+            family=highdicom.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
             version=algorithm.version[:MAX_NAME],
             parameters={"model_sha256": algorithm.model_sha256},
         )
