@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monai_tl import DEFAULT_KEY_FILE
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
 from monai_tl.dicom.index import ImageSeries, index_folder
@@ -23,7 +24,6 @@ from monai_tl.progress import Progress
 from monai_tl.records import ConvertedIndex, ConvertedVolume, Rejection, RejectionList
 
 INDEX_FILE, REJECTED_FILE = "index.json", "rejected.json"
-_KEY_FILE = Path("~/.config/monai_tl/pseudonym.key")
 _FIELDS = ("case", "patient", "study", "series", "modality", "part", "number")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NO_NAME = re.compile(r"[^A-Za-z0-9.]+")
@@ -52,7 +52,7 @@ def run(
     labels: Path | None = None,
     names: str = "{case}",
     keep_shear: bool = False,
-    key_file: Path | None = None,
+    key_file: Path = Path(DEFAULT_KEY_FILE),
 ) -> str:
     """Convert every image volume below a folder, with the labels drawn on it.
 
@@ -80,7 +80,7 @@ def run(
     """
     _check(source, out, names)
     scheme = None if labels is None else read_scheme(labels)
-    key = load_key(_KEY_FILE if key_file is None else key_file)
+    key = load_key(key_file)
     hasher = Pseudonyms(key)
     out.mkdir(parents=True, exist_ok=True)
     index = index_folder(source, hasher)

@@ -51,11 +51,16 @@ def _frame_bytes(header: Header) -> int:
     return header.rows * header.columns * header.bits_allocated // 8
 
 
-def _check_length(header: Header) -> None:
-    """Before memory is taken for the volume."""
+def _place(header: Header) -> PixelPlace:
     place = header.pixels
     if place is None or place.is_float or not place.length:
         raise DicomError("the instance holds no pixel data of whole numbers; export the series again", "no_pixels")
+    return place
+
+
+def _check_length(header: Header) -> None:
+    """Before memory is taken for the volume."""
+    place = _place(header)
     is_raw = header.transfer_syntax_uid in _RAW_SYNTAXES
     if is_raw == place.is_encapsulated:
         raise DicomError(
@@ -73,8 +78,7 @@ def _check_length(header: Header) -> None:
 
 def _read_file(path: Path, header: Header, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Stored values of some frames of a file, counted from 0 and in this order."""
-    place = header.pixels
-    assert place is not None
+    place = _place(header)
     if header.transfer_syntax_uid not in _RAW_SYNTAXES:
         yield from _decoded(path, place, header, frames)
         return

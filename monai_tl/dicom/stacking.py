@@ -138,20 +138,10 @@ def _check_uniform(headers: Sequence[Header]) -> None:
             f"one series holds {len(patients)} patients and {len(studies)} studies; mend its identifiers",
             "mixed_study",
         )
-    kinds = {(header.modality, header.sop_class_uid) for header in headers}
-    if len(kinds) > 1:
-        raise DicomError(f"one series holds {len(kinds)} kinds of image; split it", "mixed_kind")
-    echoes = sorted({header.echo for header in headers} - {""})
-    if len(echoes) > 1:
-        listed = ", ".join(echoes[:4])
-        raise DicomError(f"{len(echoes)} echoes ({listed}) in one series; split it by echo", "mixed_echo")
     sizes = sorted({(header.rows, header.columns) for header in headers})
     if len(sizes) > 1:
         listed = ", ".join(f"{rows} x {columns}" for rows, columns in sizes[:4])
         raise DicomError(f"slices of {len(sizes)} sizes ({listed}) in one series; split it", "mixed_geometry")
-    frames = {header.frame_of_reference_uid for header in headers}
-    if len(frames) > 1:
-        raise DicomError(f"{len(frames)} frames of reference in one series; split it", "mixed_geometry")
     spacings = np.array([header.pixel_spacing_mm for header in headers])
     if float(np.ptp(spacings, axis=0).max()) > 1e-3 * float(spacings.min()):
         low, high = float(spacings.min()), float(spacings.max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,11 @@ def read_values(headers: Sequence[Header], in_parallel: bool = False) -> tuple[N
     whole = all(header.slope.is_integer() and header.intercept.is_integer() for header in headers)
     shape = (len(headers), headers[0].rows, headers[0].columns)
     slices = _decoded_in_parallel(headers) if in_parallel and _is_packed(headers[0]) else read_pixels(headers)
-    result: NDArray[Any] | None = None
+    first = next(slices)
+    # only once a slice could be read: a damaged header has taken no memory by then
+    result: NDArray[Any] = np.empty(shape, dtype=np.int16 if whole else np.float32)
     n_padding = 0
-    for index, stored in slices:
-        if result is None:
-            # after the first slice could be read: a damaged header has taken no memory by then
-            result = np.empty(shape, dtype=np.int16 if whole else np.float32)
+    for index, stored in chain((first,), slices):
         header = headers[index]
         if header.padding is not None:
             n_padding += int(((stored >= header.padding[0]) & (stored <= header.padding[1])).sum())
@@ -47,7 +47,6 @@ def read_values(headers: Sequence[Header], in_parallel: bool = False) -> tuple[N
             result = result.astype(np.float32)
         if result.dtype == np.float32:
             result[index] = _real(stored, header)
-    assert result is not None
     return result, _padding_notes(headers[0], n_padding)
 
 
