@@ -37,11 +37,24 @@ _SHOWN = {
     "StackID": "stack", "DiffusionBValue": "b_value",
 }  # fmt: skip
 _COUNTED = {
-    "DiffusionGradientOrientation": "diffusion_direction", "ConvolutionKernel": "kernel",
-    "AcquisitionTime": "acquisition_time", "ContentTime": "content_time",
+    "DiffusionGradientOrientation": "diffusion_direction", "ContrastBolusAgentPhase": "contrast_phase",
+    "TemporalPositionTimeOffset": "time_offset", "ConvolutionKernel": "kernel", "AcquisitionTime": "acquisition_time",
+    "ContentTime": "content_time",
 }  # fmt: skip
 _TRAITS = ("StackID", *(name for name in (*_SHOWN, *_COUNTED) if name != "StackID"))
-_PLAIN = re.compile(r"[A-Z0-9][A-Z0-9 _.+-]{0,15}", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d{1,6}(\.\d{1,6})?")
+# the words that image types and components are made of, by the standard and by usage; a name may stand in any text
+_WORDS = frozenset((
+    "ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "OTHER", "VOLUME", "NONE", "MIXED", "MPR",
+    "MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "M", "P", "R", "I", "M_FFE", "P_FFE", "R_FFE", "I_FFE", "FFE", "M_SE",
+    "SE", "M_IR", "R_IR", "I_IR", "P_SE", "IR", "PCA", "M_PCA", "P_PCA", "PHASE MAP", "VELOCITY", "ADC", "DIFFUSION",
+    "DIFFUSION_ANISO", "TRACEW", "FA", "PERFUSION", "T1", "T2", "T2_STAR", "T1 MAP", "T2 MAP", "T2_STAR MAP", "NORM",
+    "DIS2D", "DIS3D", "ND", "FM", "MFSPLIT", "FIL", "SH1", "SH2", "MOSAIC", "WATER", "FAT", "W", "F", "IP", "OP", "OOP",
+    "IN_PHASE", "OUT_PHASE", "OPP_PHASE", "IN PHASE", "OUT OF PHASE", "SUBTRACTION", "SUB", "AVERAGE", "MEAN", "MIN",
+    "MAX", "MIN_IP", "MAX_IP", "PROJECTION IMAGE", "RESAMPLED", "REFORMATTED", "HELIX", "SPI", "CT_SOM5 SPI",
+    "CT_SOM5 SEQ", "CT_SOM7 SPI", "DYNAMIC", "STATIC", "GATED", "WHOLE BODY", "EMISSION", "TRANSMISSION", "ATTENUATION",
+    "CINE", "COMBINED", "BONE", "SOFT", "LUNG", "",
+))  # fmt: skip
 
 
 def split_series(headers: Sequence[Header]) -> Parts:
@@ -96,7 +109,7 @@ def _grouped(headers: Sequence[Header], value_of: Callable[[Header], _Value]) ->
 def _shown(value: object, number: int, count: int, shows: bool) -> str:
     """A value that identifies nobody, or its place among the others."""
     words = str(value).split("\\")
-    is_plain = shows and len(words) <= 8 and all(_PLAIN.fullmatch(word) for word in words)
+    is_plain = shows and len(words) <= 8 and all(word in _WORDS or _NUMBER.fullmatch(word) for word in words)
     return "\\".join(words) if is_plain else f"{number} of {count}"
 
 

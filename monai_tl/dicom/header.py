@@ -15,6 +15,7 @@ from pydicom.datadict import tag_for_keyword
 
 from monai_tl.dicom.identity import IDENTITY_TAGS, words_of_values
 from monai_tl.dicom.lookup import LookupTable, read_lookup
+from monai_tl.dicom.modality import known_modality
 from monai_tl.dicom.reading import FileMeta, dicom_faults, scan_file
 from monai_tl.dicom.scan import PixelPlace, Scanned
 from monai_tl.errors import DicomError
@@ -207,7 +208,7 @@ def _header_of(values: _Values, meta: FileMeta, path: Path) -> Header:
         series_uid=text("SeriesInstanceUID"),
         study_uid=text("StudyInstanceUID"),
         frame_of_reference_uid=text("FrameOfReferenceUID") or None,
-        modality=text("Modality").upper() or _MODALITY_OF.get(sop_class, ""),
+        modality=known_modality(text("Modality").upper(), sop_class),
         image_type=tuple(part.strip() for part in text("ImageType").upper().split("\\")),
         component=text("ComplexImageComponent").upper(),
         echo=_echo(values),
@@ -241,16 +242,6 @@ def _header_of(values: _Values, meta: FileMeta, path: Path) -> Header:
         scanner=_scanner(values),
         identity_words=_identity_words(values),
     )
-
-
-_MODALITY_OF = {
-    f"1.2.840.10008.5.1.4.1.1.{tail}": modality
-    for modality, tails in {
-        "CT": ("2", "2.1", "2.2"), "MR": ("4", "4.1", "4.4"), "PT": ("128", "130", "128.1"),
-    }.items()
-    for tail in tails
-}  # fmt: skip
-"""SOP class → modality, for files whose Modality was blanked."""
 
 
 def _echo(values: _Values) -> str:

@@ -87,6 +87,12 @@ def _check_kind(headers: Sequence[Header]) -> None:
             raise DicomError(
                 "BurnedInAnnotation is YES: the pixels may show a name; clean the images first", "burned_in"
             )
+        if not header.modality:
+            raise DicomError(
+                "Modality is absent and SOPClassUID names no kind of image that would tell it: what the values mean is "
+                "unknown; export the series with its Modality",
+                "no_modality",
+            )
         if header.frame is None and header.n_frames != 1:
             raise DicomError(
                 f"a multi-frame object ({header.n_frames} frames) that does not say where each frame lies; convert it "
@@ -102,9 +108,23 @@ def _check_kind(headers: Sequence[Header]) -> None:
             raise DicomError(
                 f"bits allocated, stored and highest are {bits}: not supported; export as 16-bit integers", "bits"
             )
-        if header.slope == 0.0:
-            raise DicomError("RescaleSlope is 0: the values are lost; export the series again", "scaling")
+        _check_scaling(header)
         _check_placed(header, len(headers))
+
+
+def _check_scaling(header: Header) -> None:
+    """Values must survive as 32-bit floats: finite, and told apart."""
+    if header.slope == 0.0:
+        raise DicomError("RescaleSlope is 0: the values are lost; export the series again", "scaling")
+    facts = np.finfo(np.float32)
+    reach = abs(header.slope) * 2.0**header.bits_stored
+    is_lost = reach < float(facts.tiny) or reach < float(facts.eps) * abs(header.intercept)
+    if is_lost or reach + abs(header.intercept) > float(facts.max):
+        raise DicomError(
+            f"RescaleSlope {header.slope:g} and RescaleIntercept {header.intercept:g} give values that 32-bit numbers "
+            "cannot hold; export the series again",
+            "scaling",
+        )
 
 
 def _check_placed(header: Header, n_slices: int) -> None:
