@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from monai_tl.dicom.admission import admit
 from monai_tl.dicom.deidentify import Pseudonyms
-from monai_tl.dicom.explicit_writing import element, join, sequence
+from monai_tl.dicom.explicit_writing import element, join, sequence, to_implicit
 from monai_tl.dicom.identity import identity_words
 from monai_tl.dicom.pixel_release import read_format, release_pixels
 from monai_tl.dicom.reading import FileMeta, dicom_faults, read_file
@@ -26,7 +26,7 @@ METHODS = (
 )
 """Codes of DICOM PS3.16 CID 7050, scheme DCM."""
 _METHOD_TEXT = "PS3.15 Basic Profile by allow-list\\Clean Descriptors\\Modified Dates"
-_EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+_IMPLICIT_LITTLE_ENDIAN, _EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _PIXEL_DATA = 0x7FE00010
 _MAX_BYTES = 2 << 30
@@ -92,7 +92,11 @@ def _compose(dataset: Dataset, meta: FileMeta, name: str, hasher: Pseudonyms) ->
         **_stamps(),
         **pixels,
     }
-    content = _file_meta(sop_class, uids[_SOP_INSTANCE], syntax) + join(elements)
+    body = join(elements)
+    if not has_pixels:
+        # a contour of thousands of points is longer than Explicit VR lets a text be
+        body, syntax = to_implicit(body), _IMPLICIT_LITTLE_ENDIAN
+    content = _file_meta(sop_class, uids[_SOP_INSTANCE], syntax) + body
     place = Path(context.pseudonym, *(hasher.place(uids[tag]) for tag in (_STUDY, _SERIES, _SOP_INSTANCE)))
     return DeidentifiedFile(place.with_name(f"{place.name}.dcm"), content, has_pixels)
 

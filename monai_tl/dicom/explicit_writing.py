@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _LONG = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
 _ITEM, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
@@ -54,6 +54,31 @@ def encapsulated(tag: int, frames: Sequence[bytes]) -> bytes:
     head = struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, b"OB", 0, _UNDEFINED)
     end = struct.pack("<HHI", _SEQUENCE_END >> 16, _SEQUENCE_END & 0xFFFF, 0)
     return b"".join((head, _item(table), *(_item(frame) for frame in padded), end))
+
+
+def to_implicit(content: bytes) -> bytes:
+    """Elements written by this module, in Implicit VR Little Endian: there a text has no largest length."""
+    written: list[bytes] = []
+    position = 0
+    while position < len(content):
+        tag, representation = content[position : position + 4], content[position + 4 : position + 6].decode("ascii")
+        long = representation in _LONG
+        start = position + (12 if long else 8)
+        length = int.from_bytes(content[position + (8 if long else 6) : start], "little")
+        value = content[start : start + length]
+        if representation == "SQ":
+            value = b"".join(_item(to_implicit(item)) for item in _items(value))
+        written += (tag, struct.pack("<I", len(value)), value)
+        position = start + length
+    return b"".join(written)
+
+
+def _items(value: bytes) -> Iterator[bytes]:
+    position = 0
+    while position < len(value):
+        length = int.from_bytes(value[position + 4 : position + 8], "little")
+        yield value[position + 8 : position + 8 + length]
+        position += 8 + length
 
 
 def _item(content: bytes) -> bytes:
