@@ -87,6 +87,11 @@ def _check_pixels_are_clean(dataset: Dataset, is_label: bool) -> None:
         )
     if is_label:
         return
+    if _text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        raise DicomError(
+            "a colour image of this kind is mostly a screenshot or a report with text in its pixels; it is held back",
+            "colour",
+        )
     image_type = [part.strip().upper() for part in _text(dataset, "ImageType").split("\\")]
     if any(part.startswith(word) for part in image_type for word in _PRONE_IMAGE_TYPES):
         raise DicomError(

@@ -62,10 +62,7 @@ def read_format(dataset: Dataset) -> PixelFormat:
         signed=_number(dataset, "PixelRepresentation", 0) == 1,
     )
     if _number(dataset, "SamplesPerPixel", 1) != 1:
-        raise DicomError(
-            "a colour image of this kind is mostly a screenshot or a report with text in its pixels; it is held back",
-            "colour",
-        )
+        raise DicomError("pixels of several samples are those of a colour image; it is held back", "colour")
     if min(found.rows, found.columns, found.frames) < 1:
         raise DicomError("the header gives the image no size; export the file again", "damaged")
     if allocated not in (1, 8, 16, 32) or not 1 <= stored <= found.high_bit + 1 <= allocated:

@@ -13,7 +13,8 @@ tag         the number of a standard attribute                      removed
 term        words of DICOM's own lists (``terms.py``)               empty
 token       the same                                                a keyed hash, so that groups stay apart
 label       the same, or a short number                             a keyed hash
-device      known makers, models, kernels                           a keyed hash
+device      known makers and models                                 a keyed hash
+kernel      known kernels, or letters and two digits as theirs      a keyed hash
 name        words of anatomy and radiotherapy, short numbers        a keyed hash
 hash        a keyed hash
 uid         UIDs of the standard; a keyed hash for all others
@@ -45,7 +46,8 @@ dummy StructureSetLabel LUTExplanation LUTLabel
 hash DeviceSerialNumber SegmentAlgorithmName AlgorithmName AlgorithmVersion TrackingID PulseSequenceName
 hash ReceiveCoilName TransmitCoilName MultiCoilElementName ASLCrusherDescription
 name ROIName SegmentLabel
-device Manufacturer ManufacturerModelName SoftwareVersions ConvolutionKernel ImageFilter
+device Manufacturer ManufacturerModelName SoftwareVersions
+kernel ConvolutionKernel ImageFilter
 label FilterType StackID ScatterCorrectionMethod AttenuationCorrectionMethod ReconstructionMethod CardiacFramingType
 uid SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID ReferencedFrameOfReferenceUID
 uid ReferencedSOPClassUID ReferencedSOPInstanceUID SynchronizationFrameOfReferenceUID ConcatenationUID

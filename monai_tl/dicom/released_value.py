@@ -16,7 +16,7 @@ from pydicom.uid import UID_dictionary
 
 from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.shifting import clean_time, shift_date, shift_datetime
-from monai_tl.dicom.terms import is_device, is_structure, is_term
+from monai_tl.dicom.terms import is_device, is_kernel, is_structure, is_term
 
 _NUMBER = r"(?:[+-]?(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?\d{1,3})?+)?+"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:\\{_NUMBER})*+", re.ASCII)
@@ -94,8 +94,8 @@ def _release_part(kind: str, text: str, context: PatientContext) -> str:
         return (shift_date if kind == "date" else shift_datetime)(text, context.days_back) or ""
     if kind == "time":
         return clean_time(text) or ""
-    if kind == "device":
-        return text if is_device(text) else context.mark(text)
+    if kind in ("device", "kernel"):
+        return text if (is_device if kind == "device" else is_kernel)(text) else context.mark(text)
     plain = text.upper()
     if is_term(plain):
         return plain

@@ -112,9 +112,14 @@ def is_term(text: str) -> bool:
 
 
 def is_device(text: str) -> bool:
-    """Whether a maker, model, version or kernel consists of known words, or looks as kernels do."""
+    """Whether the name of a maker, model or kernel consists of known words."""
     words = text.upper().replace(",", " ").split()
-    return bool(_KERNEL.fullmatch(text)) or (bool(words) and all(word in DEVICES or _is_digit(word) for word in words))
+    return text.isascii() and bool(words) and all(word in DEVICES or _is_digit(word) for word in words)
+
+
+def is_kernel(text: str) -> bool:
+    """Whether a reconstruction kernel is known, or looks as kernels do."""
+    return is_device(text) or _KERNEL.fullmatch(text) is not None
 
 
 def is_structure(text: str, identity: Iterable[str]) -> bool:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -89,6 +90,8 @@ def code_of(tmp_path: Path, key: Path) -> str:
         ({"Modality": "MR"}, "other_object"),
         ({"Modality": None}, "other_object"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "colour"),
+        ({"SamplesPerPixel": 3}, "colour"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "colour"),
         ({"Rows": 20000}, "truncated_pixels"),
         ({"Rows": 0}, "damaged"),
         ({"BitsStored": 17}, "bits"),
@@ -368,6 +371,61 @@ def test_a_long_contour_is_written_as_the_standard_says(tmp_path, key):
     (made,), _ = run(tmp_path, key)
     contour = made.ROIContourSequence[0].ContourSequence[0]
     np.testing.assert_allclose(np.array(contour.ContourData, float).reshape(-1, 3), outline)
+
+
+def test_a_kept_sequence_written_as_an_unknown_element_is_treated_item_by_item(tmp_path, key):
+    """PS3.5 section 6.2.2: a sequence of unknown representation holds implicit elements."""
+    content = b"".join(
+        struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(text)) + text
+        for tag, text in (
+            (0x00081150, b"1.2.840.10008.5.1.4.1.1.2\0"),
+            (0x00081155, b"1.2.3.4.5.6\0"),
+            (0x00100010, WORD.encode() + b" "),
+        )
+    )
+    dataset = one_slice()
+    value = struct.pack("<HHI", 0xFFFE, 0xE000, len(content)) + content
+    # written in the next group, since pydicom would not write a known sequence so
+    dataset.add(DataElement(0x00091140, "UN", value))
+    save(dataset, tmp_path / "in" / "a.dcm")
+    written = (tmp_path / "in" / "a.dcm").read_bytes()
+    assert written.count(b"\x09\x00\x40\x11UN") == 1
+    (tmp_path / "in" / "a.dcm").write_bytes(written.replace(b"\x09\x00\x40\x11UN", b"\x08\x00\x40\x11UN"))
+    save(one_slice(SOPInstanceUID="1.2.3.4.5.6"), tmp_path / "in" / "b.dcm")
+    made, rejected = run(tmp_path, key)
+    assert rejected == []
+    (named,) = [one.ReferencedImageSequence[0] for one in made if "ReferencedImageSequence" in one]
+    assert named.ReferencedSOPInstanceUID in {one.SOPInstanceUID for one in made}
+    assert [element.keyword for element in named] == ["ReferencedSOPClassUID", "ReferencedSOPInstanceUID"]
+    assert all(WORD.encode() not in path.read_bytes() for path in (tmp_path / "out").rglob("*.dcm"))
+
+
+def test_a_lookup_table_ends_where_its_descriptor_says(tmp_path, key):
+    entries = np.arange(64, dtype="<u2")
+    item = Dataset()
+    item.LUTDescriptor, item.ModalityLUTType, item.LUTExplanation = [64, 0, 16], "HU", WORD
+    item.add(DataElement(0x00283006, "OW", entries.tobytes() + WORD.encode() + b" "))
+    dataset = one_slice(RescaleSlope=None, RescaleIntercept=None)
+    dataset.ModalityLUTSequence = Items([item])
+    save(dataset, tmp_path / "in" / "a.dcm")
+    (made,), _ = run(tmp_path, key)
+    (table,) = made.ModalityLUTSequence
+    assert (table.LUTDescriptor, table.ModalityLUTType) == ([64, 0, 16], "HU")
+    np.testing.assert_array_equal(np.frombuffer(table.LUTData, "<u2"), entries)
+
+
+def test_several_processes_give_the_same_bytes(tmp_path, key, monkeypatch):
+    write_ct(tmp_path / "in", pixels(7))
+    deidentify.run(tmp_path / "in", tmp_path / "one", key_file=key)
+    monkeypatch.setattr(deidentify, "_CHUNK", 3)
+    monkeypatch.setenv("MONAI_TL_JOBS", "2")
+    deidentify.run(tmp_path / "in", tmp_path / "two", key_file=key)
+    one, two = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "one", tmp_path / "two")
+    )
+    assert one == two
+    assert len(one) == 8
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")

@@ -31,9 +31,11 @@ _TEXTS = {
     "AE": ("StationAETitle", "RetrieveAETitle", "ScheduledStationAETitle"),
     "CS": ("BodyPartExamined", "ScanOptions", "PatientSexNeutered", "ImageLaterality"),
     "LO": (
-        "InstitutionName", "StudyDescription", "SeriesDescription", "Manufacturer", "ManufacturerModelName", "ProtocolName",
+        "InstitutionName", "StudyDescription", "SeriesDescription", "Manufacturer", "ManufacturerModelName",
+        "ProtocolName",
         "DeviceSerialNumber", "SoftwareVersions", "IssuerOfPatientID", "OtherPatientIDs", "MedicalAlerts", "Allergies",
-        "InstitutionalDepartmentName", "RequestedProcedureDescription", "CurrentPatientLocation", "ClinicalTrialSponsorName",
+        "InstitutionalDepartmentName", "RequestedProcedureDescription", "CurrentPatientLocation",
+        "ClinicalTrialSponsorName",
         "WindowCenterWidthExplanation", "ContrastBolusAgent",
     ),
     "LT": ("PatientComments", "ImageComments", "AdditionalPatientHistory"),
@@ -75,7 +77,8 @@ def _write_series(folder: Path, canaries: Canaries) -> list[Dataset]:
         dataset = slice_dataset(
             pixels[k], (-10.0, -20.0, 30.0 + STEP * k), k + 1, StudyInstanceUID=study, SeriesInstanceUID=series_uid,
             FrameOfReferenceUID=frame, SOPInstanceUID=instance, PatientID=PATIENT_NUMBER, PatientName=name,
-            SpecificCharacterSet=["ISO 2022 IR 6", "ISO 2022 IR 87"], StudyDate=STUDY_DATE, StudyTime="101112", SeriesNumber=5,
+            SpecificCharacterSet=["ISO 2022 IR 6", "ISO 2022 IR 87"], StudyDate=STUDY_DATE, StudyTime="101112",
+            SeriesNumber=5,
             AcquisitionDate="19340713", PatientBirthDate="18770102", PatientSex="F", InstitutionName=None,
             StationName=None, Manufacturer="SIEMENS", ManufacturerModelName="Sensation 64", ReferringPhysicianName="",
             AccessionNumber="", StudyID="", PositionReferenceIndicator="",
@@ -136,12 +139,16 @@ def _plant_sequences(dataset: Dataset, canaries: Canaries) -> None:
         _item(
             CodeValue=plant("code value of a kept sequence")[:16], CodingSchemeDesignator="SCT",
             CodeMeaning=plant("code meaning of a kept sequence"), CodingSchemeVersion=plant("scheme version")[:16],
-            AnatomicRegionModifierSequence=Items([_item(CodeMeaning=plant("modifier"), PatientComments=plant("nested text"))]),
+            AnatomicRegionModifierSequence=Items(
+                [_item(CodeMeaning=plant("modifier"), PatientComments=plant("nested text"))]
+            ),
         )
     ])  # fmt: skip
     reference = _item(
         ReferencedSOPClassUID=CT_CLASS, ReferencedSOPInstanceUID=canaries.keep("referenced uid", f"{_ROOT}.9"),
-        PurposeOfReferenceCodeSequence=Items([_item(CodeValue="121311", CodingSchemeDesignator="DCM", CodeMeaning=plant("x"))]),
+        PurposeOfReferenceCodeSequence=Items(
+            [_item(CodeValue="121311", CodingSchemeDesignator="DCM", CodeMeaning=plant("another meaning"))]
+        ),
     )  # fmt: skip
     dataset.ReferencedImageSequence = Items([reference])
     dataset.DigitalSignaturesSequence = Items(
@@ -307,7 +314,8 @@ def _write_segmentation(path: Path, series: list[Dataset], canaries: Canaries) -
         segment_descriptions=segments, series_instance_uid=f"{_ROOT}.5", series_number=300,
         sop_instance_uid=f"{_ROOT}.5.1", instance_number=1, manufacturer=canaries.plant("SEG manufacturer"),
         manufacturer_model_name=canaries.plant("SEG model"), software_versions=canaries.plant("SEG software"),
-        device_serial_number=canaries.plant("SEG serial number"), content_description=canaries.plant("content description"),
+        device_serial_number=canaries.plant("SEG serial number"),
+        content_description=canaries.plant("content description"),
         content_creator_name=canaries.plant("content creator"), omit_empty_frames=False,
     )  # fmt: skip
     made.SegmentSequence[0].SegmentDescription = canaries.plant("segment description")

@@ -65,7 +65,7 @@ def test_free_text_is_never_kept_as_it_is():
     for tag, kind in RULES.items():
         representation = dictionary_VR(tag)
         if representation in ("LO", "SH", "UT", "PN", "CS"):
-            assert kind in ("pseudonym", "zero", "dummy", "hash", "name", "device", "label", "term", "token")
+            assert kind in ("pseudonym", "zero", "dummy", "hash", "name", "device", "kernel", "label", "term", "token")
         assert representation not in ("LT", "ST", "UC", "UR", "AE", "AS", "UN", "OB")
 
 
