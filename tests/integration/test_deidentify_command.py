@@ -380,7 +380,7 @@ def test_a_kept_sequence_written_as_an_unknown_element_is_treated_item_by_item(t
         for tag, text in (
             (0x00081150, b"1.2.840.10008.5.1.4.1.1.2\0"),
             (0x00081155, b"1.2.3.4.5.6\0"),
-            (0x00100010, WORD.encode() + b" "),
+            (0x00104000, WORD.encode() + b" "),
         )
     )
     dataset = one_slice()
