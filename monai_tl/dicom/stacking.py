@@ -12,14 +12,13 @@ from monai_tl.dicom.header import Header
 from monai_tl.errors import DicomError
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-# enhanced CT, MR, PET and their legacy converted kin
-_ENHANCED = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{tail}"
-    for tail in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130", "6.2", "7.2", "7.3")
-)
 MAX_VOXELS = 1 << 30
+MAX_SLICE_PIXELS = 1 << 26
+"""A few bytes of a compressed slice can claim any size, and decoding takes the memory for it."""
 _DUPLICATE_MM = 0.01
-_AXES_TOLERANCE = 2e-3
+AXES_TOLERANCE = 2e-3
+PIXEL_TOLERANCE = 1e-3
+"""Pixel spacings of one volume differ by no more than this share."""
 
 
 def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...], SliceGeometry]:
@@ -46,7 +45,9 @@ def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...
     normal = np.cross(row, column)
     positions = np.array([header.position_lps for header in headers], dtype=np.float64)
     # ties are refused below; the path only makes their order the same each time
-    order = sorted(range(len(headers)), key=lambda index: (float(positions[index] @ normal), str(headers[index].path)))
+    distances = (positions @ normal).tolist()
+    along = [(distance, header.path, header.frame or 0) for distance, header in zip(distances, headers, strict=True)]
+    order = sorted(range(len(headers)), key=along.__getitem__)
     ordered = tuple(headers[index] for index in order)
     first = ordered[0]
     spacing = first.pixel_spacing_mm or (0.0, 0.0)
@@ -64,6 +65,7 @@ def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...
         pixel_spacing_mm=(spacing[0], spacing[1]),
         paths=tuple(header.path for header in ordered),
         slice_thickness_mm=first.slice_thickness_mm or 1.0,
+        frame_numbers=tuple(header.frame or 1 for header in ordered) if first.frame is not None else (),
     )
     _check_steps(geometry)
     return ordered, geometry
@@ -85,27 +87,44 @@ def _check_kind(headers: Sequence[Header]) -> None:
             raise DicomError(
                 "BurnedInAnnotation is YES: the pixels may show a name; clean the images first", "burned_in"
             )
-        if header.n_frames != 1 or header.sop_class_uid in _ENHANCED:
+        if not header.modality:
             raise DicomError(
-                f"a multi-frame object ({header.n_frames} frames); convert it to single-frame images", "multiframe"
+                "Modality is absent and SOPClassUID names no kind of image that would tell it: what the values mean is "
+                "unknown; export the series with its Modality",
+                "no_modality",
+            )
+        if header.frame is None and header.n_frames != 1:
+            raise DicomError(
+                f"a multi-frame object ({header.n_frames} frames) that does not say where each frame lies; convert it "
+                "to single-frame images",
+                "multiframe",
             )
         if "MOSAIC" in header.image_type:
             raise DicomError("a mosaic: many slices tiled into one image; convert it to single slices", "mosaic")
         if header.samples != 1 or header.photometric not in ("MONOCHROME1", "MONOCHROME2"):
             raise DicomError("colour images are not supported; export the grey original", "colour")
-        if header.has_lookup_table:
-            raise DicomError(
-                "a modality look-up table in place of slope and intercept is not supported; export with a rescale",
-                "lookup_table",
-            )
         bits = (header.bits_allocated, header.bits_stored, header.high_bit)
         if bits[0] not in (8, 16, 32) or not 1 <= bits[1] <= bits[0] or bits[2] != bits[1] - 1:
             raise DicomError(
                 f"bits allocated, stored and highest are {bits}: not supported; export as 16-bit integers", "bits"
             )
-        if header.slope == 0.0:
-            raise DicomError("RescaleSlope is 0: the values are lost; export the series again", "scaling")
+        _check_scaling(header)
         _check_placed(header, len(headers))
+
+
+def _check_scaling(header: Header) -> None:
+    """Values must survive as 32-bit floats: finite, and told apart."""
+    if header.slope == 0.0:
+        raise DicomError("RescaleSlope is 0: the values are lost; export the series again", "scaling")
+    facts = np.finfo(np.float32)
+    reach = abs(header.slope) * 2.0**header.bits_stored
+    is_lost = reach < float(facts.tiny) or reach < float(facts.eps) * abs(header.intercept)
+    if is_lost or reach + abs(header.intercept) > float(facts.max):
+        raise DicomError(
+            f"RescaleSlope {header.slope:g} and RescaleIntercept {header.intercept:g} give values that 32-bit numbers "
+            "cannot hold; export the series again",
+            "scaling",
+        )
 
 
 def _check_placed(header: Header, n_slices: int) -> None:
@@ -124,12 +143,13 @@ def _check_placed(header: Header, n_slices: int) -> None:
         )
     if min(header.pixel_spacing_mm or (0.0,)) < 0.01 or max(header.pixel_spacing_mm or (0.0,)) > 100.0:
         raise DicomError("PixelSpacing is outside 0.01 to 100 mm; export the series again", "missing_geometry")
-    n_voxels = header.rows * header.columns * n_slices
-    if n_voxels > MAX_VOXELS:
-        raise DicomError(
-            f"{n_voxels} voxels are more than the {MAX_VOXELS} taken for sane; check Rows and Columns, or crop it",
-            "too_large",
-        )
+    n_pixels = header.rows * header.columns
+    for count, limit, what in ((n_pixels, MAX_SLICE_PIXELS, "pixels"), (n_pixels * n_slices, MAX_VOXELS, "voxels")):
+        if count > limit:
+            raise DicomError(
+                f"{count} {what} are more than the {limit} taken for sane; check Rows and Columns, or crop it",
+                "too_large",
+            )
 
 
 def _check_uniform(headers: Sequence[Header]) -> None:
@@ -140,22 +160,12 @@ def _check_uniform(headers: Sequence[Header]) -> None:
             f"one series holds {len(patients)} patients and {len(studies)} studies; mend its identifiers",
             "mixed_study",
         )
-    kinds = {(header.modality, header.sop_class_uid) for header in headers}
-    if len(kinds) > 1:
-        raise DicomError(f"one series holds {len(kinds)} kinds of image; split it", "mixed_kind")
-    echoes = sorted({round(header.echo_time_ms, 2) for header in headers if header.echo_time_ms is not None})
-    if len(echoes) > 1:
-        listed = ", ".join(f"{echo:g}" for echo in echoes[:4])
-        raise DicomError(f"{len(echoes)} echo times ({listed} ms) in one series; split it by echo", "mixed_echo")
     sizes = sorted({(header.rows, header.columns) for header in headers})
     if len(sizes) > 1:
         listed = ", ".join(f"{rows} x {columns}" for rows, columns in sizes[:4])
         raise DicomError(f"slices of {len(sizes)} sizes ({listed}) in one series; split it", "mixed_geometry")
-    frames = {header.frame_of_reference_uid for header in headers}
-    if len(frames) > 1:
-        raise DicomError(f"{len(frames)} frames of reference in one series; split it", "mixed_geometry")
     spacings = np.array([header.pixel_spacing_mm for header in headers])
-    if float(np.ptp(spacings, axis=0).max()) > 1e-3 * float(spacings.min()):
+    if float(np.ptp(spacings, axis=0).max()) > PIXEL_TOLERANCE * float(spacings.min()):
         low, high = float(spacings.min()), float(spacings.max())
         raise DicomError(f"pixel spacing varies from {low:g} to {high:g} mm in one series; split it", "mixed_geometry")
 
@@ -164,10 +174,9 @@ def _axes(headers: Sequence[Header]) -> tuple[NDArray[np.float64], NDArray[np.fl
     """Unit row and column directions, shared by all slices."""
     cosines = np.array([header.orientation for header in headers], dtype=np.float64)
     spread = float(np.ptp(cosines, axis=0).max())
-    if spread > _AXES_TOLERANCE:
-        degrees = float(np.degrees(2 * np.arcsin(min(1.0, spread / 2))))
+    if spread > AXES_TOLERANCE:
         raise DicomError(
-            f"slices are not parallel (about {degrees:.1f} degrees apart); split the series", "non_parallel"
+            f"slices are not parallel ({_angle_deg(cosines):.1f} degrees apart); split the series", "non_parallel"
         )
     mean = cosines.mean(axis=0)
     row, column = mean[:3], mean[3:]
@@ -177,9 +186,24 @@ def _axes(headers: Sequence[Header]) -> tuple[NDArray[np.float64], NDArray[np.fl
             "ImageOrientationPatient does not hold unit vectors; export the series again", "non_orthonormal"
         )
     row, column = row / lengths[0], column / lengths[1]
-    if abs(float(row @ column)) > _AXES_TOLERANCE:
+    if abs(float(row @ column)) > AXES_TOLERANCE:
         raise DicomError("rows and columns are not perpendicular; export the series again", "non_orthonormal")
     return row, column
+
+
+def _angle_deg(cosines: NDArray[np.float64]) -> float:
+    """The largest angle between the planes of two slices; of equal planes, between their rows."""
+    normals, rows = _units(np.cross(cosines[:, :3], cosines[:, 3:])), _units(cosines[:, :3])
+    # a plane has two normals
+    least = min(float(np.abs(normals @ normal).min()) for normal in normals)
+    if least > np.cos(np.radians(0.05)):
+        least = min(float((rows @ row).min()) for row in rows)
+    return float(np.degrees(np.arccos(np.clip(least, -1.0, 1.0))))
+
+
+def _units(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-9), dtype=np.float64)
 
 
 def _check_steps(geometry: SliceGeometry) -> None:
