@@ -13,7 +13,7 @@ from monai_tl.dicom.label_object import LabelObject
 from monai_tl.dicom.rtstruct import read_rtstruct
 from monai_tl.dicom.segmentation import read_segmentation
 from monai_tl.dicom.volume import DicomVolume, labels_to_ras, read_volume
-from monai_tl.errors import DicomError, LabelError
+from monai_tl.errors import describe_fault
 from monai_tl.geometry import Volume
 from monai_tl.labels import LabelScheme
 
@@ -72,8 +72,9 @@ def read_labelled_series(
             break
         try:
             slices, remarks = _read_label(label, volume.geometry, scheme)
-        except (LabelError, DicomError) as error:
-            refused.append(RefusedLabel(label, error.code, str(error)))
+        except Exception as error:
+            # whatever is wrong with it: the image is not to blame
+            refused.append(RefusedLabel(label, *describe_fault(error)))
             continue
         drawn.append((label, slices))
         notes += remarks
