@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -260,8 +261,11 @@ def _traits(values: _Values) -> tuple[tuple[str, str], ...]:
     found = []
     for keyword in TRAITS:
         raw = values.values.get(TAG_OF[keyword])
-        if raw:
-            # two traits are binary; as text they only have to differ where the bytes do
+        if raw and keyword == "DiffusionBValue" and len(raw) == 8:
+            (weight,) = struct.unpack("<d" if values.found.is_little else ">d", raw)
+            found.append((keyword, f"{weight:g}"))
+        elif raw:
+            # binary too; as text it only has to differ where the bytes do
             is_binary = keyword in ("DiffusionBValue", "DiffusionGradientOrientation")
             found.append((keyword, raw.hex() if is_binary else _plain_text(raw)))
     return tuple(found)
