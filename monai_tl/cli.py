@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from monai_tl import __version__
+from monai_tl import DEFAULT_KEY_FILE, __version__
 from monai_tl.errors import (
     DEBUG_VARIABLE,
     ConfigError,
@@ -31,7 +31,9 @@ app = typer.Typer(
 )
 
 Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="Folder that holds params.yaml.")]
+KeyFile = Annotated[Path, typer.Option(help="Secret for pseudonyms and derived UIDs; made by 'monai-tl key'.")]
 HERE = Path()
+KEY_FILE = Path(DEFAULT_KEY_FILE)
 
 
 def _print_version(value: bool) -> None:
@@ -98,9 +100,7 @@ def doctor(folder: Annotated[Path, typer.Argument(help="Workspace to look at.")]
 
 @app.command()
 def key(
-    path: Annotated[Path, typer.Argument(help="Where the secret is kept: outside any repository.")] = Path(
-        "~/.config/monai_tl/pseudonym.key"
-    ),
+    path: Annotated[Path, typer.Argument(help="Where the secret is kept: outside any repository.")] = KEY_FILE,
     demo_seed: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Derive a fixed key from a number: for synthetic data only."),
@@ -118,11 +118,16 @@ def key(
 def whois(
     items: Annotated[list[str], typer.Argument(help="Items of rejected.json, or case ids.")],
     workspace: Workspace = HERE,
+    source: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of DICOM that convert, deidentify or segment was given, in place of a workspace."),
+    ] = None,
+    key_file: KeyFile = KEY_FILE,
 ) -> None:
     """Tell which files a refused item or a case is: on this terminal only, with the pseudonym key."""
     from monai_tl.commands import whois as command
 
-    for line in command.run(items, workspace.resolve()):
+    for line in command.run(items, workspace.resolve(), source, key_file.expanduser()):
         typer.echo(line)
 
 
@@ -139,6 +144,32 @@ def phantom(
 
     with named_output(out):
         typer.echo(command.run(out, seed=seed, n_a=n_a, n_b=n_b))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of DICOM, any nesting.")],
+    out: Annotated[Path, typer.Argument(help="Folder for NIfTI files, index.json and rejected.json.")],
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="YAML file: class and the structures it is drawn as. Without it each structure is a class."),
+    ] = None,
+    names: Annotated[
+        str, typer.Option(help="Names of the files, of {case} {patient} {study} {series} {modality} {part} {number}.")
+    ] = "{case}",
+    keep_shear: Annotated[
+        bool, typer.Option("--keep-shear", help="Keep slices of a tilted gantry as they are, with a sheared affine.")
+    ] = False,
+    key_file: KeyFile = KEY_FILE,
+) -> None:
+    """Convert DICOM to NIfTI with its labels, and say what was refused and why."""
+    from monai_tl.commands import convert as command
+    from monai_tl.files import named_output
+
+    with named_output(out):
+        typer.echo(
+            command.run(source, out, labels=labels, names=names, keep_shear=keep_shear, key_file=key_file.expanduser())
+        )
 
 
 @app.command()
@@ -160,9 +191,7 @@ def segment(
     dicom_dir: Annotated[Path, typer.Argument(help="Folder of DICOM studies, any nesting.")],
     out: Annotated[Path, typer.Argument(help="Folder for DICOM SEG and NIfTI.")],
     model: Annotated[list[Path], typer.Option("--model", "-m", help="Model folder; several are averaged.")],
-    key_file: Annotated[
-        Path, typer.Option(help="Secret for pseudonyms and derived UIDs; made by 'monai-tl key'.")
-    ] = Path("~/.config/monai_tl/pseudonym.key"),
+    key_file: KeyFile = KEY_FILE,
     identity: Annotated[
         str,
         typer.Option(help="'source' keeps the patient's identity in the SEG for the PACS; 'pseudonymous' does not."),

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from monai_tl import DEFAULT_KEY_FILE
 from monai_tl.errors import ConfigError
 from monai_tl.faults import fault_lines, parse_yaml, read_text
 from monai_tl.labels import ClassSpec, LabelScheme, class_faults
@@ -61,7 +62,7 @@ class IngestConfig(Section):
 
     source: str
     layout: Literal["auto", "dicom", "decathlon", "nnunet"] = "auto"
-    key_file: str = "~/.config/monai_tl/pseudonym.key"
+    key_file: str = DEFAULT_KEY_FILE
     classes: tuple[ClassSpec, ...] = Field(min_length=1, max_length=254)
     min_slices: Positive = 5
     max_rejected_fraction: Fraction = 0.5

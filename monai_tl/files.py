@@ -29,11 +29,17 @@ def _fsync_folder(path: Path) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole: temporary sibling, fsync, rename, fsync of the folder."""
+    write_chunks(path, (content,))
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """The same for content that is made while it is written, so that it is never in memory as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            for chunk in chunks:
+                stream.write(chunk)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)

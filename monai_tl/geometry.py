@@ -34,6 +34,11 @@ def spacing_of(affine: Affine) -> Spacing:
     return float(lengths[0]), float(lengths[1]), float(lengths[2])
 
 
+def affine_to_rows(affine: Affine) -> tuple[tuple[float, float, float, float], ...]:
+    """An affine for a JSON file, rounded far below any geometry that matters: the last bits differ between machines."""
+    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in np.round(affine, 9) + 0.0)
+
+
 def check_affine(affine: Affine, where: str) -> None:
     """Refuse an affine that is not finite, invertible and of sane spacing.
 

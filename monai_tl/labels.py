@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, TypeVar
 
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from monai_tl.errors import LabelError
@@ -86,6 +88,11 @@ class LabelScheme(BaseModel):
     def value_map(self) -> dict[int, int]:
         """Voxel value in a NIfTI label → value in this scheme."""
         return {value: index + 1 for index, spec in enumerate(self.classes) for value in _values_of(spec, index)}
+
+
+def read_scheme(path: Path) -> LabelScheme:
+    """Read classes from a YAML file."""
+    return LabelScheme.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def _structures_of(spec: ClassSpec) -> set[str]:

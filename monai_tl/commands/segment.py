@@ -10,7 +10,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_tl import __version__
+from monai_tl import DEFAULT_KEY_FILE, __version__
 from monai_tl.config import ExportConfig
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dataset.transforms import prepare_image, restore_probabilities
@@ -29,7 +29,6 @@ from monai_tl.sources.ensemble import InferenceSettings, read_ensemble
 
 Identity = Literal["pseudonymous", "source"]
 SEGMENTATION_FILE, LABEL_FILE, REJECTED_FILE = "segmentation.dcm", "segmentation.nii.gz", "rejected.json"
-_KEY_FILE = Path("~/.config/monai_tl/pseudonym.key")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class _Target:
 
 
 def run(
-    dicom_dir: Path, out: Path, model: Sequence[Path], identity: str = "source", key_file: Path | None = None
+    dicom_dir: Path, out: Path, model: Sequence[Path], identity: str = "source", key_file: Path = Path(DEFAULT_KEY_FILE)
 ) -> str:
     """Segment every image series below a folder.
 
@@ -80,7 +79,7 @@ def run(
         raise ConfigError(f"--identity: {identity!r} is neither 'source' nor 'pseudonymous'", "arguments")
     if not dicom_dir.is_dir():
         raise ConfigError("DICOM_DIR: there is no such folder; give the one that holds the studies", "arguments")
-    hasher = Pseudonyms(load_key(_KEY_FILE if key_file is None else key_file))
+    hasher = Pseudonyms(load_key(key_file))
     loaded = _load(model)
     # before the work, so that a place that cannot be written costs nobody an hour
     out.mkdir(parents=True, exist_ok=True)
@@ -152,7 +151,7 @@ def _segment_series(series: ImageSeries, model: _Model, target: _Target) -> _Fou
         raise DicomError(f"a file of the series cannot be read: {error.strerror}", "unreadable") from None
     if volume.modality != plan.modality:
         raise DicomError(f"the series is {volume.modality}, the model is for {plan.modality}", "other_modality")
-    case_id = target.hasher.case_id(series.study_uid, series.uid)
+    case_id = target.hasher.case_id(series.study_uid, series.name)
     image, exact = to_ras(volume)
     # as it would be read back from the case's NIfTI file, which keeps single precision: the pipeline's own bits
     affine = exact.astype(np.float32).astype(np.float64)
@@ -197,5 +196,5 @@ def _describe_volumes(label: NDArray[np.uint8], affine: Affine, names: Sequence[
 
 def _reject(series: ImageSeries, hasher: Pseudonyms, error: Exception) -> Rejection:
     code, reason = describe_fault(error)
-    item = hasher.item("series", series.uid)
-    return Rejection(item=item, kind="series", code=code, reason=reason, n_files=len(series.headers))
+    item = hasher.item("series", series.name)
+    return Rejection(item=item, kind="series", code=code, reason=reason, n_files=len(series.paths))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from monai_tl import DEFAULT_KEY_FILE
 from monai_tl.config import IngestConfig, load_params
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
 from monai_tl.dicom.index import index_folder
@@ -17,12 +18,16 @@ from monai_tl.stages.ingest import CASES_FOLDER, read_listed, source_folder
 _ITEM = re.compile(r"(series|file|label|case)-[0-9a-f]{12}")
 
 
-def run(items: Sequence[str], workspace: Path) -> Iterator[str]:
+def run(
+    items: Sequence[str], workspace: Path, source: Path | None = None, key_file: Path = Path(DEFAULT_KEY_FILE)
+) -> Iterator[str]:
     """Look the input through again with the key, and tell where each item lies. Nothing is written.
 
     Args:
         items: As in rejected.json, e.g. ``series-45c98ea69736``; case ids too.
-        workspace: Folder that holds params.yaml.
+        workspace: Folder that holds params.yaml; not looked at where there is a ``source``.
+        source: Folder of DICOM that ``convert`` or ``segment`` was given.
+        key_file: The secret they were given; only used with ``source``.
 
     Yields:
         Lines for the user's own terminal: they hold names of folders and files, which may name patients.
@@ -38,32 +43,41 @@ def run(items: Sequence[str], workspace: Path) -> Iterator[str]:
                 f"whois: argument {number} is no item; one looks like series-45c98ea69736: copy it from rejected.json",
                 "arguments",
             )
+    if source is not None:
+        places = _dicom_places(source, Pseudonyms(load_key(key_file)))
+        yield from _tell(items, places, f"{source}; it was removed or changed, or the item comes from another key")
+        return
     config = load_params(workspace).ingest
     hasher = Pseudonyms(load_key(Path(config.key_file)))
     made = workspace / CASES_FOLDER / "dataset.json"
     if made.is_file() and Dataset.read(made).key_id != hasher.key_id:
         raise PrivacyError("the pseudonym key is not the one the cases were made with; point ingest.key_file to that")
-    places = _places(source_folder(workspace, config), config, hasher)
+    where = (
+        f"{config.source}, where ingest.source points; it was removed or changed, or the item comes from another "
+        "workspace or key"
+    )
+    yield from _tell(items, _places(source_folder(workspace, config), config, hasher), where)
+
+
+def _tell(items: Sequence[str], places: Mapping[str, Sequence[Path]], where: str) -> Iterator[str]:
     for item in items:
         if item in places:
             yield from _describe(item, places[item])
     unknown = [item for item in items if item not in places]
     if unknown:
-        raise DataError(
-            f"{', '.join(unknown)}: not in {config.source}, where ingest.source points; it was removed or changed, or "
-            "the item comes from another workspace or key"
-        )
+        raise DataError(f"{', '.join(unknown)}: not in {where}")
+
+
+def _dicom_places(source: Path, hasher: Pseudonyms) -> Mapping[str, Sequence[Path]]:
+    index = index_folder(source, hasher)
+    return {**index.places, **{hasher.case_id(one.study_uid, one.name): one.paths for one in index.series}}
 
 
 def _places(source: Path, config: IngestConfig, hasher: Pseudonyms) -> Mapping[str, Sequence[Path]]:
     """Files by item and by case id."""
     listed = read_listed(source, config)
     if listed is None:
-        index = index_folder(source, hasher)
-        ids = {
-            hasher.case_id(one.study_uid, one.uid): index.places[hasher.item("series", one.uid)] for one in index.series
-        }
-        return {**index.places, **ids}
+        return _dicom_places(source, hasher)
     places: dict[str, Sequence[Path]] = {}
     for case in listed.cases:
         paths = [path for path in (*case.images, case.label) if path is not None]

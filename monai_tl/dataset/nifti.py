@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from monai_tl.errors import DataError, GeometryError, LabelError
-from monai_tl.files import write_bytes
+from monai_tl.files import write_chunks
 from monai_tl.geometry import Affine, Volume, check_affine, reorient_to_ras
 
 MAX_BYTES = 8 << 30
 """A volume that claims more than this, unpacked, is refused before anything is allocated."""
 _DEFLATE_LIMIT = 1040
 _HEAD_BYTES = 600
+_SLAB_BYTES = 1 << 20
 _MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_FAULTS: tuple[Any, ...] = (isal_zlib.error, EOFError)
@@ -119,24 +122,41 @@ def write_image(path: Path, array: NDArray[Any], affine: Affine) -> None:
     Args:
         path: ``.nii`` or ``.nii.gz``.
         array: (I, J, K) or (C, I, J, K); int16, uint8 or float32 (others are NIfTI types too, bool is not).
-        affine: Voxel → RAS mm; goes into sform and qform, code 1.
+        affine: Voxel → RAS mm; goes into sform and qform, code 1. A qform cannot hold shear: its code is 0 then.
     """
     volume = np.moveaxis(array, 0, -1) if array.ndim == 4 else array
     header = nibabel.Nifti1Header()
     header.set_data_shape(volume.shape)
     header.set_data_dtype(volume.dtype.newbyteorder("="))
     header.set_sform(affine, code=1)
-    header.set_qform(affine, code=1, strip_shears=True)
+    header.set_qform(affine, code=0 if _is_sheared(affine) else 1, strip_shears=True)
     header.set_xyzt_units("mm")
     header.set_slope_inter(1.0, 0.0)
     header["vox_offset"] = 352
-    little = np.asarray(volume, dtype=volume.dtype.newbyteorder("<"))
-    parts = header.as_byteswapped("<").binaryblock, b"\0\0\0\0", little.tobytes(order="F")
-    if path.suffix == ".gz":
-        packer = isal_zlib.compressobj(level=1, wbits=_GZIP)
-        write_bytes(path, b"".join([*(packer.compress(part) for part in parts), packer.flush()]))
-    else:
-        write_bytes(path, b"".join(parts))
+    head = bytes(header.as_byteswapped("<").binaryblock) + b"\0\0\0\0"
+    chunks: Iterable[bytes | memoryview] = chain((head,), _slabs(volume))
+    write_chunks(path, _packed(chunks) if path.suffix == ".gz" else chunks)
+
+
+def _is_sheared(affine: Affine) -> bool:
+    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(cosines.T @ cosines - np.eye(3)).max() > 1e-4)
+
+
+def _slabs(volume: NDArray[Any]) -> Iterator[memoryview]:
+    """The voxels with the first axis fastest, a few slices of the last axis at a time: no second volume in memory."""
+    planes = volume.reshape(*volume.shape[:2], -1, order="F") if volume.ndim > 3 else volume
+    little = planes.dtype.newbyteorder("<")
+    step = max(1, _SLAB_BYTES // max(1, planes[..., :1].nbytes))
+    for start in range(0, planes.shape[-1], step):
+        yield np.ascontiguousarray(planes[..., start : start + step].T, dtype=little).data.cast("B")
+
+
+def _packed(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    packer = isal_zlib.compressobj(level=1, wbits=_GZIP)
+    for chunk in chunks:
+        yield packer.compress(chunk)
+    yield packer.flush()
 
 
 def _read(path: Path, what: str) -> tuple[NDArray[Any], Affine]:

@@ -26,6 +26,7 @@ class SliceGeometry:
         pixel_spacing_mm: (between rows, between columns), as in PixelSpacing.
         paths: The files, in slice order.
         slice_thickness_mm: Only used as the step when there is a single slice.
+        frame_numbers: From 1, the frame of its file that each slice is; empty for single-frame files.
     """
 
     sop_instance_uids: tuple[str, ...]
@@ -41,6 +42,7 @@ class SliceGeometry:
     pixel_spacing_mm: tuple[float, float]
     paths: tuple[Path, ...]
     slice_thickness_mm: float = 1.0
+    frame_numbers: tuple[int, ...] = ()
 
     @property
     def n_slices(self) -> int:
@@ -69,6 +71,12 @@ class SliceGeometry:
     def spacing_between_slices_mm(self) -> float:
         """Distance of neighbouring slices along the normal, mm."""
         return float(self.step_lps @ self.normal)
+
+    @property
+    def tilt_deg(self) -> float:
+        """Angle between the line of the slices and their normal; 0 but for a tilted gantry."""
+        across = np.linalg.norm(np.cross(self.step_lps, self.normal))
+        return float(np.degrees(np.arctan2(across, self.spacing_between_slices_mm)))
 
     @property
     def affine_lps(self) -> Affine:

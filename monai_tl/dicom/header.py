@@ -1,49 +1,69 @@
-"""The header of one image instance as plain values."""
+"""The header of one image, or of one frame of a multi-frame object, as plain values."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from pydicom.dataset import Dataset
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import tag_for_keyword
 
-from monai_tl.dicom.identity import IDENTITY_TAGS, identity_words
-from monai_tl.dicom.reading import FileMeta, dicom_faults, read_file
+from monai_tl.dicom.identity import IDENTITY_TAGS, words_of_values
+from monai_tl.dicom.lookup import LookupTable, read_lookup
+from monai_tl.dicom.reading import FileMeta, dicom_faults, scan_file
+from monai_tl.dicom.scan import PixelPlace, Scanned
 from monai_tl.errors import DicomError
 
-_TAGS = (
-    "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
-    "Modality", "ImageType",
-    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "BurnedInAnnotation",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "EchoTime",
-    "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "MagneticFieldStrength", "KVP",
-    *IDENTITY_TAGS,
-)  # fmt: skip
 _SCANNER_TEXTS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel")
 _SCANNER_NUMBERS = ("MagneticFieldStrength", "SliceThickness", "KVP")
 # device facts are free text that people type into; only short plain words pass
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/+-]{0,31}")
+TRAITS = (
+    "AcquisitionNumber", "TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation",
+    "InversionTime", "FlipAngle", "TriggerTime", "KVP", "ConvolutionKernel", "AcquisitionTime", "ContentTime",
+)  # fmt: skip
+"""What may tell volumes at one place apart, the most telling first."""
+_KEYWORDS = frozenset((
+    "SpecificCharacterSet", "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID",
+    "FrameOfReferenceUID", "Modality", "ImageType", "ComplexImageComponent", "EchoTime", "EchoNumbers",
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "BurnedInAnnotation", "PerFrameFunctionalGroupsSequence",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    *_SCANNER_TEXTS, *_SCANNER_NUMBERS, *TRAITS, *IDENTITY_TAGS,
+))  # fmt: skip
+TAG_OF: Mapping[str, int] = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in _KEYWORDS}
+_WANTED = frozenset(TAG_OF.values())
+_IDENTITY = tuple((keyword, TAG_OF[keyword]) for keyword in IDENTITY_TAGS)
 
 
 @dataclass(frozen=True)
 class Header:
-    """One instance. Holds identifiers as read: it stays in memory and is never written or shown.
+    """One image. Holds identifiers as read: it stays in memory and is never written or shown.
 
     Attributes:
+        frame: Number from 1 within a multi-frame object; None for the header of a whole object.
+        has_frame_groups: The object says of each frame where it lies: see :mod:`monai_tl.dicom.frames`.
         position_lps: Centre of the first pixel, mm; None when absent.
         orientation: Row direction then column direction; None when absent.
         pixel_spacing_mm: (between rows, between columns); None when absent.
         has_scaling: Whether slope or intercept was given (else 1 and 0).
+        lookup: Modality look-up table, which takes the place of slope and intercept.
+        padding: Lowest and highest stored value that mean no image.
+        echo: What tells the echo: its time in ms, else its number; empty when neither is given.
+        traits: Of :data:`TRAITS`, those given, as text.
+        pixels: Where the pixel data lie; None when there are none.
         scanner: Facts about the device, free text among them: see ``identity_words`` before one goes further.
         identity_words: Words of the attributes that identify.
     """
 
     path: Path
+    frame: int | None
+    has_frame_groups: bool
     sop_instance_uid: str
     sop_class_uid: str
     series_uid: str
@@ -51,6 +71,10 @@ class Header:
     frame_of_reference_uid: str | None
     modality: str
     image_type: tuple[str, ...]
+    component: str
+    echo: str
+    has_echo_time: bool
+    traits: tuple[tuple[str, str], ...]
     patient_id: str
     institution: str
     rows: int
@@ -65,114 +89,212 @@ class Header:
     slope: float
     intercept: float
     has_scaling: bool
-    has_lookup_table: bool
+    lookup: LookupTable | None
+    padding: tuple[int, int] | None
     burned_in: bool
     position_lps: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
     slice_thickness_mm: float | None
-    echo_time_ms: float | None
     transfer_syntax_uid: str
+    is_little: bool
+    pixels: PixelPlace | None
     scanner: tuple[tuple[str, str], ...]
     identity_words: frozenset[str]
 
 
 def read_header(path: Path) -> Header:
-    """Read what is needed to sort, check and place one instance; pixels are not touched.
+    """Read what is needed to sort, check and place one image; no pixels.
 
     Raises:
         DicomError: The file is not DICOM or a value cannot be parsed.
     """
-    dataset, meta = read_file(path, _TAGS)
+    found, meta = scan_file(path, _WANTED)
     with dicom_faults():
-        return _header_of(dataset, meta, path)
+        return _header_of(_Values(found), meta, path)
 
 
-def _header_of(ds: Dataset, meta: FileMeta, path: Path) -> Header:
-    bits_allocated = _integer(ds, "BitsAllocated", 16)
-    bits_stored = _integer(ds, "BitsStored", bits_allocated)
-    slope, intercept = _number(ds, "RescaleSlope"), _number(ds, "RescaleIntercept")
-    institution = "|".join(_text(ds, word) for word in ("InstitutionName", "Manufacturer", "ManufacturerModelName"))
+class _Values:
+    """Raw bytes as values (PS3.5, section 6.2)."""
+
+    def __init__(self, found: Scanned) -> None:
+        self.found, self.values = found, found.values
+
+    def raw(self, keyword: str) -> bytes:
+        return self.values.get(TAG_OF[keyword], b"")
+
+    def text(self, keyword: str) -> str:
+        raw = self.values.get(TAG_OF[keyword])
+        return _plain_text(raw) if raw else ""
+
+    def decoded(self, keyword: str) -> str:
+        """Text in the file's own character set."""
+        raw = self.values.get(TAG_OF[keyword])
+        if not raw:
+            return ""
+        return (
+            _plain_text(raw) if raw.isascii() and b"\x1b" not in raw else decode(raw, self.raw("SpecificCharacterSet"))
+        )
+
+    def short(self, keyword: str, default: int, is_signed: bool = False) -> int:
+        raw = self.values.get(TAG_OF[keyword])
+        if not raw:
+            return default
+        return int.from_bytes(raw[:2], "little" if self.found.is_little else "big", signed=is_signed)
+
+    def integer(self, keyword: str, default: int) -> int:
+        text = self.text(keyword)
+        try:
+            return int(text) if text else default
+        except ValueError:
+            raise DicomError(f"{keyword} is no whole number; export the file again", "damaged") from None
+
+    def number(self, keyword: str) -> float | None:
+        found = self.numbers(keyword, 1)
+        return found[0] if found else None
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
+        raw = self.values.get(TAG_OF[keyword])
+        try:
+            found = _decimals(raw) if raw else ()
+        except ValueError:
+            raise DicomError(f"{keyword} holds something that is no number; export the file again", "damaged") from None
+        if not found:
+            return None
+        # a second value where one is meant does no harm
+        found = found[:1] if count == 1 else found
+        if len(found) != count or not all(map(math.isfinite, found)):
+            numbers = "a finite number" if count == 1 else f"{count} finite numbers"
+            raise DicomError(f"{keyword} does not hold {numbers}; export the file again", "damaged")
+        return found
+
+
+@lru_cache(maxsize=4096)
+def _plain_text(raw: bytes) -> str:
+    return raw.decode("latin-1").strip(" \0\t\r\n")
+
+
+@lru_cache(maxsize=4096)
+def _decimals(raw: bytes) -> tuple[float, ...]:
+    text = raw.decode("latin-1").strip(" \0")
+    return tuple(float(part) for part in text.split("\\")) if text else ()
+
+
+def decode(raw: bytes, character_set: bytes) -> str:
+    """Text of a data set's character set; what that set cannot read is taken byte by byte, so that nothing is lost."""
+    names = character_set.decode("latin-1").strip(" \0").split("\\")
+    try:
+        return str(decode_bytes(raw, convert_encodings(names), {"\\", "^", "="})).strip(" \0")
+    except (LookupError, UnicodeError, ValueError):
+        return _plain_text(raw)
+
+
+def _header_of(values: _Values, meta: FileMeta, path: Path) -> Header:
+    text, short = values.text, values.short
+    bits_allocated = short("BitsAllocated", 16)
+    bits_stored = short("BitsStored", bits_allocated)
+    is_signed = short("PixelRepresentation", 0) == 1
+    slope, intercept = values.number("RescaleSlope"), values.number("RescaleIntercept")
+    # some anonymisers blank these in the data set and forget the file meta group
+    sop_class = text("SOPClassUID") or meta.sop_class_uid
     return Header(
         path=path,
-        # some anonymisers blank these in the data set and forget the file meta group
-        sop_instance_uid=_text(ds, "SOPInstanceUID") or meta.sop_instance_uid,
-        sop_class_uid=_text(ds, "SOPClassUID") or meta.sop_class_uid,
-        series_uid=_text(ds, "SeriesInstanceUID"),
-        study_uid=_text(ds, "StudyInstanceUID"),
-        frame_of_reference_uid=_text(ds, "FrameOfReferenceUID") or None,
-        modality=_text(ds, "Modality").upper(),
-        image_type=tuple(part.strip().upper() for part in _text(ds, "ImageType").split("\\")),
+        frame=None,
+        has_frame_groups=bool(values.raw("PerFrameFunctionalGroupsSequence")),
+        sop_instance_uid=text("SOPInstanceUID") or meta.sop_instance_uid,
+        sop_class_uid=sop_class,
+        series_uid=text("SeriesInstanceUID"),
+        study_uid=text("StudyInstanceUID"),
+        frame_of_reference_uid=text("FrameOfReferenceUID") or None,
+        modality=text("Modality").upper() or _MODALITY_OF.get(sop_class, ""),
+        image_type=tuple(part.strip() for part in text("ImageType").upper().split("\\")),
+        component=text("ComplexImageComponent").upper(),
+        echo=_echo(values),
+        has_echo_time=bool(values.raw("EchoTime")),
+        traits=_traits(values),
         # without the issuer: it is often filled on one scanner only, and one patient must not become two
-        patient_id=_text(ds, "PatientID"),
-        institution=institution,
-        rows=_integer(ds, "Rows", 0),
-        columns=_integer(ds, "Columns", 0),
-        n_frames=_integer(ds, "NumberOfFrames", 1),
-        samples=_integer(ds, "SamplesPerPixel", 1),
-        photometric=_text(ds, "PhotometricInterpretation").upper() or "MONOCHROME2",
+        patient_id=values.decoded("PatientID"),
+        institution="|".join(map(values.decoded, ("InstitutionName", "Manufacturer", "ManufacturerModelName"))),
+        rows=short("Rows", 0),
+        columns=short("Columns", 0),
+        n_frames=values.integer("NumberOfFrames", 1),
+        samples=short("SamplesPerPixel", 1),
+        photometric=text("PhotometricInterpretation").upper() or "MONOCHROME2",
         bits_allocated=bits_allocated,
         bits_stored=bits_stored,
-        high_bit=_integer(ds, "HighBit", bits_stored - 1),
-        is_signed=_integer(ds, "PixelRepresentation", 0) == 1,
+        high_bit=short("HighBit", bits_stored - 1),
+        is_signed=is_signed,
         slope=1.0 if slope is None else slope,
         intercept=0.0 if intercept is None else intercept,
         has_scaling=slope is not None or intercept is not None,
-        has_lookup_table=bool(ds.get("ModalityLUTSequence")),
-        burned_in=_text(ds, "BurnedInAnnotation").upper() == "YES",
-        position_lps=_numbers(ds, "ImagePositionPatient", 3),
-        orientation=_numbers(ds, "ImageOrientationPatient", 6),
-        pixel_spacing_mm=_numbers(ds, "PixelSpacing", 2),
-        slice_thickness_mm=_number(ds, "SliceThickness"),
-        echo_time_ms=_number(ds, "EchoTime"),
+        lookup=read_lookup(path, is_signed) if values.raw("ModalityLUTSequence") else None,
+        padding=_padding(values, is_signed),
+        burned_in=text("BurnedInAnnotation").upper() == "YES",
+        position_lps=values.numbers("ImagePositionPatient", 3),
+        orientation=values.numbers("ImageOrientationPatient", 6),
+        pixel_spacing_mm=values.numbers("PixelSpacing", 2),
+        slice_thickness_mm=values.number("SliceThickness"),
         transfer_syntax_uid=meta.transfer_syntax_uid,
-        scanner=_scanner(ds),
-        identity_words=identity_words(ds),
+        is_little=values.found.is_little,
+        pixels=values.found.pixels,
+        scanner=_scanner(values),
+        identity_words=_identity_words(values),
     )
 
 
-def _text(ds: Dataset, keyword: str) -> str:
-    value = ds.get(keyword)
-    if value is None:
-        return ""
-    if not isinstance(value, str) and hasattr(value, "__iter__"):
-        return "\\".join(str(part) for part in value)
-    return str(value).strip()
+_MODALITY_OF = {
+    f"1.2.840.10008.5.1.4.1.1.{tail}": modality
+    for modality, tails in {
+        "CT": ("2", "2.1", "2.2"), "MR": ("4", "4.1", "4.4"), "PT": ("128", "130", "128.1"),
+    }.items()
+    for tail in tails
+}  # fmt: skip
+"""SOP class → modality, for files whose Modality was blanked."""
 
 
-def _integer(ds: Dataset, keyword: str, default: int) -> int:
-    value = ds.get(keyword)
-    return default if value is None or value == "" else int(value)
+def _echo(values: _Values) -> str:
+    time = values.number("EchoTime")
+    return f"{time:.6g}" if time is not None else values.text("EchoNumbers")
 
 
-def _number(ds: Dataset, keyword: str) -> float | None:
-    value: Any = ds.get(keyword)
-    if value is None or value == "":
+def _padding(values: _Values, is_signed: bool) -> tuple[int, int] | None:
+    if not values.raw("PixelPaddingValue"):
         return None
-    number = float(value)
-    if not math.isfinite(number):
-        raise DicomError(f"{keyword} is not finite; export the file again", "damaged")
-    return number
+    first = values.short("PixelPaddingValue", 0, is_signed)
+    last = values.short("PixelPaddingRangeLimit", first, is_signed)
+    return min(first, last), max(first, last)
 
 
-def _numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    value: Any = ds.get(keyword)
-    if value is None or value == "":
-        return None
-    numbers = tuple(float(part) for part in value) if hasattr(value, "__iter__") else (float(value),)
-    if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
-        raise DicomError(f"{keyword} does not hold {count} finite numbers; export the file again", "damaged")
-    return numbers
+def _traits(values: _Values) -> tuple[tuple[str, str], ...]:
+    found = []
+    for keyword in TRAITS:
+        raw = values.values.get(TAG_OF[keyword])
+        if raw:
+            # two traits are binary; as text they only have to differ where the bytes do
+            is_binary = keyword in ("DiffusionBValue", "DiffusionGradientOrientation")
+            found.append((keyword, raw.hex() if is_binary else _plain_text(raw)))
+    return tuple(found)
 
 
-def _scanner(ds: Dataset) -> tuple[tuple[str, str], ...]:
+def _scanner(values: _Values) -> tuple[tuple[str, str], ...]:
     facts: list[tuple[str, str]] = []
     for keyword in _SCANNER_TEXTS:
-        text = _text(ds, keyword).split("\\")[0]
+        text = values.text(keyword).split("\\")[0]
         if _PLAIN.fullmatch(text):
             facts.append((keyword, text))
     for keyword in _SCANNER_NUMBERS:
-        number = _number(ds, keyword)
+        number = values.number(keyword)
         if number is not None:
             facts.append((keyword, f"{number:g}"))
     return tuple(facts)
+
+
+def _identity_words(values: _Values) -> frozenset[str]:
+    raw = tuple((keyword, values.values[tag]) for keyword, tag in _IDENTITY if tag in values.values)
+    return _identity_of(raw, values.raw("SpecificCharacterSet"))
+
+
+# the thousand slices of a series share one set
+@lru_cache(maxsize=1024)
+def _identity_of(raw: tuple[tuple[str, bytes], ...], character_set: bytes) -> frozenset[str]:
+    return words_of_values({keyword: decode(content, character_set) for keyword, content in raw})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from pydicom.dataset import Dataset
@@ -27,7 +27,12 @@ _GENERIC = frozenset(("medical", "systems", "healthcare", "general", "electric")
 
 def identity_words(dataset: Dataset) -> frozenset[str]:
     """Words and numbers of 3 characters and more in the attributes that identify; they stay in memory."""
-    return _words_of(tuple(_texts(dataset)), str(dataset.get("PatientBirthDate") or ""))
+    return words_of_values({keyword: _text_of(dataset, keyword) for keyword in IDENTITY_TAGS})
+
+
+def words_of_values(texts: Mapping[str, str]) -> frozenset[str]:
+    """The same of texts by keyword; several values in one text do no harm."""
+    return _words_of(tuple(texts.values()), texts.get("PatientBirthDate", ""))
 
 
 # the thousand slices of a series share one set
@@ -52,17 +57,13 @@ def _alike(one: str, other: str) -> bool:
     return short == long or (len(short) >= _MIN_PART and short in long)
 
 
-def _texts(dataset: Dataset) -> Iterator[str]:
-    for keyword in IDENTITY_TAGS:
-        value = dataset.get(keyword)
-        if value is None:
-            continue
-        if keyword == "OtherPatientIDsSequence":
-            yield from (str(item.get("PatientID") or "") for item in value)
-        elif isinstance(value, MultiValue):
-            yield from (str(part) for part in value)
-        else:
-            yield str(value)
+def _text_of(dataset: Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    if value is None:
+        return ""
+    if keyword == "OtherPatientIDsSequence":
+        return " ".join(str(item.get("PatientID") or "") for item in value)
+    return " ".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
 
 
 def _words(text: str) -> set[str]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from monai_tl.dicom.deidentify import Pseudonyms
-from monai_tl.dicom.header import Header, read_header
+from monai_tl.dicom.frames import read_headers
+from monai_tl.dicom.grouping import Part, split_series
+from monai_tl.dicom.header import Header
 from monai_tl.dicom.label_object import (
     LABEL_CLASSES,
     LabelObject,
@@ -24,21 +26,22 @@ from monai_tl.parallel import map_cases
 from monai_tl.records import Rejection
 
 _CHUNK = 500
-_PARALLEL_FROM = 2000
+_PARALLEL_FROM = 3000
 # objects with pixels that are no image to segment
 _OTHER_MODALITIES = frozenset(("RTDOSE", "RTIMAGE", "REG", "SR", "PR", "KO", "DOC", "SEG", "RTSTRUCT", "ECG", "AU"))
 
 
 @dataclass(frozen=True)
 class ImageSeries:
-    """Instances that share a SeriesInstanceUID, not yet checked to be one volume.
+    """Images that share a SeriesInstanceUID and whatever else makes one volume; not yet checked to be one.
 
     Attributes:
         uid: SeriesInstanceUID; a made-up text where the files have none.
         study_uid: May be empty.
-        headers: In no particular order.
+        headers: In no particular order; one a frame of a multi-frame object.
         labels: SEG and RTSTRUCT objects that refer to this series.
         notes: What was done while grouping, e.g. duplicates dropped.
+        part: What tells this volume from others of its series; empty for a whole series.
     """
 
     uid: str
@@ -46,6 +49,17 @@ class ImageSeries:
     headers: tuple[Header, ...]
     labels: tuple[LabelObject, ...] = ()
     notes: tuple[str, ...] = ()
+    part: Part = ()
+
+    @property
+    def name(self) -> str:
+        """What identifiers of the volume are made of: the UID, and the part where there are several."""
+        return "|".join((self.uid, *(f"{key}={value}" for key, value in self.part)))
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files, each once."""
+        return tuple(dict.fromkeys(header.path for header in self.headers))
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,7 @@ class DicomIndex:
     """A folder's content.
 
     Attributes:
-        series: Ordered by study and series.
+        series: One a volume, ordered by study and series.
         rejected: Files that are no DICOM or unreadable, series that contradict themselves, labels without their series,
             what lies behind dead links and closed folders.
         places: Files of each series, label and refused item, by the name it has in rejected.json. Patient data: for
@@ -63,6 +77,10 @@ class DicomIndex:
     series: tuple[ImageSeries, ...]
     rejected: tuple[Rejection, ...]
     places: Mapping[str, tuple[Path, ...]] = field(default_factory=dict, repr=False)
+
+
+Found = tuple[Header, ...] | DicomError
+"""Headers of one file, or why it has none."""
 
 
 @dataclass
@@ -90,26 +108,45 @@ def index_folder(root: Path, hasher: Pseudonyms) -> DicomIndex:
         DicomError: The folder does not exist.
     """
     if not root.is_dir():
-        raise DicomError(f"there is no folder {root}; check ingest.source", "missing_folder")
+        raise DicomError(f"there is no folder {root}; check its path", "missing_folder")
     found = _sort(root, hasher)
     grouped, refused = _drop_duplicates(found.series, hasher)
     labels, refused_labels = _drop_duplicate_labels(found.labels, hasher)
+    volumes = [volume for one in grouped for volume in _volumes(one)]
     # refused series take part: a label of theirs must not go to another one
-    attached, orphans = attach_labels(labels, grouped, hasher)
+    attached, orphans = attach_labels(labels, volumes, hasher)
     kept: list[ImageSeries] = []
-    for one in grouped:
-        item = hasher.item("series", one.uid)
-        found.places[item] = tuple(sorted(header.path for header in found.series[one.uid]))
+    for volume, own in zip(volumes, attached, strict=True):
+        item = hasher.item("series", volume.uid)
+        found.places[item] = tuple(sorted({header.path for header in found.series[volume.uid]}))
         if item in refused:
-            orphans += [refused_with_series(label, refused[item].code, hasher) for label in attached.get(one.uid, ())]
+            orphans += [refused_with_series(label, refused[item].code, hasher) for label in own]
         else:
-            kept.append(replace(one, labels=attached.get(one.uid, ())))
+            found.places[hasher.item("series", volume.name)] = volume.paths
+            kept.append(replace(volume, labels=own))
     for label in found.labels:
         item = hasher.item("label", label.sop_instance_uid)
         found.places[item] = (*found.places.get(item, ()), label.path)
-    ordered = sorted(kept, key=lambda one: (one.study_uid, one.uid))
+    ordered = sorted(kept, key=lambda one: (one.study_uid, one.name))
     rejected = (*found.rejected, *refused.values(), *refused_labels, *orphans)
     return DicomIndex(tuple(ordered), rejected, found.places)
+
+
+def _volumes(series: ImageSeries) -> list[ImageSeries]:
+    parts = split_series(series.headers)
+    if len(parts) == 1:
+        return [series]
+    return [
+        replace(
+            series, headers=headers, part=part,
+            notes=(*series.notes, f"one of {len(parts)} volumes of its series: {_told(part)}"),
+        )
+        for part, headers in parts
+    ]  # fmt: skip
+
+
+def _told(part: Part) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in part)
 
 
 def _sort(root: Path, hasher: Pseudonyms) -> _Sorted:
@@ -121,10 +158,12 @@ def _sort(root: Path, hasher: Pseudonyms) -> _Sorted:
 
     for lost in listing.unfollowed:
         found.refuse(item_of(lost.path), lost.path, lost.code, lost.reason)
-    for path, header in zip(listing.files, _read_headers(listing.files), strict=True):
-        if isinstance(header, DicomError):
-            found.refuse(item_of(path), path, header.code, str(header))
-        elif header.sop_class_uid in LABEL_CLASSES:
+    for path, headers in zip(listing.files, _read_headers(listing.files), strict=True):
+        if isinstance(headers, DicomError):
+            found.refuse(item_of(path), path, headers.code, str(headers))
+            continue
+        header = headers[0]
+        if header.sop_class_uid in LABEL_CLASSES:
             try:
                 found.labels.append(read_label_object(path))
             except DicomError as error:
@@ -134,22 +173,22 @@ def _sort(root: Path, hasher: Pseudonyms) -> _Sorted:
             found.refuse(item_of(path), path, "other_object", reason)
         else:
             name = path.relative_to(root).as_posix()
-            found.series[header.series_uid or _stand_in(header, name)].append(header)
+            found.series[header.series_uid or _stand_in(header, name)] += headers
     return found
 
 
-def _read_headers(paths: list[Path]) -> Iterable[Header | DicomError]:
+def _read_headers(paths: list[Path]) -> Iterable[Found]:
     if len(paths) < _PARALLEL_FROM:
         return _read_chunk(paths)
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     return (found for chunk in map_cases(_read_chunk, chunks) for found in chunk)
 
 
-def _read_chunk(paths: list[Path]) -> list[Header | DicomError]:
-    found: list[Header | DicomError] = []
+def _read_chunk(paths: list[Path]) -> list[Found]:
+    found: list[Found] = []
     for path in paths:
         try:
-            found.append(read_header(path))
+            found.append(read_headers(path))
         except DicomError as error:
             found.append(error)
     return found
@@ -168,22 +207,25 @@ def _drop_duplicates(
     found: list[ImageSeries] = []
     refused: dict[str, Rejection] = {}
     for uid, headers in series.items():
-        groups: dict[str, list[Header]] = defaultdict(list)
+        files: dict[str, list[Path]] = defaultdict(list)
         for header in headers:
-            groups[header.sop_instance_uid or str(header.path)].append(header)
-        conflicts = sum(not _same_bytes([one.path for one in group]) for group in groups.values())
+            if (header.frame or 1) == 1:
+                files[header.sop_instance_uid or str(header.path)].append(header.path)
+        conflicts = sum(not _same_bytes(paths) for paths in files.values())
         if conflicts:
             reason = (
                 f"{conflicts} instance identifiers are each used by files of different content; "
                 "keep one version of the series"
             )
             item = hasher.item("series", uid)
+            n_files = sum(map(len, files.values()))
             refused[item] = Rejection(
-                item=item, kind="series", code="conflicting_instance", reason=reason, n_files=len(headers)
+                item=item, kind="series", code="conflicting_instance", reason=reason, n_files=n_files
             )
-        n_dropped = len(headers) - len(groups)
+        n_dropped = sum(len(paths) - 1 for paths in files.values())
         notes = (f"{n_dropped} byte-identical duplicate files dropped",) if n_dropped else ()
-        unique = tuple(group[0] for group in groups.values())
+        kept = {paths[0] for paths in files.values()}
+        unique = tuple(header for header in headers if header.path in kept) if n_dropped else tuple(headers)
         found.append(ImageSeries(uid, unique[0].study_uid, unique, notes=notes))
     return found, refused
 

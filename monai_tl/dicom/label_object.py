@@ -125,11 +125,11 @@ def _referenced_instances(path: Path, kind: str) -> frozenset[str]:
 
 def attach_labels(
     labels: Sequence[LabelObject], series: Sequence[_Series], hasher: Pseudonyms
-) -> tuple[dict[str, tuple[LabelObject, ...]], list[Rejection]]:
+) -> tuple[list[tuple[LabelObject, ...]], list[Rejection]]:
     """Find the image series of each label: by the series it names, else the instances, else by its frame of reference.
 
     Returns:
-        Labels by series UID, and a rejection for each label whose images are not there.
+        Labels of each of ``series``, and a rejection for each label whose images are not there.
     """
     attached: dict[str, list[LabelObject]] = defaultdict(list)
     orphans: list[Rejection] = []
@@ -152,7 +152,8 @@ def attach_labels(
                     code="missing_series", reason=f"{label.kind} left out: {named}; add the images or remove the label",
                 )
             )  # fmt: skip
-    return {uid: tuple(sorted(found, key=lambda one: one.sop_instance_uid)) for uid, found in attached.items()}, orphans
+    in_order = [tuple(sorted(attached[one.uid], key=lambda label: label.sop_instance_uid)) for one in series]
+    return in_order, orphans
 
 
 def refused_with_series(label: LabelObject, code: str, hasher: Pseudonyms) -> Rejection:

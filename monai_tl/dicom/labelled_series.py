@@ -44,9 +44,17 @@ class LabelledSeries:
     used: tuple[LabelObject, ...]
     refused: tuple[RefusedLabel, ...]
     notes: tuple[str, ...]
+    scheme: LabelScheme | None = None
 
 
-def read_labelled_series(series: ImageSeries, scheme: LabelScheme, min_slices: int) -> LabelledSeries:
+def read_labelled_series(
+    series: ImageSeries,
+    scheme: LabelScheme | None,
+    min_slices: int,
+    *,
+    keep_shear: bool = False,
+    in_parallel: bool = False,
+) -> LabelledSeries:
     """Read a series and its labels. A bad label never costs the image.
 
     Several label objects are joined, the later class over the earlier. Where two of them draw the same class
@@ -55,11 +63,13 @@ def read_labelled_series(series: ImageSeries, scheme: LabelScheme, min_slices: i
     Raises:
         DicomError: The image series is refused.
     """
-    volume = read_volume(series, min_slices)
+    volume = read_volume(series, min_slices, keep_shear=keep_shear, in_parallel=in_parallel)
     drawn: list[tuple[LabelObject, NDArray[np.uint8]]] = []
     refused: list[RefusedLabel] = []
     notes: list[str] = list(volume.notes)
     for label in series.labels:
+        if scheme is None:
+            break
         try:
             slices, remarks = _read_label(label, volume.geometry, scheme)
         except (LabelError, DicomError) as error:
@@ -67,6 +77,8 @@ def read_labelled_series(series: ImageSeries, scheme: LabelScheme, min_slices: i
             continue
         drawn.append((label, slices))
         notes += remarks
+    if scheme is None:
+        return LabelledSeries(volume, None, (), (), volume.notes)
     joined = np.maximum.reduce([slices for _, slices in drawn]) if drawn else None
     contested = [] if joined is None else _contested(drawn, joined, scheme)
     if contested:
@@ -75,7 +87,7 @@ def read_labelled_series(series: ImageSeries, scheme: LabelScheme, min_slices: i
     if joined is None or contested:
         return LabelledSeries(volume, None, (), tuple(refused), volume.notes)
     used = tuple(label for label, _ in drawn)
-    return LabelledSeries(volume, labels_to_ras(joined, volume), used, tuple(refused), tuple(notes))
+    return LabelledSeries(volume, labels_to_ras(joined, volume), used, tuple(refused), tuple(notes), scheme)
 
 
 def _read_label(

@@ -1,99 +1,161 @@
-"""Stored pixel values of one instance, in any transfer syntax."""
+"""Stored pixel values of slices, in any transfer syntax."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
+from monai_tl.dicom.codestream import declared_size
 from monai_tl.dicom.header import Header
-from monai_tl.dicom.reading import DEFLATED, dicom_faults, read_file
+from monai_tl.dicom.reading import DEFLATED, dicom_faults, inflate, scan_file
+from monai_tl.dicom.scan import PixelPlace
 from monai_tl.errors import DicomError
 
-_RAW_SYNTAXES = {
-    "": "<",
-    "1.2.840.10008.1.2": "<",
-    "1.2.840.10008.1.2.1": "<",
-    "1.2.840.10008.1.2.2": ">",
-    DEFLATED: "<",
-}
-_TAGS = (
-    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
-    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-)  # fmt: skip
+_RAW_SYNTAXES = frozenset(("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED))
+_MEND = "transfer the series again, uncompressed"
 
 
-def read_pixels(header: Header) -> NDArray[Any]:
-    """Read one slice.
+def read_pixels(headers: Sequence[Header]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Read slices; each file is opened once, whatever number of frames it holds.
 
     Args:
-        header: Of an instance with one frame and one sample a pixel.
+        headers: Of one sample a pixel; single images or frames.
 
-    Returns:
-        (rows, columns) of the integer type that BitsAllocated and PixelRepresentation name; bits above BitsStored (old
-        overlays, rubbish) are cleared, or follow the sign.
+    Yields:
+        Index in ``headers``, in no particular order, and (rows, columns) of the integer type that BitsAllocated and
+        PixelRepresentation name; bits above BitsStored (old overlays, rubbish) are cleared, or follow the sign.
 
     Raises:
         DicomError: Codes ``no_pixels``, ``truncated_pixels``, ``unsupported_syntax``, ``undecodable_pixels``.
     """
-    dataset, _ = read_file(header.path, _TAGS, with_pixels=True)
-    order = _RAW_SYNTAXES.get(header.transfer_syntax_uid)
-    raw = order is not None and header.bits_allocated in (16, 32)
-    values = _raw(dataset, header, str(order)) if raw else _decoded(dataset, header)
-    return _keep_stored_bits(values, header)
+    files: dict[Path, list[int]] = defaultdict(list)
+    for index, header in enumerate(headers):
+        _check_length(header)
+        files[header.path].append(index)
+    for path, indices in files.items():
+        indices.sort(key=lambda index: headers[index].frame or 1)
+        frames = [(headers[index].frame or 1) - 1 for index in indices]
+        for index, values in zip(indices, _read_file(path, headers[indices[0]], frames), strict=True):
+            yield index, _keep_stored_bits(values, headers[index])
 
 
-def _raw(dataset: Dataset, header: Header, order: str) -> NDArray[Any]:
-    with dicom_faults():
-        content = dataset.get("PixelData")
-    if not isinstance(content, bytes):
-        raise DicomError("the instance holds no pixel data; export the series again", "no_pixels")
-    expected = header.rows * header.columns * header.bits_allocated // 8
-    if len(content) < expected:
+def _frame_bytes(header: Header) -> int:
+    return header.rows * header.columns * header.bits_allocated // 8
+
+
+def _place(header: Header) -> PixelPlace:
+    place = header.pixels
+    if place is None or place.is_float or not place.length:
+        raise DicomError("the instance holds no pixel data of whole numbers; export the series again", "no_pixels")
+    return place
+
+
+def _check_length(header: Header) -> None:
+    """Before memory is taken for the volume."""
+    place = _place(header)
+    is_raw = header.transfer_syntax_uid in _RAW_SYNTAXES
+    if is_raw == place.is_encapsulated:
         raise DicomError(
-            f"the pixel data end after {len(content)} of {expected} bytes; transfer the series again",
+            f"the pixel data are {'not ' if not place.is_encapsulated else ''}packed in items, against what the "
+            "transfer syntax says; export the series again",
+            "undecodable_pixels",
+        )
+    expected = _frame_bytes(header) * (header.frame or 1)
+    if is_raw and place.length < expected:
+        raise DicomError(
+            f"the pixel data end after {place.length} of {expected} bytes; transfer the series again",
             "truncated_pixels",
         )
-    kind = "i" if header.is_signed else "u"
-    values = np.frombuffer(
-        content, dtype=f"{order}{kind}{header.bits_allocated // 8}", count=header.rows * header.columns
-    )
-    return values.reshape(header.rows, header.columns).astype(values.dtype.newbyteorder("="))
 
 
-def _decoded(dataset: Dataset, header: Header) -> NDArray[Any]:
+def _read_file(path: Path, header: Header, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """Stored values of some frames of a file, counted from 0 and in this order."""
+    place = _place(header)
+    if header.transfer_syntax_uid not in _RAW_SYNTAXES:
+        yield from _decoded(path, place, header, frames)
+        return
+    kind = np.dtype(f"{'i' if header.is_signed else 'u'}{header.bits_allocated // 8}")
+    dtype = kind.newbyteorder("<" if header.is_little else ">")
+    shape, size = (header.rows, header.columns), _frame_bytes(header)
+    if header.transfer_syntax_uid == DEFLATED:
+        body = inflate(path, scan_file(path, frozenset())[1])
+        for frame in frames:
+            content = body[place.offset + frame * size : place.offset + (frame + 1) * size]
+            yield np.frombuffer(content, dtype).reshape(shape)
+        return
     with dicom_faults():
-        if "PixelData" not in dataset:
-            raise DicomError("the instance holds no pixel data; export the series again", "no_pixels")
-        syntax = UID(header.transfer_syntax_uid)
-        name = syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "unknown"
-        try:
-            values: NDArray[Any] = dataset.pixel_array
-        except (NotImplementedError, RuntimeError, AttributeError) as error:
-            code = (
-                "undecodable_pixels"
-                if isinstance(error, RuntimeError) and "plugin" not in str(error)
-                else "unsupported_syntax"
-            )
-            if "failed to decode" in str(error):
-                code = "undecodable_pixels"
-            raise DicomError(
-                f"the pixels (transfer syntax {name}) cannot be decoded; transfer the series again, uncompressed", code
-            ) from None
-        except ValueError:
-            raise DicomError(
-                f"the pixel data (transfer syntax {name}) are too short for the header; transfer the series again",
-                "truncated_pixels",
-            ) from None
-    if values.shape != (header.rows, header.columns):
+        stream = path.open("rb", buffering=0)
+    with stream:
+        for frame in frames:
+            with dicom_faults():
+                stream.seek(place.offset + frame * size)
+                values = np.frombuffer(stream.read(size), dtype).reshape(shape)
+            yield values.astype(kind, copy=False)
+
+
+def _decoded(path: Path, place: PixelPlace, header: Header, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+    syntax = UID(header.transfer_syntax_uid)
+    name = syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "unknown"
+    try:
+        decoder = get_decoder(syntax)
+        is_known = decoder.is_available
+    except NotImplementedError:
+        is_known = False
+    if not is_known:
+        raise DicomError(f"the pixels (transfer syntax {name}) cannot be decoded; {_MEND}", "unsupported_syntax")
+    with dicom_faults(), path.open("rb") as stream:
+        stream.seek(place.offset)
+        content = stream.read(place.length)
+    packed = generate_frames(content, number_of_frames=header.n_frames, extended_offsets=place.offset_table)
+    number = -1
+    for frame in frames:
+        with dicom_faults(f"the pixels (transfer syntax {name}) are cut off or damaged", "transfer the series again"):
+            while number < frame:
+                stored, number = next(packed, b""), number + 1
+        if not stored:
+            raise DicomError(f"frame {frame + 1} has no pixel data; transfer the series again", "truncated_pixels")
+        yield _decode(decoder, stored, header, name)
+
+
+def _decode(decoder: Any, frame: bytes, header: Header, name: str) -> NDArray[Any]:
+    # what the stream itself says is allocated by the decoder: a bomb must be seen before
+    declared = declared_size(frame)
+    if declared is not None and declared[0] and declared != (header.rows, header.columns):
         raise DicomError(
-            "the decoded image is not as large as its header says; transfer the series again", "undecodable_pixels"
+            f"the compressed image has {declared[0]} x {declared[1]} pixels and the header says {header.rows} x "
+            f"{header.columns}; transfer the series again",
+            "undecodable_pixels",
         )
-    return values
+    try:
+        values, _ = decoder.as_array(
+            encapsulate([frame]),
+            raw=True,
+            transfer_syntax_uid=UID(header.transfer_syntax_uid),
+            rows=header.rows,
+            columns=header.columns,
+            number_of_frames=1,
+            samples_per_pixel=1,
+            bits_allocated=header.bits_allocated,
+            bits_stored=header.bits_stored,
+            pixel_representation=int(header.is_signed),
+            photometric_interpretation=header.photometric,
+            pixel_keyword="PixelData",
+        )
+    except (RuntimeError, ValueError, NotImplementedError, EOFError):
+        raise DicomError(
+            f"the pixels (transfer syntax {name}) are damaged and cannot be decoded; {_MEND}", "undecodable_pixels"
+        ) from None
+    if values.shape != (header.rows, header.columns):
+        raise DicomError(f"the decoded image is not as large as its header says; {_MEND}", "undecodable_pixels")
+    return np.asarray(values)
 
 
 def _keep_stored_bits(values: NDArray[Any], header: Header) -> NDArray[Any]:
@@ -101,6 +163,8 @@ def _keep_stored_bits(values: NDArray[Any], header: Header) -> NDArray[Any]:
     if spare == 0 or values.dtype.itemsize * 8 != header.bits_allocated:
         return values
     kind = np.dtype(f"{'i' if header.is_signed else 'u'}{values.dtype.itemsize}")
+    if not header.is_signed and values.dtype == kind and int(values.max()) >> header.bits_stored == 0:
+        return values
     shifted = values.astype(kind, copy=False)
     # left then right: an arithmetic shift carries the sign bit of the stored width upwards
     return np.asarray(np.right_shift(np.left_shift(shifted, spare), spare))

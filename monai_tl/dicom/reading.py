@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import struct
+import os
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,9 +18,10 @@ from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import dcmread, read_dataset
 
+from monai_tl.dicom.scan import Bytes, Scanned, scan
 from monai_tl.errors import DicomError, MonaiTLError
 
-DEFLATED = "1.2.840.10008.1.2.1.99"
+IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 MAX_INFLATED_BYTES = 256 << 20
 """A deflated data set that grows beyond this is refused while it is being inflated."""
 _MAX_META_BYTES = 64 << 10
@@ -70,17 +71,39 @@ def dicom_faults(fault: str = "the file cannot be parsed", mend: str = "export i
             raise DicomError(f"{fault} ({kind}); {mend}", "damaged") from None
 
 
-def read_meta(path: Path) -> FileMeta:
-    """Read the preamble and the file meta group by hand: a bomb must be seen before pydicom opens the file.
+def scan_file(path: Path, wanted: Set[int], enter_all: bool = False) -> tuple[Scanned, FileMeta]:
+    """Find the elements of a file up to its pixel data, without building a data set.
+
+    Args:
+        path: A DICOM file (Part 10); never guessed at when the DICM mark is missing.
+        wanted: Tags whose raw bytes are kept.
+        enter_all: See :func:`monai_tl.dicom.scan.scan`.
+
+    Returns:
+        What was found; for a deflated file positions are those in the inflated bytes of :func:`inflate`.
 
     Raises:
-        DicomError: Code ``not_dicom`` without the DICM mark, ``damaged`` when the group is not closed.
+        DicomError: Codes ``not_dicom``, ``damaged``, ``unreadable``, ``deflate_bomb``.
     """
-    with path.open("rb") as stream:
-        head = stream.read(_MAX_META_BYTES)
-    if not head:
+    with dicom_faults():
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            source = Bytes(descriptor)
+            meta = _meta_of(source)
+            position, syntax = meta.end, meta.transfer_syntax_uid
+            if syntax == DEFLATED:
+                source, position = Bytes(_inflate(source.take(position, MAX_INFLATED_BYTES + 1))), 0
+            is_explicit = syntax not in ("", IMPLICIT)
+            return scan(source, position, is_explicit, syntax != BIG_ENDIAN, wanted, enter_all), meta
+        finally:
+            os.close(descriptor)
+
+
+def _meta_of(source: Bytes) -> FileMeta:
+    """The file meta group by hand: a bomb must be seen before pydicom opens the file."""
+    if not source.size:
         raise DicomError("the file is empty; transfer it again, or remove it", "not_dicom")
-    if head[128:132] != b"DICM":
+    if source.take(128, 4) != b"DICM":
         raise DicomError(
             "the file has no DICM mark after its preamble; if it should be DICOM export it again as a Part 10 file, "
             "else leave it: it is not used",
@@ -88,19 +111,18 @@ def read_meta(path: Path) -> FileMeta:
         )
     found: dict[int, str] = {}
     position = 132
-    while position + 8 <= len(head):
-        group, element = struct.unpack_from("<HH", head, position)
-        if group != 2:
+    while position < _MAX_META_BYTES:
+        head = source.take(position, 12)
+        if len(head) < 8 or head[:2] != b"\x02\x00":
             break
-        long = head[position + 4 : position + 6] in _LONG_LENGTH_VRS
-        start = position + (12 if long else 8)
-        if start > len(head):
-            raise DicomError("the file meta group is cut off; export the file again", "damaged")
-        length = struct.unpack_from("<I" if long else "<H", head, position + (8 if long else 6))[0]
-        found[element] = head[start : start + length].rstrip(b"\x00 ").decode("ascii", "replace")
+        element = int.from_bytes(head[2:4], "little")
+        is_long = head[4:6] in _LONG_LENGTH_VRS
+        start = position + (12 if is_long else 8)
+        length = int.from_bytes(head[8:12] if is_long else head[6:8], "little")
         position = start + length
-    if position > len(head) or (len(head) == _MAX_META_BYTES and position + 8 > len(head)):
-        raise DicomError("the file meta group is too long; the file is damaged", "damaged")
+        if position > min(source.size, _MAX_META_BYTES):
+            raise DicomError("the file meta group is cut off or too long; transfer the file again", "damaged")
+        found[element] = source.take(start, length).rstrip(b"\x00 ").decode("ascii", "replace")
     return FileMeta(found.get(0x0010, ""), found.get(0x0002, ""), found.get(0x0003, ""), position)
 
 
@@ -118,18 +140,37 @@ def read_file(path: Path, tags: Sequence[str] | None = None, with_pixels: bool =
     Raises:
         DicomError: Codes ``not_dicom``, ``damaged``, ``unreadable``, ``deflate_bomb``.
     """
+    # sees lengths that lead nowhere and depths that pydicom would follow by recursion
+    _, meta = scan_file(path, frozenset(), enter_all=True)
     with dicom_faults():
-        meta = read_meta(path)
-        if meta.transfer_syntax_uid == DEFLATED:
-            return _read_deflated(path, meta, tags, with_pixels), meta
         wanted: list[Any] | None = None if tags is None else list(tags)
-        return dcmread(path, stop_before_pixels=not with_pixels, specific_tags=wanted), meta
+        if meta.transfer_syntax_uid != DEFLATED:
+            return dcmread(path, stop_before_pixels=not with_pixels, specific_tags=wanted), meta
+        if wanted is not None:
+            wanted = [pydicom.tag.Tag(keyword) for keyword in wanted]
+        stop = None if with_pixels else _at_pixels
+        dataset = read_dataset(
+            BytesIO(inflate(path, meta)), is_implicit_VR=False, is_little_endian=True, stop_when=stop,
+            specific_tags=wanted,
+        )  # fmt: skip
+        dataset.file_meta = FileMetaDataset()
+        # what is in memory now is the inflated form
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        return dataset, meta
 
 
-def _read_deflated(path: Path, meta: FileMeta, tags: Sequence[str] | None, with_pixels: bool) -> Dataset:
-    with path.open("rb") as stream:
+def inflate(path: Path, meta: FileMeta) -> bytes:
+    """The data set of a deflated file.
+
+    Raises:
+        DicomError: Codes ``deflate_bomb``, ``damaged``, ``unreadable``.
+    """
+    with dicom_faults(), path.open("rb") as stream:
         stream.seek(meta.end)
-        packed = stream.read(MAX_INFLATED_BYTES + 1)
+        return _inflate(stream.read(MAX_INFLATED_BYTES + 1))
+
+
+def _inflate(packed: bytes) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     body = inflater.decompress(packed, MAX_INFLATED_BYTES)
     if inflater.unconsumed_tail or len(packed) > MAX_INFLATED_BYTES:
@@ -137,15 +178,7 @@ def _read_deflated(path: Path, meta: FileMeta, tags: Sequence[str] | None, with_
         raise DicomError(
             f"the deflated file inflates to more than {limit} MiB; convert it to a raw syntax", "deflate_bomb"
         )
-    stop = None if with_pixels else _at_pixels
-    wanted: list[Any] | None = None if tags is None else [pydicom.tag.Tag(keyword) for keyword in tags]
-    dataset = read_dataset(
-        BytesIO(body), is_implicit_VR=False, is_little_endian=True, stop_when=stop, specific_tags=wanted
-    )
-    dataset.file_meta = FileMetaDataset()
-    # what is in memory now is the inflated form
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    return dataset
+    return body
 
 
 def _at_pixels(tag: Any, _vr: str | None, _length: int) -> bool:

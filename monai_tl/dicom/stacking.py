@@ -12,14 +12,11 @@ from monai_tl.dicom.header import Header
 from monai_tl.errors import DicomError
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-# enhanced CT, MR, PET and their legacy converted kin
-_ENHANCED = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{tail}"
-    for tail in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130", "6.2", "7.2", "7.3")
-)
 MAX_VOXELS = 1 << 30
+MAX_SLICE_PIXELS = 1 << 26
+"""A few bytes of a compressed slice can claim any size, and decoding takes the memory for it."""
 _DUPLICATE_MM = 0.01
-_AXES_TOLERANCE = 2e-3
+AXES_TOLERANCE = 2e-3
 
 
 def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...], SliceGeometry]:
@@ -46,7 +43,9 @@ def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...
     normal = np.cross(row, column)
     positions = np.array([header.position_lps for header in headers], dtype=np.float64)
     # ties are refused below; the path only makes their order the same each time
-    order = sorted(range(len(headers)), key=lambda index: (float(positions[index] @ normal), str(headers[index].path)))
+    distances = (positions @ normal).tolist()
+    along = [(distance, header.path, header.frame or 0) for distance, header in zip(distances, headers, strict=True)]
+    order = sorted(range(len(headers)), key=along.__getitem__)
     ordered = tuple(headers[index] for index in order)
     first = ordered[0]
     spacing = first.pixel_spacing_mm or (0.0, 0.0)
@@ -64,6 +63,7 @@ def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...
         pixel_spacing_mm=(spacing[0], spacing[1]),
         paths=tuple(header.path for header in ordered),
         slice_thickness_mm=first.slice_thickness_mm or 1.0,
+        frame_numbers=tuple(header.frame or 1 for header in ordered) if first.frame is not None else (),
     )
     _check_steps(geometry)
     return ordered, geometry
@@ -85,19 +85,16 @@ def _check_kind(headers: Sequence[Header]) -> None:
             raise DicomError(
                 "BurnedInAnnotation is YES: the pixels may show a name; clean the images first", "burned_in"
             )
-        if header.n_frames != 1 or header.sop_class_uid in _ENHANCED:
+        if header.frame is None and header.n_frames != 1:
             raise DicomError(
-                f"a multi-frame object ({header.n_frames} frames); convert it to single-frame images", "multiframe"
+                f"a multi-frame object ({header.n_frames} frames) that does not say where each frame lies; convert it "
+                "to single-frame images",
+                "multiframe",
             )
         if "MOSAIC" in header.image_type:
             raise DicomError("a mosaic: many slices tiled into one image; convert it to single slices", "mosaic")
         if header.samples != 1 or header.photometric not in ("MONOCHROME1", "MONOCHROME2"):
             raise DicomError("colour images are not supported; export the grey original", "colour")
-        if header.has_lookup_table:
-            raise DicomError(
-                "a modality look-up table in place of slope and intercept is not supported; export with a rescale",
-                "lookup_table",
-            )
         bits = (header.bits_allocated, header.bits_stored, header.high_bit)
         if bits[0] not in (8, 16, 32) or not 1 <= bits[1] <= bits[0] or bits[2] != bits[1] - 1:
             raise DicomError(
@@ -124,12 +121,13 @@ def _check_placed(header: Header, n_slices: int) -> None:
         )
     if min(header.pixel_spacing_mm or (0.0,)) < 0.01 or max(header.pixel_spacing_mm or (0.0,)) > 100.0:
         raise DicomError("PixelSpacing is outside 0.01 to 100 mm; export the series again", "missing_geometry")
-    n_voxels = header.rows * header.columns * n_slices
-    if n_voxels > MAX_VOXELS:
-        raise DicomError(
-            f"{n_voxels} voxels are more than the {MAX_VOXELS} taken for sane; check Rows and Columns, or crop it",
-            "too_large",
-        )
+    n_pixels = header.rows * header.columns
+    for count, limit, what in ((n_pixels, MAX_SLICE_PIXELS, "pixels"), (n_pixels * n_slices, MAX_VOXELS, "voxels")):
+        if count > limit:
+            raise DicomError(
+                f"{count} {what} are more than the {limit} taken for sane; check Rows and Columns, or crop it",
+                "too_large",
+            )
 
 
 def _check_uniform(headers: Sequence[Header]) -> None:
@@ -140,20 +138,10 @@ def _check_uniform(headers: Sequence[Header]) -> None:
             f"one series holds {len(patients)} patients and {len(studies)} studies; mend its identifiers",
             "mixed_study",
         )
-    kinds = {(header.modality, header.sop_class_uid) for header in headers}
-    if len(kinds) > 1:
-        raise DicomError(f"one series holds {len(kinds)} kinds of image; split it", "mixed_kind")
-    echoes = sorted({round(header.echo_time_ms, 2) for header in headers if header.echo_time_ms is not None})
-    if len(echoes) > 1:
-        listed = ", ".join(f"{echo:g}" for echo in echoes[:4])
-        raise DicomError(f"{len(echoes)} echo times ({listed} ms) in one series; split it by echo", "mixed_echo")
     sizes = sorted({(header.rows, header.columns) for header in headers})
     if len(sizes) > 1:
         listed = ", ".join(f"{rows} x {columns}" for rows, columns in sizes[:4])
         raise DicomError(f"slices of {len(sizes)} sizes ({listed}) in one series; split it", "mixed_geometry")
-    frames = {header.frame_of_reference_uid for header in headers}
-    if len(frames) > 1:
-        raise DicomError(f"{len(frames)} frames of reference in one series; split it", "mixed_geometry")
     spacings = np.array([header.pixel_spacing_mm for header in headers])
     if float(np.ptp(spacings, axis=0).max()) > 1e-3 * float(spacings.min()):
         low, high = float(spacings.min()), float(spacings.max())
@@ -164,7 +152,7 @@ def _axes(headers: Sequence[Header]) -> tuple[NDArray[np.float64], NDArray[np.fl
     """Unit row and column directions, shared by all slices."""
     cosines = np.array([header.orientation for header in headers], dtype=np.float64)
     spread = float(np.ptp(cosines, axis=0).max())
-    if spread > _AXES_TOLERANCE:
+    if spread > AXES_TOLERANCE:
         degrees = float(np.degrees(2 * np.arcsin(min(1.0, spread / 2))))
         raise DicomError(
             f"slices are not parallel (about {degrees:.1f} degrees apart); split the series", "non_parallel"
@@ -177,7 +165,7 @@ def _axes(headers: Sequence[Header]) -> tuple[NDArray[np.float64], NDArray[np.fl
             "ImageOrientationPatient does not hold unit vectors; export the series again", "non_orthonormal"
         )
     row, column = row / lengths[0], column / lengths[1]
-    if abs(float(row @ column)) > _AXES_TOLERANCE:
+    if abs(float(row @ column)) > AXES_TOLERANCE:
         raise DicomError("rows and columns are not perpendicular; export the series again", "non_orthonormal")
     return row, column
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,9 @@ from monai_tl.dicom.geometry import SliceGeometry
 from monai_tl.dicom.header import Header
 from monai_tl.dicom.identity import shares_word
 from monai_tl.dicom.index import ImageSeries
-from monai_tl.dicom.pixels import read_pixels
 from monai_tl.dicom.stacking import stack
 from monai_tl.dicom.tilt import Shear, shear_of, slant_labels, straighten_image, straighten_labels
+from monai_tl.dicom.values import read_values
 from monai_tl.errors import GeometryError
 from monai_tl.geometry import Affine, Volume, affine_lps_to_ras, reorient_to_ras, undo_reorient
 
@@ -26,10 +25,11 @@ class DicomVolume:
 
     Attributes:
         array: (I, J, K) = (column, row, slice), int16 or float32, after rescale.
-        affine_lps: Of ``array`` → LPS mm; orthogonal.
+        affine_lps: Of ``array`` → LPS mm; orthogonal but where the shear of a tilted gantry was kept.
         geometry: The native slices; sheared when the gantry was tilted.
         shear: How ``array`` was made from tilted slices; None when it is the slices as they are.
         modality: e.g. ``CT``.
+        photometric: ``MONOCHROME2``, or ``MONOCHROME1`` where low values are shown bright.
         scaling: e.g. ``rescale slope 1 intercept -1024``.
         scanner: Facts about the device that identify nobody.
         notes: What was done to the series.
@@ -41,6 +41,7 @@ class DicomVolume:
     geometry: SliceGeometry
     shear: Shear | None
     modality: str
+    photometric: str
     scaling: str
     scanner: dict[str, str]
     notes: tuple[str, ...]
@@ -53,7 +54,9 @@ class DicomVolume:
         return self.geometry.sop_instance_uids
 
 
-def read_volume(series: ImageSeries, min_slices: int = 1) -> DicomVolume:
+def read_volume(
+    series: ImageSeries, min_slices: int = 1, *, keep_shear: bool = False, in_parallel: bool = False
+) -> DicomVolume:
     """Check a series and read it as one volume.
 
     A tilted gantry is resampled (linear, in the slices' planes) to an orthogonal grid that covers it.
@@ -61,14 +64,16 @@ def read_volume(series: ImageSeries, min_slices: int = 1) -> DicomVolume:
     Args:
         series: From :func:`monai_tl.dicom.index.index_folder`.
         min_slices: Fewer are refused.
+        keep_shear: Leave a tilted series on its own slices, with a sheared affine.
+        in_parallel: Decode compressed slices in several processes.
 
     Raises:
         DicomError: The series is not one complete volume; ``code`` says why.
     """
     headers, geometry = stack(series.headers, min_slices)
-    values = _rescaled(headers)
-    shear = shear_of(geometry)
-    notes = list(series.notes)
+    values, remarks = read_values(headers, in_parallel)
+    shear = None if keep_shear else shear_of(geometry)
+    notes = [*series.notes, *remarks]
     affine = geometry.affine_lps
     if shear is not None:
         values = straighten_image(values, shear)
@@ -86,30 +91,13 @@ def read_volume(series: ImageSeries, min_slices: int = 1) -> DicomVolume:
         geometry=geometry,
         shear=shear,
         modality=headers[0].modality,
+        photometric=headers[0].photometric,
         scaling=_scaling(headers),
         scanner=scanner,
         notes=tuple(notes),
         patient_id=headers[0].patient_id,
         institution=headers[0].institution,
     )
-
-
-def _rescaled(headers: Sequence[Header]) -> NDArray[Any]:
-    """(K, rows, columns): int16 where all values are whole and fit, else float32."""
-    whole = all(header.slope.is_integer() and header.intercept.is_integer() for header in headers)
-    shape = (len(headers), headers[0].rows, headers[0].columns)
-    result: NDArray[Any] = np.empty(shape, dtype=np.int16 if whole else np.float32)
-    limits = np.iinfo(np.int16)
-    for index, header in enumerate(headers):
-        stored = read_pixels(header)
-        if result.dtype == np.float32:
-            result[index] = stored.astype(np.float64) * header.slope + header.intercept
-            continue
-        values = stored.astype(np.int64) * int(header.slope) + int(header.intercept)
-        if values.min() < limits.min or values.max() > limits.max:
-            result = result.astype(np.float32)
-        result[index] = values
-    return result
 
 
 def _facts(headers: Sequence[Header]) -> tuple[dict[str, str], list[str]]:
@@ -120,6 +108,8 @@ def _facts(headers: Sequence[Header]) -> tuple[dict[str, str], list[str]]:
 
 
 def _scaling(headers: Sequence[Header]) -> str:
+    if any(header.lookup is not None for header in headers):
+        return "modality look-up table"
     if not any(header.has_scaling for header in headers):
         return "stored values, no rescale given"
     pairs = {(header.slope, header.intercept) for header in headers}
@@ -128,6 +118,15 @@ def _scaling(headers: Sequence[Header]) -> str:
         return f"rescale slope {slope:g} intercept {intercept:g}"
     slopes = sorted(slope for slope, _ in pairs)
     return f"rescale by slice, {len(pairs)} pairs, slope {slopes[0]:g} to {slopes[-1]:g}"
+
+
+def patient_of(volume: DicomVolume, series: ImageSeries) -> tuple[str, tuple[str, ...]]:
+    """What stands for the patient, to be hashed and never written; and a note where it is not the identifier."""
+    if volume.patient_id:
+        return volume.patient_id, ()
+    # the study is the widest thing known to be one patient's
+    note = "no patient identifier: the study stands for the patient"
+    return f"no patient id|{series.study_uid or series.uid}", (note,)
 
 
 def to_ras(volume: DicomVolume) -> tuple[Volume, Affine]:

@@ -122,7 +122,7 @@ def _tasks(
                 "the pseudonym key is not the one the cases were made with; point ingest.key_file to that"
             )
         found = index_folder(workspace / params.ingest.source, hasher)
-        series = {hasher.hash_uid(one.uid): one for one in found.series}
+        series = {hasher.hash_uid(one.name): one for one in found.series}
     cards = [read_source(folder).card for folder in models]
     hashes = [card.weights.sha256 for card in cards]
     name = cards[0].name if len(cards) == 1 else f"{cards[0].name} and {len(cards) - 1} more"

@@ -18,10 +18,10 @@ from monai_tl.dicom.index import ImageSeries
 from monai_tl.dicom.label_object import refused_with_series
 from monai_tl.dicom.labelled_series import LabelledSeries, read_labelled_series
 from monai_tl.dicom.stacking import stack
-from monai_tl.dicom.volume import to_ras
+from monai_tl.dicom.volume import patient_of, to_ras
 from monai_tl.errors import DicomError, describe_fault
 from monai_tl.files import sha256_files, sha256_of
-from monai_tl.geometry import Affine, Volume, spacing_of
+from monai_tl.geometry import Affine, Volume, affine_to_rows, spacing_of
 from monai_tl.records import CaseRecord, Provenance, Rejection, RejectionList
 
 IMAGE_FILE, LABEL_FILE, CASE_FILE = "image.nii.gz", "label.nii.gz", "case.json"
@@ -90,9 +90,9 @@ def ingest_series(task: DicomTask) -> CaseOutcome:
     hasher = Pseudonyms(place.key)
     try:
         _, geometry = stack(series.headers, place.config.min_slices)
-        input_sha256 = _hash_input([*geometry.paths, *(label.path for label in series.labels)])
-        case_id = hasher.case_id(series.study_uid, series.uid)
-        key = place.cache_key(input_sha256, series.uid, series.study_uid, *series.notes)
+        input_sha256 = _hash_input([*dict.fromkeys(geometry.paths), *(label.path for label in series.labels)])
+        case_id = hasher.case_id(series.study_uid, series.name)
+        key = place.cache_key(input_sha256, series.name, series.study_uid, *series.notes)
 
         def build(folder: Path) -> None:
             found = read_labelled_series(series, place.config.scheme, place.config.min_slices)
@@ -113,7 +113,7 @@ def ingest_series(task: DicomTask) -> CaseOutcome:
     except Exception as error:
         code, reason = describe_fault(error)
         refused = Rejection(
-            item=hasher.item("series", series.uid), kind="series", code=code, reason=reason, n_files=len(series.headers)
+            item=hasher.item("series", series.name), kind="series", code=code, reason=reason, n_files=len(series.paths)
         )
         return CaseOutcome(None, (refused, *(refused_with_series(label, code, hasher) for label in series.labels)))
 
@@ -177,16 +177,12 @@ def _dicom_record(
 ) -> CaseRecord:
     series, volume = task.series, found.volume
     hasher = Pseudonyms(task.place.key)
-    notes = found.notes
-    patient = volume.patient_id
-    if not patient:
-        # the study is the widest thing known to be one patient's
-        patient = f"no patient id|{series.study_uid or series.uid}"
-        notes = (*notes, "no patient identifier: the study stands for the patient")
+    patient, remarks = patient_of(volume, series)
+    notes = (*found.notes, *remarks)
     provenance = Provenance(
         kind="dicom",
         study=hasher.hash_uid(series.study_uid),
-        series=hasher.hash_uid(series.uid),
+        series=hasher.hash_uid(series.name),
         label_series=hasher.hash_uid("|".join(label.series_uid for label in found.used)) if found.used else None,
         instances=tuple(hasher.hash_uid(uid) for uid in volume.sop_instance_uids),
         input_sha256=input_sha256,
@@ -224,8 +220,6 @@ def _record(
     if label is not None:
         counts = np.bincount(label.ravel(), minlength=config.scheme.n_outputs)
         voxels = {name: int(counts[value]) for value, name in enumerate(config.scheme.names, start=1)}
-    # rounded far below any geometry that matters: the last bits differ between machines
-    rows = [(float(row[0]), float(row[1]), float(row[2]), float(row[3])) for row in np.round(affine, 9) + 0.0]
     return CaseRecord(
         case_id=case_id,
         patient_key=patient_key,
@@ -235,7 +229,7 @@ def _record(
         has_label=label is not None,
         spacing_mm=spacing_of(np.round(affine, 9)),
         spatial_shape=(image.shape[-3], image.shape[-2], image.shape[-1]),
-        affine=tuple(rows),
+        affine=affine_to_rows(affine),
         class_voxels=voxels,
         provenance=provenance,
     )

@@ -13,13 +13,13 @@ from dicom_files import slice_dataset, write_ct, write_rtstruct
 from typer.testing import CliRunner
 
 from monai_tl.cli import app
-from monai_tl.commands import whois
+from monai_tl.commands import convert, whois
 from monai_tl.config import load_params
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dicom.deidentify import Pseudonyms, create_key, seeded_key
 from monai_tl.errors import ConfigError, DataError, PrivacyError
 from monai_tl.files import write_json
-from monai_tl.records import RejectionList
+from monai_tl.records import ConvertedIndex, RejectionList
 from monai_tl.stages import ingest
 
 STACK = np.arange(6 * 5 * 7, dtype=np.uint16).reshape(6, 5, 7)
@@ -161,3 +161,18 @@ def test_names_that_steer_a_terminal_are_shown_harmless(workspace):
     answer = told(workspace, refused(workspace)["not_dicom"])
     assert answer.isprintable()
     assert "CANARY" in answer
+
+
+def test_items_of_a_conversion_are_found_without_a_workspace(tmp_path):
+    write_ct(tmp_path / "in/good", STACK)
+    (tmp_path / "in/note.txt").write_text("no image")
+    key_file = tmp_path / "secret.key"
+    create_key(key_file, seed=0)
+    convert.run(tmp_path / "in", tmp_path / "out", key_file=key_file)
+    (item,) = (one.item for one in RejectionList.read(tmp_path / "out/rejected.json").rejected)
+    (volume,) = ConvertedIndex.read(tmp_path / "out/index.json").volumes
+    found = "\n".join(whois.run([item, volume.case_id], tmp_path / "nowhere", tmp_path / "in", key_file))
+    assert f"{item}: {tmp_path / 'in/note.txt'}" in found
+    assert f"{volume.case_id}: 6 files" in found
+    with pytest.raises(DataError, match="another key"):
+        list(whois.run(["series-000000000000"], tmp_path / "nowhere", tmp_path / "in", key_file))

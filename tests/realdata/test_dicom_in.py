@@ -83,7 +83,7 @@ def test_oblique_mr_lies_where_its_headers_say():
 @pytest.mark.parametrize("number", range(1, 10))
 def test_nine_transfer_syntaxes_give_the_decoded_reference(number):
     reference = np.asanyarray(nibabel.load(DICOM / "encodings_mr" / "reference_1.nii").dataobj)
-    mosaic = read_pixels(read_header(DICOM / "encodings_mr" / f"{number}.dcm"))
+    ((_, mosaic),) = read_pixels([read_header(DICOM / "encodings_mr" / f"{number}.dcm")])
     tiles = mosaic.reshape(6, 64, 6, 64).transpose(0, 2, 1, 3).reshape(36, 64, 64)[:35]
     assert np.array_equal(tiles.transpose(2, 1, 0)[:, ::-1], reference)
 

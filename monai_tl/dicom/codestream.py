@@ -1,0 +1,44 @@
+"""What a compressed image says of its own size, read before any decoder takes memory for it."""
+
+from __future__ import annotations
+
+import struct
+
+_JPEG_FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7))
+"""Markers of a frame header in JPEG (T.81, B.1.1.3), and in JPEG-LS (T.87)."""
+_ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
+_HEAD = 4096
+
+
+def declared_size(stream: bytes) -> tuple[int, int] | None:
+    """(rows, columns) in the header of a JPEG, JPEG-LS or JPEG 2000 stream; None when it says nothing."""
+    if stream[:4] == b"\xff\x4f\xff\x51":
+        return _jpeg_2000_size(stream)
+    if stream[:2] == b"\xff\xd8":
+        return _jpeg_size(stream)
+    # a JP2 file in place of a bare stream
+    start = stream[:_HEAD].find(b"\xff\x4f\xff\x51")
+    return _jpeg_2000_size(stream[start:]) if start >= 0 and stream[4:8] == b"jP  " else None
+
+
+def _jpeg_2000_size(stream: bytes) -> tuple[int, int] | None:
+    if len(stream) < 24:
+        return None
+    right, bottom, left, top = struct.unpack_from(">IIII", stream, 8)
+    return bottom - top, right - left
+
+
+def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
+    position = 2
+    while position + 9 <= len(stream):
+        if stream[position] != 0xFF:
+            return None
+        marker = stream[position + 1]
+        if marker == 0xFF or marker in _ALONE:
+            position += 1 if marker == 0xFF else 2
+            continue
+        if marker in _JPEG_FRAMES:
+            rows, columns = struct.unpack_from(">HH", stream, position + 5)
+            return int(rows), int(columns)
+        position += 2 + struct.unpack_from(">H", stream, position + 2)[0]
+    return None

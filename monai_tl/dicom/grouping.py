@@ -1,0 +1,229 @@
+"""A series as the volumes it holds: two echoes, phases or orientations under one identifier are never stacked.
+
+What differs in kind (frame of reference, image type, component, echo, orientation, size) is always split. What only
+may tell volumes apart (acquisition, time, diffusion …) splits a series that is no volume as a whole: a scan in
+several acquisitions along the body is one volume, several acquisitions of one place are several.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import combinations, pairwise
+from typing import TypeVar
+
+import numpy as np
+
+from monai_tl.dicom.header import Header
+from monai_tl.dicom.stacking import AXES_TOLERANCE, stack
+from monai_tl.errors import DicomError
+
+Part = tuple[tuple[str, str], ...]
+"""What tells a volume from the others of its series, e.g. ``(("echo_time_ms", "4.6"),)``; empty for a whole series."""
+Parts = list[tuple[Part, tuple[Header, ...]]]
+_Value = TypeVar("_Value", bound=Hashable)
+
+_MIN_CLUSTER = 3
+"""Slices that share a direction or size of their own and are a volume rather than a stray slice."""
+_FAULTS_OF_MIXTURE = frozenset(("duplicate_position", "missing_slice", "irregular_spacing"))
+_MAX_VOLUMES = 4096
+# shown as they are; all others (times of day, free text) as a number in order
+_SHOWN = {
+    "AcquisitionNumber": "acquisition", "TemporalPositionIdentifier": "temporal_position", "KVP": "kvp",
+    "InversionTime": "inversion_time_ms", "FlipAngle": "flip_angle_deg", "TriggerTime": "trigger_time_ms",
+    "StackID": "stack",
+}  # fmt: skip
+_COUNTED = {
+    "DiffusionBValue": "diffusion", "DiffusionGradientOrientation": "diffusion_direction",
+    "ConvolutionKernel": "kernel", "AcquisitionTime": "acquisition_time", "ContentTime": "content_time",
+}  # fmt: skip
+_TRAITS = ("StackID", *(name for name in (*_SHOWN, *_COUNTED) if name != "StackID"))
+_BOUNDS = ("StackID", "AcquisitionNumber")
+_PLAIN = re.compile(r"[A-Z0-9][A-Z0-9 _.+-]{0,15}", re.IGNORECASE)
+
+
+def split_series(headers: Sequence[Header]) -> Parts:
+    """The volumes of one series.
+
+    Args:
+        headers: All images of the series, single or frames; in any order.
+
+    Returns:
+        What tells each part from the others, and its images. Each image is in one part. A part need not be a volume:
+        stacking refuses it by name when it is not.
+    """
+    if len({(header.patient_id, header.study_uid) for header in headers}) > 1:
+        return [((), tuple(headers))]
+    parts: Parts = [((), tuple(headers))]
+    for name, value_of, shows in _KINDS:
+        parts = [piece for part, group in parts for piece in _split_by(part, group, name, value_of, shows)]
+    for cluster in (_by_orientation, _by_size):
+        parts = [piece for part, group in parts for piece in cluster(part, group)]
+    return [piece for part, group in parts for piece in _by_traits(part, group)]
+
+
+_KINDS: tuple[tuple[str, Callable[[Header], Hashable], bool], ...] = (
+    ("kind", lambda header: (header.modality, header.sop_class_uid), False),
+    ("frame_of_reference", lambda header: header.frame_of_reference_uid or "", False),
+    ("image_type", lambda header: "\\".join(header.image_type), True),
+    ("component", lambda header: header.component, True),
+    ("echo", lambda header: header.echo, True),
+)
+
+
+def _split_by(
+    part: Part, headers: tuple[Header, ...], name: str, value_of: Callable[[Header], Hashable], shows: bool
+) -> Iterator[tuple[Part, tuple[Header, ...]]]:
+    groups = _grouped(headers, value_of)
+    if len(groups) == 1:
+        yield part, headers
+        return
+    if name == "echo" and all(header.has_echo_time for header in headers):
+        name = "echo_time_ms"
+    for number, value in enumerate(sorted(groups, key=lambda value: _natural(str(value))), start=1):
+        yield (*part, (name, _shown(value, number, len(groups), shows))), groups[value]
+
+
+def _grouped(headers: Sequence[Header], value_of: Callable[[Header], _Value]) -> dict[_Value, tuple[Header, ...]]:
+    groups: dict[_Value, list[Header]] = defaultdict(list)
+    for header in headers:
+        groups[value_of(header)].append(header)
+    return {value: tuple(found) for value, found in groups.items()}
+
+
+def _shown(value: object, number: int, count: int, shows: bool) -> str:
+    """A value that identifies nobody, or its place among the others."""
+    words = str(value).split("\\")
+    is_plain = shows and len(words) <= 8 and all(_PLAIN.fullmatch(word) for word in words)
+    return "\\".join(words) if is_plain else f"{number} of {count}"
+
+
+def _by_orientation(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[Part, tuple[Header, ...]]]:
+    """Sets of parallel slices; a stray slice that is not parallel leaves all together, to be refused by name."""
+    placed = [header for header in headers if header.orientation is not None]
+    if len(placed) < len(headers) or len(headers) < 2 * _MIN_CLUSTER:
+        yield part, headers
+        return
+    cosines = np.array([header.orientation for header in headers])
+    if float(np.ptp(cosines, axis=0).max()) <= AXES_TOLERANCE:
+        yield part, headers
+        return
+    clusters: list[tuple[np.ndarray, list[Header]]] = []
+    for cosine, header in zip(cosines, headers, strict=True):
+        for first, members in clusters:
+            if float(np.abs(cosine - first).max()) <= AXES_TOLERANCE / 2:
+                members.append(header)
+                break
+        else:
+            clusters.append((cosine, [header]))
+        if len(clusters) > len(headers) // _MIN_CLUSTER:
+            break
+    yield from _clusters(part, headers, "orientation", [members for _, members in clusters])
+
+
+def _by_size(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[Part, tuple[Header, ...]]]:
+    groups = _grouped(
+        headers,
+        lambda header: (header.rows, header.columns, *(f"{size:.3g}" for size in header.pixel_spacing_mm or ())),
+    )
+    ordered = [groups[value] for value in sorted(groups, key=str)]
+    yield from _clusters(part, headers, "size", ordered)
+
+
+def _clusters(
+    part: Part, headers: tuple[Header, ...], name: str, clusters: Sequence[Sequence[Header]]
+) -> Iterator[tuple[Part, tuple[Header, ...]]]:
+    if len(clusters) < 2 or min(map(len, clusters)) < _MIN_CLUSTER or sum(map(len, clusters)) < len(headers):
+        yield part, headers
+        return
+    for number, members in enumerate(clusters, start=1):
+        yield (*part, (name, f"{number} of {len(clusters)}")), tuple(members)
+
+
+def _by_traits(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[Part, tuple[Header, ...]]]:
+    """Split what is no volume as it is by the fewest traits that make volumes of it; else leave it as it is."""
+    fault = _fault(headers)
+    if fault not in _FAULTS_OF_MIXTURE and not _interleaves(headers):
+        yield part, headers
+        return
+    traits = [dict(header.traits) for header in headers]
+    # a gap between two acquisitions is one; a gap where a time or angle changes is still a missing slice
+    eligible = _TRAITS if fault == "duplicate_position" else _BOUNDS
+    present = [name for name in eligible if len({found.get(name) for found in traits}) > 1]
+    n_places = _n_places(headers)
+    for count in (1, 2):
+        for names in combinations(present, count):
+            groups: dict[tuple[str | None, ...], list[Header]] = defaultdict(list)
+            for header, found in zip(headers, traits, strict=True):
+                groups[tuple(found.get(name) for name in names)].append(header)
+            if _are_volumes([*groups.values()], n_places, fault):
+                yield from _named(part, names, groups)
+                return
+    yield part, headers
+
+
+def _fault(headers: Sequence[Header]) -> str:
+    try:
+        stack(headers, 1)
+    except DicomError as error:
+        return error.code
+    return ""
+
+
+def _interleaves(headers: Sequence[Header]) -> bool:
+    """Whether CT acquisitions overlap along the normal: phases, though together they may look like one finer volume.
+
+    In MR, slices of several acquisitions are shot in turns on purpose and are one volume.
+    """
+    if headers[0].modality != "CT":
+        return False
+    groups = _grouped(headers, lambda header: dict(header.traits).get("AcquisitionNumber", ""))
+    if len(groups) < 2 or len(groups) == len(headers):
+        return False
+    spans = sorted((min(found), max(found)) for found in map(_distances, groups.values()))
+    return any(later[0] < earlier[1] for earlier, later in pairwise(spans))
+
+
+def _distances(headers: Sequence[Header]) -> list[float]:
+    """Of each slice along the normal of the first, mm; 0 where it cannot be placed."""
+    orientation = headers[0].orientation
+    if orientation is None:
+        return [0.0] * len(headers)
+    normal = np.cross(orientation[:3], orientation[3:])
+    return [float(np.dot(header.position_lps, normal)) if header.position_lps else 0.0 for header in headers]
+
+
+def _n_places(headers: Sequence[Header]) -> int:
+    return len({round(distance, 1) for distance in _distances(headers)})
+
+
+def _are_volumes(groups: Sequence[Sequence[Header]], n_places: int, fault: str) -> bool:
+    if not 2 <= len(groups) <= _MAX_VOLUMES:
+        return False
+    # of one place, each part must fill most of it: a trait that differs in each slice would make "volumes" of one
+    least = max(1, n_places // 2 + 1) if fault == "duplicate_position" else _MIN_CLUSTER
+    return min(map(len, groups)) >= least and not any(_fault(group) for group in groups)
+
+
+def _named(
+    part: Part, names: Sequence[str], groups: dict[tuple[str | None, ...], list[Header]]
+) -> Iterator[tuple[Part, tuple[Header, ...]]]:
+    values = [sorted({str(key[axis]) for key in groups}, key=_natural) for axis in range(len(names))]
+    for key in sorted(groups, key=lambda one: [_natural(str(value)) for value in one]):
+        told = tuple(
+            (
+                _SHOWN.get(name) or _COUNTED[name],
+                _shown(value or "none", values[axis].index(str(value)) + 1, len(values[axis]), name in _SHOWN),
+            )
+            for axis, (name, value) in enumerate(zip(names, key, strict=True))
+        )
+        yield (*part, *told), tuple(groups[key])
+
+
+def _natural(text: str) -> tuple[float, str]:
+    """Numbers in their order, before other texts."""
+    try:
+        return float(text), text
+    except ValueError:
+        return float("inf"), text
