@@ -10,6 +10,8 @@ from pathlib import Path
 
 _MEAN = 0.01
 _CENTRE_MM = 0.05
+# files that are read sooner than other processes start
+_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,11 @@ def compare(outputs: Mapping[str, Path], whole: set[str]) -> str:
         whole: Those that converted every series; the others' images must be among theirs.
     """
     paths = [(name, path) for name, folder in outputs.items() for path in sorted(folder.rglob("*.nii.gz"))]
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        images = list(pool.map(describe, (path for _, path in paths)))
+    if len(paths) < _FEW:
+        images = [describe(path) for _, path in paths]
+    else:
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+            images = list(pool.map(describe, (path for _, path in paths)))
     found: dict[str, list[Image]] = {name: [] for name in outputs}
     for (name, _), image in zip(paths, images, strict=True):
         found[name].append(image)

@@ -1,6 +1,7 @@
-"""Converters that are Python packages, as one process: ``python -m benchmarks.dicom_peers NAME SOURCE OUT [N_SERIES]``.
+"""Converters that are Python packages, as one process: ``python -m benchmarks.dicom_peers NAME SOURCE OUT N_SERIES``.
 
 The last line printed holds the seconds of the conversions alone; the rest of the process is start-up and imports.
+``stage SOURCE OUT KEY_FILE`` runs the ingest stage.
 """
 
 from __future__ import annotations
@@ -61,13 +62,25 @@ def monai() -> Convert:
     return convert
 
 
-PEERS: dict[str, Callable[[], Convert]] = {"simpleitk": simpleitk, "dicom2nifti": dicom2nifti, "monai": monai}
+def stage(source: Path, out: Path, key_file: Path) -> None:
+    """The ingest stage on a folder, as the pipeline calls it."""
+    from monai_tl.config import IngestConfig
+    from monai_tl.dicom.deidentify import load_key
+    from monai_tl.labels import ClassSpec
+    from monai_tl.progress import Progress
+    from monai_tl.stages.ingest import ingest
+
+    config = IngestConfig(source="series", layout="dicom", classes=(ClassSpec(name="liver"),))
+    ingest(source, out / "cases", config, load_key(key_file), out / "cache", Progress("ingest"))
 
 
-def main(name: str, source: Path, out: Path, n_series: int | None) -> None:
+_PEERS: dict[str, Callable[[], Convert]] = {"simpleitk": simpleitk, "dicom2nifti": dicom2nifti, "monai": monai}
+
+
+def main(name: str, source: Path, out: Path, n_series: int) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    convert = PEERS[name]()
+    convert = _PEERS[name]()
     series = list(series_of(source))[:n_series]
     started = time.perf_counter()
     for number, paths in enumerate(series):
@@ -76,4 +89,8 @@ def main(name: str, source: Path, out: Path, n_series: int | None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else None)
+    name, source, out, last = sys.argv[1:]
+    if name == "stage":
+        stage(Path(source), Path(out), Path(last))
+    else:
+        main(name, Path(source), Path(out), int(last))

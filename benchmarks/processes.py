@@ -122,7 +122,7 @@ class Command:
         n_done: Series a turn converts.
         n_all: Series the time is told for: start-up is shared by so many. Larger than ``n_done`` only for a peer that
             says what its conversions took.
-        tiny: A source that costs next to nothing: what the command takes for it is start-up and imports.
+        start: What the command takes for next to no input: start-up and imports; None when that is not told.
         volume_bytes: Of one volume, int16.
         environment: Of the processes.
     """
@@ -135,7 +135,7 @@ class Command:
         *,
         n_done: int,
         n_all: int,
-        tiny: Path | None = None,
+        start: Watched | None = None,
         volume_bytes: int,
         environment: Mapping[str, str],
     ) -> None:
@@ -144,19 +144,21 @@ class Command:
         self._lines_of, self._environment = lines_of, environment
         self.source, self.out = source, out
         self._n_done, self._n_all, self._volume_bytes = n_done, n_all, volume_bytes
-        self.peak, self.base_peak = 0, 0
-        if tiny is not None:
-            first, again = self._run(tiny), self._run(tiny)
-            self.base_peak = max(first.peaks[0], again.peaks[0])
-            self.facts["start-up, s"] = f"{again.wall_s:.2f}"
+        self.peak, self._start = 0, start
+        if start is not None:
+            self.facts["start-up, s"] = f"{start.wall_s:.2f}"
 
     def turn(self) -> float:
-        seen = self._run(self.source)
+        shutil.rmtree(self.out, ignore_errors=True)
+        # what others have written must not be on its way to the disk while this one works
+        os.sync()
+        seen = convert(self._lines_of, self.source, self.out, self._environment)
         self.peak = max(self.peak, seen.peaks[0])
         written = sum(path.stat().st_size for path in self.out.rglob("*.nii.gz"))
         self.facts["largest process, MB"] = f"{self.peak / 1e6:.0f}"
         self.facts["in volumes"] = f"{self.volumes:.2f}"
-        self.facts["without imports"] = f"{self.volumes_without_imports:.2f}"
+        if self._start is not None:
+            self.facts["without imports"] = f"{self.volumes_without_imports:.2f}"
         self.facts["processes"] = str(len(seen.peaks))
         self.facts["MB out a series"] = f"{written / 1e6 / self._n_done:.1f}"
         if self._n_done == self._n_all:
@@ -173,16 +175,17 @@ class Command:
     @property
     def volumes_without_imports(self) -> float:
         """Less what the largest process of the same command takes for next to no input."""
-        return (self.peak - self.base_peak) / self._volume_bytes
+        base = self._start.peaks[0] if self._start is not None else 0
+        return (self.peak - base) / self._volume_bytes
 
     def close(self) -> None:
         """Nothing waits: each turn's processes end with it."""
 
-    def _run(self, source: Path) -> Watched:
-        shutil.rmtree(self.out, ignore_errors=True)
-        lines = self._lines_of(source, self.out)
-        self.out.mkdir(parents=True, exist_ok=True)
-        return watch(lines, self._environment)
+
+def convert(lines_of: LinesOf, source: Path, out: Path, environment: Mapping[str, str]) -> Watched:
+    """Run a command once, from ``source`` to the new folder ``out``."""
+    out.mkdir(parents=True)
+    return watch(lines_of(source, out), environment)
 
 
 def python_line(module: str, *arguments: object) -> CommandLine:
