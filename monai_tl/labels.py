@@ -14,11 +14,40 @@ from monai_tl.errors import LabelError
 Item = TypeVar("Item", bound=Hashable)
 
 
+_SNOMED_CT = "SCT"
+_VERHOEFF_STEP = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
+
+
 def _check_code(text: str) -> str:
-    parts = text.split("|")
-    if len(parts) != 3 or not all(part.strip() for part in parts):
+    parts = [part.strip() for part in text.split("|")]
+    if len(parts) != 3 or not all(parts):
         raise ValueError("a code is SCHEME|VALUE|MEANING, e.g. SCT|10200004|Liver")
+    scheme, value, meaning = parts
+    # what DICOM can hold (SH and LO)
+    if len(scheme) > 16 or len(meaning) > 64 or not text.isprintable() or "\\" in text:
+        raise ValueError("in SCHEME|VALUE|MEANING a scheme has at most 16 characters, a meaning 64, none a backslash")
+    if scheme == _SNOMED_CT and not _is_snomed(value):
+        raise ValueError(f"{value} is no SNOMED CT identifier: its check digit does not agree; a digit was mistyped")
     return text
+
+
+def _is_snomed(value: str) -> bool:
+    """Whether a text is 6 to 18 digits of which the last is the Verhoeff check digit of the others."""
+    if not (value.isascii() and value.isdigit() and 6 <= len(value) <= 18):
+        return False
+    total = 0
+    for place, character in enumerate(reversed(value)):
+        digit = int(character)
+        for _ in range(place % 8):
+            digit = _VERHOEFF_STEP[digit]
+        total = _turn_and_flip(total, digit)
+    return total == 0
+
+
+def _turn_and_flip(one: int, other: int) -> int:
+    """Product in the symmetry group of the pentagon: 0 to 4 turn it, 5 to 9 flip it too."""
+    turns = one % 5 + other % 5 if one < 5 else one % 5 - other % 5
+    return turns % 5 + (5 if (one < 5) != (other < 5) else 0)
 
 
 CodeText = Annotated[str, AfterValidator(_check_code)]
@@ -43,7 +72,7 @@ class ClassSpec(BaseModel):
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9 _.-]*$")
     structures: tuple[str, ...] = ()
     values: tuple[Annotated[int, Field(strict=True)], ...] = ()
-    category: CodeText = "SCT|123037004|Anatomical Structure"
+    category: CodeText = "SCT|91723000|Anatomical Structure"
     type: CodeText = "SCT|85756007|Tissue"
     anatomic_region: CodeText | None = None
 

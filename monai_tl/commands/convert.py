@@ -164,7 +164,9 @@ def _convert(task: _Task) -> tuple[ConvertedVolume | None, tuple[Rejection, ...]
     except Exception as error:
         code, reason = describe_fault(error)
         item = hasher.item("series", series.name)
-        refused = Rejection(item=item, kind="series", code=code, reason=reason, n_files=len(series.paths))
+        refused = Rejection(
+            item=item, kind="series", code=code, reason=series.reason(reason), n_files=len(series.paths)
+        )
         return None, (refused, *(refused_with_series(label, code, hasher) for label in series.labels))
     labels = tuple(
         Rejection(item=hasher.item("label", one.label.sop_instance_uid), kind="label", code=one.code, reason=one.reason)

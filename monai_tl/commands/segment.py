@@ -185,6 +185,7 @@ def _write_seg(
         algorithm=model.algorithm,
         series_description=defaults.series_description,
         series_number=defaults.series_number,
+        read_back=True,
     )
 
 

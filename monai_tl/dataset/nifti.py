@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from monai_tl.errors import DataError, GeometryError, LabelError
 from monai_tl.files import write_chunks
-from monai_tl.geometry import Affine, Volume, check_affine, reorient_to_ras
+from monai_tl.geometry import Affine, Volume, check_affine, grid_corners, reorient_to_ras
 
 MAX_BYTES = 8 << 30
 """A volume that claims more than this, unpacked, is refused before anything is allocated."""
 _DEFLATE_LIMIT = 1040
 _HEAD_BYTES = 600
 _SLAB_BYTES = 1 << 20
+_QFORM_TOLERANCE_MM = 0.1
 _MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_FAULTS: tuple[Any, ...] = (isal_zlib.error, EOFError)
@@ -122,14 +123,18 @@ def write_image(path: Path, array: NDArray[Any], affine: Affine) -> None:
     Args:
         path: ``.nii`` or ``.nii.gz``.
         array: (I, J, K) or (C, I, J, K); int16, uint8 or float32 (others are NIfTI types too, bool is not).
-        affine: Voxel → RAS mm; goes into sform and qform, code 1. A qform cannot hold shear: its code is 0 then.
+        affine: Voxel → RAS mm; goes into sform and qform, code 1. A qform cannot hold shear: its code is 0 where that
+            would put a voxel more than 0.1 mm off. Below, it stays: ITK opens no sheared file without a qform, and
+            directions that were rounded in the source are sheared a little.
     """
     volume = np.moveaxis(array, 0, -1) if array.ndim == 4 else array
     header = nibabel.Nifti1Header()
     header.set_data_shape(volume.shape)
     header.set_data_dtype(volume.dtype.newbyteorder("="))
     header.set_sform(affine, code=1)
-    header.set_qform(affine, code=0 if _is_sheared(affine) else 1, strip_shears=True)
+    header.set_qform(affine, code=1, strip_shears=True)
+    if _apart_mm(header.get_qform(), affine, volume.shape) > _QFORM_TOLERANCE_MM:
+        header["qform_code"] = 0
     header.set_xyzt_units("mm")
     header.set_slope_inter(1.0, 0.0)
     header["vox_offset"] = 352
@@ -138,9 +143,10 @@ def write_image(path: Path, array: NDArray[Any], affine: Affine) -> None:
     write_chunks(path, _packed(chunks) if path.suffix == ".gz" else chunks)
 
 
-def _is_sheared(affine: Affine) -> bool:
-    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(np.abs(cosines.T @ cosines - np.eye(3)).max() > 1e-4)
+def _apart_mm(first: Affine, second: Affine, shape: tuple[int, ...]) -> float:
+    """How far two affines of one grid put a voxel from each other, at most."""
+    corners = grid_corners((shape[0], shape[1], shape[2]))
+    return float(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max())
 
 
 def _slabs(volume: NDArray[Any]) -> Iterator[memoryview]:

@@ -21,6 +21,14 @@ def declared_size(stream: bytes) -> tuple[int, int] | None:
     return _jpeg_2000_size(stream[start:]) if start >= 0 and stream[4:8] == b"jP  " else None
 
 
+def is_cut(stream: bytes) -> bool:
+    """Whether a JPEG or JPEG-LS stream lacks its end: decoders fill the rest with values of their own and say nothing.
+
+    Within compressed data the end marker cannot occur (T.81, B.1.1.2; T.87, A.1).
+    """
+    return stream[:2] == b"\xff\xd8" and stream.rfind(b"\xff\xd9") < 0
+
+
 def _jpeg_2000_size(stream: bytes) -> tuple[int, int] | None:
     if len(stream) < 24:
         return None

@@ -102,6 +102,8 @@ def _traits(groups: _Groups) -> tuple[tuple[str, str], ...]:
         "StackID": groups.value("FrameContentSequence", "StackID"),
         "AcquisitionNumber": groups.value("FrameContentSequence", "FrameAcquisitionNumber"),
         "TemporalPositionIdentifier": groups.value("FrameContentSequence", "TemporalPositionIndex"),
+        "TemporalPositionTimeOffset": groups.value("TemporalPositionSequence", "TemporalPositionTimeOffset"),
+        "ContrastBolusAgentPhase": groups.value("ContrastBolusUsageSequence", "ContrastBolusAgentPhase"),
         "DiffusionBValue": groups.value("MRDiffusionSequence", "DiffusionBValue"),
         "DiffusionGradientOrientation": direction[0].get("DiffusionGradientOrientation") if direction else None,
         "TriggerTime": groups.value("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),

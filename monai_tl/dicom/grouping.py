@@ -16,13 +16,15 @@ from typing import TypeVar
 import numpy as np
 
 from monai_tl.dicom.header import Header
-from monai_tl.dicom.stacking import AXES_TOLERANCE, stack
+from monai_tl.dicom.stacking import AXES_TOLERANCE, PIXEL_TOLERANCE, stack
 from monai_tl.errors import DicomError
 
 Part = tuple[tuple[str, str], ...]
 """What tells a volume from the others of its series, e.g. ``(("echo_time_ms", "4.6"),)``; empty for a whole series."""
 Parts = list[tuple[Part, tuple[Header, ...]]]
 _Value = TypeVar("_Value", bound=Hashable)
+_Size = tuple[int, int, float, float]
+"""Rows, columns, and mm between them."""
 
 _MIN_CLUSTER = 3
 """Slices that share a direction or size of their own and are a volume rather than a stray slice."""
@@ -32,15 +34,27 @@ _MAX_VOLUMES = 4096
 _SHOWN = {
     "AcquisitionNumber": "acquisition", "TemporalPositionIdentifier": "temporal_position", "KVP": "kvp",
     "InversionTime": "inversion_time_ms", "FlipAngle": "flip_angle_deg", "TriggerTime": "trigger_time_ms",
-    "StackID": "stack",
+    "StackID": "stack", "DiffusionBValue": "b_value",
 }  # fmt: skip
 _COUNTED = {
-    "DiffusionBValue": "diffusion", "DiffusionGradientOrientation": "diffusion_direction",
-    "ConvolutionKernel": "kernel", "AcquisitionTime": "acquisition_time", "ContentTime": "content_time",
+    "DiffusionGradientOrientation": "diffusion_direction", "ContrastBolusAgentPhase": "contrast_phase",
+    "TemporalPositionTimeOffset": "time_offset", "ConvolutionKernel": "kernel", "AcquisitionTime": "acquisition_time",
+    "ContentTime": "content_time",
 }  # fmt: skip
 _TRAITS = ("StackID", *(name for name in (*_SHOWN, *_COUNTED) if name != "StackID"))
-_BOUNDS = ("StackID", "AcquisitionNumber")
-_PLAIN = re.compile(r"[A-Z0-9][A-Z0-9 _.+-]{0,15}", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d{1,6}(\.\d{1,6})?")
+# the words that image types and components are made of, by the standard and by usage; a name may stand in any text
+_WORDS = frozenset((
+    "ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "OTHER", "VOLUME", "NONE", "MIXED", "MPR",
+    "MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "M", "P", "R", "I", "M_FFE", "P_FFE", "R_FFE", "I_FFE", "FFE", "M_SE",
+    "SE", "M_IR", "R_IR", "I_IR", "P_SE", "IR", "PCA", "M_PCA", "P_PCA", "PHASE MAP", "VELOCITY", "ADC", "DIFFUSION",
+    "DIFFUSION_ANISO", "TRACEW", "FA", "PERFUSION", "T1", "T2", "T2_STAR", "T1 MAP", "T2 MAP", "T2_STAR MAP", "NORM",
+    "DIS2D", "DIS3D", "ND", "FM", "MFSPLIT", "FIL", "SH1", "SH2", "MOSAIC", "WATER", "FAT", "W", "F", "IP", "OP", "OOP",
+    "IN_PHASE", "OUT_PHASE", "OPP_PHASE", "IN PHASE", "OUT OF PHASE", "SUBTRACTION", "SUB", "AVERAGE", "MEAN", "MIN",
+    "MAX", "MIN_IP", "MAX_IP", "PROJECTION IMAGE", "RESAMPLED", "REFORMATTED", "HELIX", "SPI", "CT_SOM5 SPI",
+    "CT_SOM5 SEQ", "CT_SOM7 SPI", "DYNAMIC", "STATIC", "GATED", "WHOLE BODY", "EMISSION", "TRANSMISSION", "ATTENUATION",
+    "CINE", "COMBINED", "BONE", "SOFT", "LUNG", "",
+))  # fmt: skip
 
 
 def split_series(headers: Sequence[Header]) -> Parts:
@@ -95,7 +109,7 @@ def _grouped(headers: Sequence[Header], value_of: Callable[[Header], _Value]) ->
 def _shown(value: object, number: int, count: int, shows: bool) -> str:
     """A value that identifies nobody, or its place among the others."""
     words = str(value).split("\\")
-    is_plain = shows and len(words) <= 8 and all(_PLAIN.fullmatch(word) for word in words)
+    is_plain = shows and len(words) <= 8 and all(word in _WORDS or _NUMBER.fullmatch(word) for word in words)
     return "\\".join(words) if is_plain else f"{number} of {count}"
 
 
@@ -110,7 +124,9 @@ def _by_orientation(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[P
         yield part, headers
         return
     clusters: list[tuple[np.ndarray, list[Header]]] = []
-    for cosine, header in zip(cosines, headers, strict=True):
+    # in an order that file names have no part in: the clusters' numbers go into names of cases
+    for index in np.lexsort(cosines.T[::-1]):
+        cosine, header = cosines[index], headers[index]
         for first, members in clusters:
             if float(np.abs(cosine - first).max()) <= AXES_TOLERANCE / 2:
                 members.append(header)
@@ -123,12 +139,24 @@ def _by_orientation(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[P
 
 
 def _by_size(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[Part, tuple[Header, ...]]]:
-    groups = _grouped(
-        headers,
-        lambda header: (header.rows, header.columns, *(f"{size:.3g}" for size in header.pixel_spacing_mm or ())),
-    )
-    ordered = [groups[value] for value in sorted(groups, key=str)]
-    yield from _clusters(part, headers, "size", ordered)
+    clusters: list[tuple[_Size, list[Header]]] = []
+    for size, members in sorted(_grouped(headers, _size).items()):
+        # next to the last in order: a spacing that two exports rounded differently is one
+        if clusters and _is_same_size(size, clusters[-1][0]):
+            clusters[-1][1].extend(members)
+        else:
+            clusters.append((size, list(members)))
+    yield from _clusters(part, headers, "size", [members for _, members in clusters])
+
+
+def _size(header: Header) -> _Size:
+    rows_mm, columns_mm = header.pixel_spacing_mm or (0.0, 0.0)
+    return header.rows, header.columns, rows_mm, columns_mm
+
+
+def _is_same_size(first: _Size, second: _Size) -> bool:
+    pairs = zip(first[2:], second[2:], strict=True)
+    return first[:2] == second[:2] and all(abs(one - other) <= PIXEL_TOLERANCE * other for one, other in pairs)
 
 
 def _clusters(
@@ -143,13 +171,13 @@ def _clusters(
 
 def _by_traits(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[Part, tuple[Header, ...]]]:
     """Split what is no volume as it is by the fewest traits that make volumes of it; else leave it as it is."""
-    fault = _fault(headers)
-    if fault not in _FAULTS_OF_MIXTURE and not _interleaves(headers):
+    fault, overlapping = _fault(headers), _overlapping(headers)
+    if fault not in _FAULTS_OF_MIXTURE and not overlapping:
         yield part, headers
         return
     traits = [dict(header.traits) for header in headers]
-    # a gap between two acquisitions is one; a gap where a time or angle changes is still a missing slice
-    eligible = _TRAITS if fault == "duplicate_position" else _BOUNDS
+    # a gap where an acquisition or a time changes is still a missing slice
+    eligible = _TRAITS if fault == "duplicate_position" else ("StackID", *overlapping)
     present = [name for name in eligible if len({found.get(name) for found in traits}) > 1]
     n_places = _n_places(headers)
     for count in (1, 2):
@@ -171,14 +199,18 @@ def _fault(headers: Sequence[Header]) -> str:
     return ""
 
 
-def _interleaves(headers: Sequence[Header]) -> bool:
-    """Whether CT acquisitions overlap along the normal: phases, though together they may look like one finer volume.
+def _overlapping(headers: Sequence[Header]) -> tuple[str, ...]:
+    """Traits whose CT acquisitions overlap along the normal: phases, though together they may look like one finer scan.
 
     In MR, slices of several acquisitions are shot in turns on purpose and are one volume.
     """
     if headers[0].modality != "CT":
-        return False
-    groups = _grouped(headers, lambda header: dict(header.traits).get("AcquisitionNumber", ""))
+        return ()
+    return tuple(name for name in ("AcquisitionNumber", "AcquisitionTime") if _overlaps(headers, name))
+
+
+def _overlaps(headers: Sequence[Header], name: str) -> bool:
+    groups = _grouped(headers, lambda header: dict(header.traits).get(name, ""))
     if len(groups) < 2 or len(groups) == len(headers):
         return False
     spans = sorted((min(found), max(found)) for found in map(_distances, groups.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from pydicom.datadict import tag_for_keyword
 
 from monai_tl.dicom.identity import IDENTITY_TAGS, words_of_values
 from monai_tl.dicom.lookup import LookupTable, read_lookup
+from monai_tl.dicom.modality import known_modality
 from monai_tl.dicom.reading import FileMeta, dicom_faults, scan_file
 from monai_tl.dicom.scan import PixelPlace, Scanned
 from monai_tl.errors import DicomError
@@ -206,7 +208,7 @@ def _header_of(values: _Values, meta: FileMeta, path: Path) -> Header:
         series_uid=text("SeriesInstanceUID"),
         study_uid=text("StudyInstanceUID"),
         frame_of_reference_uid=text("FrameOfReferenceUID") or None,
-        modality=text("Modality").upper() or _MODALITY_OF.get(sop_class, ""),
+        modality=known_modality(text("Modality").upper(), sop_class),
         image_type=tuple(part.strip() for part in text("ImageType").upper().split("\\")),
         component=text("ComplexImageComponent").upper(),
         echo=_echo(values),
@@ -242,16 +244,6 @@ def _header_of(values: _Values, meta: FileMeta, path: Path) -> Header:
     )
 
 
-_MODALITY_OF = {
-    f"1.2.840.10008.5.1.4.1.1.{tail}": modality
-    for modality, tails in {
-        "CT": ("2", "2.1", "2.2"), "MR": ("4", "4.1", "4.4"), "PT": ("128", "130", "128.1"),
-    }.items()
-    for tail in tails
-}  # fmt: skip
-"""SOP class → modality, for files whose Modality was blanked."""
-
-
 def _echo(values: _Values) -> str:
     time = values.number("EchoTime")
     return f"{time:.6g}" if time is not None else values.text("EchoNumbers")
@@ -269,8 +261,11 @@ def _traits(values: _Values) -> tuple[tuple[str, str], ...]:
     found = []
     for keyword in TRAITS:
         raw = values.values.get(TAG_OF[keyword])
-        if raw:
-            # two traits are binary; as text they only have to differ where the bytes do
+        if raw and keyword == "DiffusionBValue" and len(raw) == 8:
+            (weight,) = struct.unpack("<d" if values.found.is_little else ">d", raw)
+            found.append((keyword, f"{weight:g}"))
+        elif raw:
+            # binary too; as text it only has to differ where the bytes do
             is_binary = keyword in ("DiffusionBValue", "DiffusionGradientOrientation")
             found.append((keyword, raw.hex() if is_binary else _plain_text(raw)))
     return tuple(found)

@@ -20,6 +20,7 @@ from monai_tl.dicom.label_object import (
     refused_with_series,
 )
 from monai_tl.dicom.listing import list_files
+from monai_tl.dicom.modality import MODALITY_OF
 from monai_tl.errors import DicomError
 from monai_tl.files import sha256_file
 from monai_tl.parallel import map_cases
@@ -55,6 +56,10 @@ class ImageSeries:
     def name(self) -> str:
         """What identifiers of the volume are made of: the UID, and the part where there are several."""
         return "|".join((self.uid, *(f"{key}={value}" for key, value in self.part)))
+
+    def reason(self, fault: str) -> str:
+        """Why the volume is refused; where its series holds others too, with what it is of them."""
+        return f"{fault} ({_told(self.part)} of its series)" if self.part else fault
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -169,12 +174,22 @@ def _sort(root: Path, hasher: Pseudonyms) -> _Sorted:
             except DicomError as error:
                 found.refuse(item_of(path), path, error.code, str(error), "label")
         elif header.rows < 1 or header.columns < 1 or header.modality in _OTHER_MODALITIES:
-            reason = "the DICOM object is neither an image nor a label this pipeline reads; nothing is to be done"
-            found.refuse(item_of(path), path, "other_object", reason)
+            found.refuse(item_of(path), path, *_no_image(header))
         else:
             name = path.relative_to(root).as_posix()
             found.series[header.series_uid or _stand_in(header, name)] += headers
     return found
+
+
+def _no_image(header: Header) -> tuple[str, str]:
+    """Code and reason for a file without rows and columns, or of a kind that is not segmented."""
+    if header.sop_class_uid in MODALITY_OF or (not header.sop_class_uid and header.modality in MODALITY_OF.values()):
+        return "damaged", (
+            "an image without Rows and Columns: the file is cut off, or they were removed; transfer it again"
+        )
+    if not (header.sop_class_uid or header.modality):
+        return "damaged", "the file ends before anything that tells what it is; transfer it again"
+    return "other_object", "the DICOM object is neither an image nor a label this pipeline reads; nothing is to be done"
 
 
 def _read_headers(paths: list[Path]) -> Iterable[Found]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -89,10 +89,23 @@ def read_label_object(path: Path) -> LabelObject:
 def referenced_series(dataset: Dataset) -> frozenset[str]:
     """SeriesInstanceUIDs that a SEG or RTSTRUCT names as its images."""
     found = [item.get("SeriesInstanceUID") for item in dataset.get("ReferencedSeriesSequence") or ()]
+    found += [item.get("SeriesInstanceUID") for item in _rt_series(dataset)]
+    return frozenset(str(uid) for uid in found if uid)
+
+
+def listed_instances(dataset: Dataset) -> frozenset[str]:
+    """SOPInstanceUIDs that an RTSTRUCT lists as those of the series it names."""
+    return frozenset(
+        str(image.get("ReferencedSOPInstanceUID") or "")
+        for item in _rt_series(dataset)
+        for image in item.get("ContourImageSequence") or ()
+    ) - {""}
+
+
+def _rt_series(dataset: Dataset) -> Iterator[Dataset]:
     for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
         for study in frame.get("RTReferencedStudySequence") or ():
-            found += [item.get("SeriesInstanceUID") for item in study.get("RTReferencedSeriesSequence") or ()]
-    return frozenset(str(uid) for uid in found if uid)
+            yield from study.get("RTReferencedSeriesSequence") or ()
 
 
 def code_texts(items: Iterable[Dataset]) -> tuple[str, ...]:

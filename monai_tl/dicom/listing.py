@@ -13,7 +13,7 @@ class Unfollowed:
     """An entry whose content is out of reach.
 
     Attributes:
-        code: ``broken_link``, ``unreadable_folder`` or ``unreadable``.
+        code: ``broken_link``, ``link_loop``, ``unreadable_folder`` or ``unreadable``.
         reason: Cause and what to do; no name.
     """
 
@@ -36,17 +36,26 @@ class Listing:
 
 
 def list_files(root: Path) -> Listing:
-    """Walk a folder; each folder is entered once, even when links make a loop."""
+    """Walk a folder; each folder is entered once, even when links make a loop.
+
+    A link to a folder that holds the whole of ``root`` is not followed: it would bring in all that lies beside it, up
+    to the machine's own files.
+    """
     found = Listing()
     seen: set[tuple[int, int]] = set()
+    above = {_identity(folder) for folder in root.resolve().parents}
     pending = [root]
     while pending:
         folder = pending.pop()
         try:
-            facts = folder.stat()
-            if (facts.st_dev, facts.st_ino) in seen:
+            identity = _identity(folder)
+            if identity in above:
+                reason = "a link leads to a folder that holds the whole input; remove it, or link to the study alone"
+                found.unfollowed.append(Unfollowed(folder, "link_loop", reason))
                 continue
-            seen.add((facts.st_dev, facts.st_ino))
+            if identity in seen:
+                continue
+            seen.add(identity)
             entries = list(os.scandir(folder))
         except OSError as error:
             reason = f"a folder cannot be opened ({error.strerror}); grant reading and searching it, or move it out"
@@ -57,6 +66,11 @@ def list_files(root: Path) -> Listing:
     found.files.sort()
     found.unfollowed.sort(key=lambda one: one.path)
     return found
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    facts = folder.stat()
+    return facts.st_dev, facts.st_ino
 
 
 def _sort_in(entry: os.DirEntry[str], found: Listing, pending: list[Path]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_tl.dicom.reading import dicom_faults, read_file
+from monai_tl.dicom.reading import BIG_ENDIAN, dicom_faults, read_file
 from monai_tl.errors import DicomError
 
 
@@ -40,7 +40,7 @@ def read_lookup(path: Path, is_signed: bool) -> LookupTable:
     Raises:
         DicomError: Code ``lookup_table``: the table contradicts its own description.
     """
-    dataset, _ = read_file(path, ("ModalityLUTSequence", "PixelRepresentation"))
+    dataset, meta = read_file(path, ("ModalityLUTSequence", "PixelRepresentation"))
     with dicom_faults("the modality look-up table cannot be read", "export with a rescale"):
         item = dataset.ModalityLUTSequence[0]
         count, first, bits = (int(value) for value in item.LUTDescriptor)
@@ -51,6 +51,9 @@ def read_lookup(path: Path, is_signed: bool) -> LookupTable:
         )
         data = item.LUTData
         raw = data if isinstance(data, bytes) else np.asarray(data, dtype="<i4").astype("<u2").tobytes()
+        if isinstance(data, bytes) and meta.transfer_syntax_uid == BIG_ENDIAN and item["LUTData"].VR == "OW":
+            # pydicom leaves the order of words as it is in the file
+            raw = np.frombuffer(raw, np.uint16).byteswap().tobytes()
     if bits == 8 and len(raw) in (count, count + count % 2):
         raw = np.frombuffer(raw[:count], dtype=np.uint8).astype("<u2").tobytes()
     if not 8 <= bits <= 16 or len(raw) < 2 * count:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from monai_tl.dicom.codestream import declared_size
+from monai_tl.dicom.codestream import declared_size, is_cut
 from monai_tl.dicom.header import Header
 from monai_tl.dicom.reading import DEFLATED, dicom_faults, inflate, scan_file
 from monai_tl.dicom.scan import PixelPlace
@@ -93,12 +95,24 @@ def _read_file(path: Path, header: Header, frames: Sequence[int]) -> Iterator[ND
         return
     with dicom_faults():
         stream = path.open("rb", buffering=0)
+    take = _take_words if place.is_words and not header.is_little and header.bits_allocated == 8 else _take
     with stream:
         for frame in frames:
             with dicom_faults():
-                stream.seek(place.offset + frame * size)
-                values = np.frombuffer(stream.read(size), dtype).reshape(shape)
+                values = np.frombuffer(take(stream, place.offset, frame * size, size), dtype).reshape(shape)
             yield values.astype(kind, copy=False)
+
+
+def _take(stream: RawIOBase, offset: int, start: int, size: int) -> bytes:
+    stream.seek(offset + start)
+    return stream.read(size) or b""
+
+
+def _take_words(stream: RawIOBase, offset: int, start: int, size: int) -> bytes:
+    """Two 8-bit pixels share a big-endian word, the first in the low byte (PS3.5, 8.1.2); a frame may end inside."""
+    odd = start % 2
+    words = np.frombuffer(_take(stream, offset, start - odd, size + odd + (size + odd) % 2), np.uint16)
+    return words.byteswap().tobytes()[odd : odd + size]
 
 
 def _decoded(path: Path, place: PixelPlace, header: Header, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
@@ -134,21 +148,28 @@ def _decode(decoder: Any, frame: bytes, header: Header, name: str) -> NDArray[An
             f"{header.columns}; transfer the series again",
             "undecodable_pixels",
         )
-    try:
-        values, _ = decoder.as_array(
-            encapsulate([frame]),
-            raw=True,
-            transfer_syntax_uid=UID(header.transfer_syntax_uid),
-            rows=header.rows,
-            columns=header.columns,
-            number_of_frames=1,
-            samples_per_pixel=1,
-            bits_allocated=header.bits_allocated,
-            bits_stored=header.bits_stored,
-            pixel_representation=int(header.is_signed),
-            photometric_interpretation=header.photometric,
-            pixel_keyword="PixelData",
+    if is_cut(frame):
+        raise DicomError(
+            f"the pixels (transfer syntax {name}) are cut off before their end; transfer the series again",
+            "truncated_pixels",
         )
+    facts = {
+        "transfer_syntax_uid": UID(header.transfer_syntax_uid),
+        "rows": header.rows,
+        "columns": header.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "bits_allocated": header.bits_allocated,
+        "bits_stored": header.bits_stored,
+        "pixel_representation": int(header.is_signed),
+        "photometric_interpretation": header.photometric,
+        "pixel_keyword": "PixelData",
+    }
+    try:
+        with warnings.catch_warnings():
+            # about odd streams that it decodes all the same
+            warnings.simplefilter("ignore")
+            values, _ = decoder.as_array(encapsulate([frame]), raw=True, **facts)
     except (RuntimeError, ValueError, NotImplementedError, EOFError):
         raise DicomError(
             f"the pixels (transfer syntax {name}) are damaged and cannot be decoded; {_MEND}", "undecodable_pixels"

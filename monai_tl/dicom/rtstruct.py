@@ -3,68 +3,147 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from monai_tl.dicom.areas import fill_area
+from monai_tl.dicom.contour_placing import Counts, PlacedStructure, Placing
+from monai_tl.dicom.contour_planes import Reach, reach_of
+from monai_tl.dicom.contours import first_points
+from monai_tl.dicom.drawing import Labels, Patch, compose, count_voxels, draw_scheme, overlap_notes, shape_of
 from monai_tl.dicom.geometry import SliceGeometry
-from monai_tl.dicom.label_object import code_texts, referenced_series
-from monai_tl.dicom.polygons import fill_polygons
+from monai_tl.dicom.identity import IDENTITY_TAGS
+from monai_tl.dicom.label_object import code_texts, listed_instances, referenced_series
 from monai_tl.dicom.reading import dicom_faults, read_file
+from monai_tl.dicom.structures import Structure, authors_words
 from monai_tl.errors import LabelError
 from monai_tl.labels import LabelScheme
 
-_AREAS = frozenset(("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"))
+MAX_FILE_BYTES = 512 << 20
 _TAGS = (
     "StructureSetROISequence", "ROIContourSequence", "RTROIObservationsSequence",
-    "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID",
+    "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID", "ReviewerName", *IDENTITY_TAGS,
 )  # fmt: skip
-_SAME_PLANE_MM = 0.01
 
 
-@dataclass
-class _Counts:
-    """What happened that the user should know."""
+class RtstructDrawing:
+    """The structures of an RTSTRUCT on the slices of a series; see :class:`monai_tl.dicom.drawing.Drawing`.
 
-    not_areas: int = 0
-    other_slice: int = 0
-    foreign_frame: int = 0
-    lost: int = 0
-    shared_slices: int = 0
-    skipped_slices: int = 0
+    Slices are found by position: many exporters leave the image references out, and others are wrong about them. A
+    slice takes the outlines of the plane nearest to it; how far a plane reaches, and so what becomes of outlines
+    between the slices, is said in :func:`monai_tl.dicom.contour_planes.reach_of`. How the outlines of one plane make
+    an area is said in :func:`monai_tl.dicom.areas.fill_area`.
 
-    def notes(self) -> tuple[str, ...]:
-        sentences = {
-            "points or open lines are no areas and were left out": self.not_areas,
-            "outlines name another slice than the one they lie in; position was followed": self.other_slice,
-            "outlines name another frame of reference but the instances of this series; the instances were followed":
-                self.foreign_frame,
-            "outlines are so small that they hold no pixel centre": self.lost,
-            "outline planes fell on a slice that has a nearer one and were left out": self.shared_slices,
-            "slices between the outlines have none; they stay empty": self.skipped_slices,
-        }  # fmt: skip
-        return tuple(f"RTSTRUCT: {count} {sentence}" for sentence, count in sentences.items() if count)
+    Args:
+        path: The RTSTRUCT file.
+        geometry: Native slices of the series.
+
+    Raises:
+        LabelError: Code ``missing_series`` or ``too_large``.
+        DicomError: The file is damaged.
+    """
+
+    kind = "RTSTRUCT"
+
+    def __init__(self, path: Path, geometry: SliceGeometry) -> None:
+        self._dataset = _read(path)
+        self._geometry = geometry
+        self._placed: dict[int, PlacedStructure | LabelError] = {}
+        with dicom_faults():
+            _check_series(self._dataset, geometry)
+            self._rois = _contour_items(self._dataset)
+            self.structures = _structures(self._dataset, self._rois)
+            self.words = authors_words(self._dataset)
+
+    def draw(self, values: Mapping[int, int]) -> tuple[Labels, tuple[str, ...]]:
+        """See :meth:`monai_tl.dicom.drawing.Drawing.draw`.
+
+        Raises:
+            LabelError: Codes ``no_outline``, ``frame_of_reference``, ``missing_instance``, ``contour_position``,
+                ``contour_plane``, ``damaged_contour``, ``too_large``.
+            DicomError: The file is damaged.
+        """
+        with dicom_faults():
+            placed = self._place(values)
+            counts = Counts(other_frame=len(values) - len(placed)).add(one.counts for one in placed.values())
+            labels, n_overlapping = compose(self._patches(placed, values, counts), shape_of(self._geometry))
+        notes = [*counts.notes(), *overlap_notes(n_overlapping, self.kind)]
+        if self._reach.planes_apart_mm is not None:
+            notes.append(
+                f"RTSTRUCT: outlines lie between the slices, {self._reach.planes_apart_mm:.2f} mm apart; each slice "
+                f"took the nearest within {self._reach.half_mm:.2f} mm"
+            )
+        return labels, tuple(notes)
+
+    def sizes(self, values: Mapping[int, int]) -> NDArray[np.float64]:
+        """See :meth:`monai_tl.dicom.drawing.Drawing.sizes`."""
+        with dicom_faults():
+            return count_voxels(self._patches(self._place(values), values, Counts()))
+
+    def _place(self, values: Mapping[int, int]) -> dict[int, PlacedStructure]:
+        """The structures asked for that are drawn in the frame of reference of the series; refused when there is none.
+
+        Any other fault of one of them refuses them all.
+        """
+        found: dict[int, PlacedStructure] = {}
+        elsewhere: LabelError | None = None
+        for number in values:
+            if number not in self._placed:
+                self._placed[number] = self._place_one(number)
+            placed = self._placed[number]
+            if isinstance(placed, PlacedStructure):
+                found[number] = placed
+            elif placed.code == "frame_of_reference":
+                elsewhere = placed
+            else:
+                raise placed
+        if not any(one.outlines for one in found.values()):
+            raise elsewhere or _nothing_drawn([one.counts for one in found.values()])
+        return found
+
+    def _place_one(self, number: int) -> PlacedStructure | LabelError:
+        try:
+            return self._placing.place(self._rois.get(number, Dataset()), self._frames.get(number, ""))
+        except LabelError as error:
+            return error
+
+    def _patches(
+        self, placed: Mapping[int, PlacedStructure], values: Mapping[int, int], counts: Counts
+    ) -> Iterator[Patch]:
+        rows, columns = self._geometry.rows, self._geometry.columns
+        for number, structure in placed.items():
+            for one in structure.outlines:
+                area = fill_area(one.polygons, rows, columns, one.is_xor, counts)
+                yield Patch(one.slice_index, np.flatnonzero(area), values[number])
+
+    @cached_property
+    def _reach(self) -> Reach:
+        normal = self._geometry.normal
+        return reach_of([first_points(roi) @ normal for roi in self._rois.values()], self._geometry)
+
+    @cached_property
+    def _placing(self) -> Placing:
+        return Placing(self._geometry, self._reach, listed_instances(self._dataset))
+
+    @cached_property
+    def _frames(self) -> dict[int, str]:
+        """Frame of reference of each structure; the only one listed where it names none."""
+        items = self._dataset.get("ReferencedFrameOfReferenceSequence") or ()
+        listed = {str(item.get("FrameOfReferenceUID") or "") for item in items} - {""}
+        usual = listed.pop() if len(listed) == 1 else str(self._dataset.get("FrameOfReferenceUID") or "")
+        return {
+            int(roi.ROINumber): str(roi.get("ReferencedFrameOfReferenceUID") or "") or usual
+            for roi in self._dataset.get("StructureSetROISequence") or ()
+        }
 
 
-@dataclass(frozen=True)
-class _Plane:
-    """Outlines of one structure in one plane."""
-
-    distance_mm: float
-    outlines: list[NDArray[np.float64]] = field(default_factory=list)
-
-
-def read_rtstruct(
-    path: Path, geometry: SliceGeometry, scheme: LabelScheme
-) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Rasterise the structures that the scheme asks for.
-
-    Slices are found by position: many exporters leave the image references out. Outlines in one plane are combined by
-    the even-odd rule, so a hole is a hole. Where classes overlap the later one wins.
+def read_rtstruct(path: Path, geometry: SliceGeometry, scheme: LabelScheme) -> tuple[Labels, tuple[str, ...]]:
+    """Rasterise the structures that a scheme asks for; see :class:`RtstructDrawing`.
 
     Args:
         path: The RTSTRUCT file.
@@ -75,41 +154,53 @@ def read_rtstruct(
         (K, rows, columns) uint8 in slice order, and notes.
 
     Raises:
-        LabelError: Codes ``no_class``, ``no_outline``, ``frame_of_reference``, ``missing_series``,
-            ``missing_instance``, ``contour_position``, ``contour_plane``, ``damaged_contour``.
+        LabelError: Code ``no_class``, and those of :class:`RtstructDrawing` and its ``draw``.
         DicomError: The file is damaged.
     """
-    dataset, _ = read_file(path, _TAGS)
+    return draw_scheme(RtstructDrawing(path, geometry), scheme)
+
+
+def rtstruct_structures(path: Path) -> tuple[Structure, ...]:
+    """What an RTSTRUCT names.
+
+    Raises:
+        LabelError: Code ``too_large``.
+        DicomError: The file is damaged.
+    """
+    dataset = _read(path)
     with dicom_faults():
-        return _rasterise(dataset, geometry, scheme)
+        return _structures(dataset, _contour_items(dataset))
 
 
-def _rasterise(
-    dataset: Dataset, geometry: SliceGeometry, scheme: LabelScheme
-) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    _check_series(dataset, geometry)
-    wanted = _wanted(dataset, scheme)
-    label = np.zeros((geometry.n_slices, geometry.rows, geometry.columns), dtype=np.uint8)
-    counts = _Counts()
-    contours = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or ()}
-    empty: list[int] = []
-    for number, value in sorted(wanted.items(), key=lambda entry: (entry[1], entry[0])):
-        roi = contours.get(number, Dataset())
-        planes = _planes(roi, _frame_of(dataset, number), geometry, counts)
-        if not planes:
-            empty.append(value)
-        _draw(planes, value, label, geometry, counts)
-    if len(empty) == len(wanted):
-        # to train on it as background would teach that there is no such organ
+def _read(path: Path) -> Dataset:
+    with dicom_faults():
+        n_bytes = path.stat().st_size
+    if n_bytes > MAX_FILE_BYTES:
         raise LabelError(
-            f"none of the {len(wanted)} structures of the RTSTRUCT that are classes has a closed outline; finish the "
-            "outlines and export it again, or remove it",
-            "no_outline",
+            f"the RTSTRUCT has {n_bytes >> 20} MiB, and {MAX_FILE_BYTES >> 20} MiB are the most that is read; thin its "
+            "outlines out and export it again",
+            "too_large",
         )
-    # by class: the structure's own name is free text
-    missing = [f"RTSTRUCT: {empty.count(value)} of the structures of class {scheme.names[value - 1]} have no outline"
-               for value in sorted(set(empty))]  # fmt: skip
-    return label, (*counts.notes(), *missing)
+    return read_file(path, _TAGS)[0]
+
+
+def _contour_items(dataset: Dataset) -> dict[int, Dataset]:
+    return {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or ()}
+
+
+def _structures(dataset: Dataset, contours: Mapping[int, Dataset]) -> tuple[Structure, ...]:
+    codes: dict[int, tuple[str, ...]] = defaultdict(tuple)
+    for item in dataset.get("RTROIObservationsSequence") or ():
+        codes[int(item.ReferencedROINumber)] += code_texts(item.get("RTROIIdentificationCodeSequence") or ())
+    return tuple(
+        Structure(
+            number=(number := int(roi.ROINumber)),
+            name=str(roi.get("ROIName") or ""),
+            codes=codes[number],
+            n_parts=len(first_points(contours[number])) if number in contours else 0,
+        )
+        for roi in dataset.get("StructureSetROISequence") or ()
+    )
 
 
 def _check_series(dataset: Dataset, geometry: SliceGeometry) -> None:
@@ -120,122 +211,22 @@ def _check_series(dataset: Dataset, geometry: SliceGeometry) -> None:
         )
 
 
-def _wanted(dataset: Dataset, scheme: LabelScheme) -> dict[int, int]:
-    """ROI number → label value, for the structures the scheme asks for."""
-    rois = dataset.get("StructureSetROISequence") or ()
-    codes: dict[int, tuple[str, ...]] = defaultdict(tuple)
-    for item in dataset.get("RTROIObservationsSequence") or ():
-        codes[int(item.ReferencedROINumber)] += code_texts(item.get("RTROIIdentificationCodeSequence") or ())
-    found: dict[int, int] = {}
-    for roi in rois:
-        value = scheme.value_of_structure(str(roi.get("ROIName") or ""), codes[int(roi.ROINumber)])
-        if value is not None:
-            found[int(roi.ROINumber)] = value
-    if not found:
-        raise LabelError(
-            f"none of the {len(rois)} structures of the RTSTRUCT is one of the classes; list their names or codes "
-            "(SCHEME|VALUE) in ingest.classes",
-            "no_class",
-        )
-    return found
-
-
-def _frame_of(dataset: Dataset, number: int) -> str:
-    for roi in dataset.StructureSetROISequence:
-        if int(roi.ROINumber) == number:
-            return str(roi.get("ReferencedFrameOfReferenceUID") or "")
-    return ""
-
-
-def _planes(roi: Dataset, frame: str, geometry: SliceGeometry, counts: _Counts) -> dict[int, list[_Plane]]:
-    """Outlines of one structure by slice, and within a slice by their own plane."""
-    found: dict[int, list[_Plane]] = defaultdict(list)
-    is_foreign = bool(frame and geometry.frame_of_reference_uid and frame != geometry.frame_of_reference_uid)
-    for points, named in _outlines(roi, counts):
-        known = _known_instances(named, is_foreign, geometry)
-        distances = points @ geometry.normal
-        distance = float(distances.mean())
-        index = _slice_at(distance, float(np.ptp(distances)), geometry)
-        counts.foreign_frame += is_foreign
-        counts.other_slice += bool(known) and geometry.sop_instance_uids[index] not in known
-        for plane in found[index]:
-            if abs(plane.distance_mm - distance) <= _SAME_PLANE_MM:
-                plane.outlines.append(points)
-                break
-        else:
-            found[index].append(_Plane(distance, [points]))
-    return found
-
-
-def _outlines(roi: Dataset, counts: _Counts) -> Iterator[tuple[NDArray[np.float64], frozenset[str]]]:
-    """(N, 3) LPS mm of each area, and the SOPInstanceUIDs it names."""
-    for contour in roi.get("ContourSequence") or ():
-        points = np.array([float(number) for number in contour.get("ContourData") or ()], dtype=np.float64)
-        if len(points) % 3 or not np.isfinite(points).all():
-            raise LabelError("an outline of the RTSTRUCT is not a list of points; export it again", "damaged_contour")
-        if str(contour.get("ContourGeometricType") or "CLOSED_PLANAR") not in _AREAS or len(points) < 9:
-            counts.not_areas += 1
-            continue
-        images = contour.get("ContourImageSequence") or ()
-        named = frozenset(str(image.get("ReferencedSOPInstanceUID") or "") for image in images) - {""}
-        yield points.reshape(-1, 3), named
-
-
-def _slice_at(distance: float, spread: float, geometry: SliceGeometry) -> int:
-    """The slice nearest to a plane, within half a step."""
-    half = geometry.spacing_between_slices_mm / 2
-    if spread > half:
-        raise LabelError(
-            f"an outline of the RTSTRUCT is not parallel to the slices (it spans {spread:.1f} mm across them); "
-            "export outlines in the image planes",
-            "contour_plane",
-        )
-    offsets = np.abs(geometry.distances_mm - distance)
-    index = int(np.argmin(offsets))
-    if offsets[index] > half + 1e-3:
-        raise LabelError(
-            f"an outline of the RTSTRUCT lies {offsets[index]:.1f} mm from the nearest slice (half a step is "
-            f"{half:.1f} mm); its images are missing or it belongs to another series",
-            "contour_position",
-        )
-    return index
-
-
-def _known_instances(named: frozenset[str], is_foreign: bool, geometry: SliceGeometry) -> frozenset[str]:
-    """The instances of this series that an outline names; it must name no others, and some if its frame is foreign."""
-    known = named & frozenset(geometry.sop_instance_uids)
-    if named and not known:
-        raise LabelError(
-            "an outline of the RTSTRUCT names an image that is not in the series; "
-            "add the missing images or export it again",
+def _nothing_drawn(counts: list[Counts]) -> LabelError:
+    if any(one.other_image for one in counts):
+        return LabelError(
+            "the outlines of the RTSTRUCT name images that are not in the series; add the missing images",
             "missing_instance",
         )
-    if is_foreign and not known:
-        raise LabelError(
-            "the RTSTRUCT is drawn in another frame of reference than the images; register them or export it again",
-            "frame_of_reference",
+    n_beyond = sum(one.beyond for one in counts)
+    if n_beyond:
+        return LabelError(
+            f"the outlines of the RTSTRUCT lie on {n_beyond} planes, all beyond the first or the last slice; its "
+            "images are missing or it belongs to another series",
+            "contour_position",
         )
-    return known
-
-
-def _draw(
-    planes: dict[int, list[_Plane]], value: int, label: NDArray[np.uint8], geometry: SliceGeometry, counts: _Counts
-) -> None:
-    for index, candidates in planes.items():
-        # two planes on one slice must not cut holes into each other: the nearer one counts
-        candidates.sort(key=lambda plane: abs(plane.distance_mm - float(geometry.distances_mm[index])))
-        counts.shared_slices += len(candidates) - 1
-        polygons = [_to_pixels(points, index, geometry) for points in candidates[0].outlines]
-        mask = fill_polygons(polygons, geometry.rows, geometry.columns)
-        counts.lost += 0 if mask.any() else len(polygons)
-        label[index][mask] = value
-    if planes:
-        counts.skipped_slices += max(planes) - min(planes) + 1 - len(planes)
-
-
-def _to_pixels(points: NDArray[np.float64], index: int, geometry: SliceGeometry) -> NDArray[np.float64]:
-    """(N, 2) of (column, row): from the slice's own first pixel, so a tilted stack needs no special care."""
-    relative = points - geometry.positions_lps[index]
-    column = relative @ geometry.row_direction / geometry.pixel_spacing_mm[1]
-    row = relative @ geometry.column_direction / geometry.pixel_spacing_mm[0]
-    return np.stack([column, row], axis=1)
+    # to train on it as background would teach that there is no such organ
+    return LabelError(
+        f"none of the {len(counts)} structures of the RTSTRUCT that are classes has a closed outline; finish the "
+        "outlines and export it again, or remove it",
+        "no_outline",
+    )

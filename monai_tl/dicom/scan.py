@@ -68,6 +68,7 @@ class PixelPlace:
         length: Bytes there; for encapsulated pixels all that is left of the file.
         is_encapsulated: Compressed frames in items.
         is_float: Float or Double Float Pixel Data.
+        is_words: Written as 16-bit words (OW): in big endian the two bytes of each are swapped, 8-bit pixels or not.
         offset_table: Extended Offset Table and its lengths as read; None when there is none.
     """
 
@@ -75,6 +76,7 @@ class PixelPlace:
     length: int
     is_encapsulated: bool = False
     is_float: bool = False
+    is_words: bool = False
     offset_table: tuple[bytes, bytes] | None = None
 
 
@@ -138,7 +140,8 @@ class _Walk:
                 if length == _UNDEFINED:
                     found.pixels = PixelPlace(start, left, is_encapsulated=True, offset_table=self.offset_table())
                 else:
-                    found.pixels = PixelPlace(start, min(length, left), is_float=tag != PIXEL_DATA)
+                    is_words = representation == b"OW"
+                    found.pixels = PixelPlace(start, min(length, left), is_float=tag != PIXEL_DATA, is_words=is_words)
                 break
             if tag >= 0x7FE00010:
                 break

@@ -17,6 +17,8 @@ MAX_SLICE_PIXELS = 1 << 26
 """A few bytes of a compressed slice can claim any size, and decoding takes the memory for it."""
 _DUPLICATE_MM = 0.01
 AXES_TOLERANCE = 2e-3
+PIXEL_TOLERANCE = 1e-3
+"""Pixel spacings of one volume differ by no more than this share."""
 
 
 def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...], SliceGeometry]:
@@ -85,6 +87,12 @@ def _check_kind(headers: Sequence[Header]) -> None:
             raise DicomError(
                 "BurnedInAnnotation is YES: the pixels may show a name; clean the images first", "burned_in"
             )
+        if not header.modality:
+            raise DicomError(
+                "Modality is absent and SOPClassUID names no kind of image that would tell it: what the values mean is "
+                "unknown; export the series with its Modality",
+                "no_modality",
+            )
         if header.frame is None and header.n_frames != 1:
             raise DicomError(
                 f"a multi-frame object ({header.n_frames} frames) that does not say where each frame lies; convert it "
@@ -100,9 +108,23 @@ def _check_kind(headers: Sequence[Header]) -> None:
             raise DicomError(
                 f"bits allocated, stored and highest are {bits}: not supported; export as 16-bit integers", "bits"
             )
-        if header.slope == 0.0:
-            raise DicomError("RescaleSlope is 0: the values are lost; export the series again", "scaling")
+        _check_scaling(header)
         _check_placed(header, len(headers))
+
+
+def _check_scaling(header: Header) -> None:
+    """Values must survive as 32-bit floats: finite, and told apart."""
+    if header.slope == 0.0:
+        raise DicomError("RescaleSlope is 0: the values are lost; export the series again", "scaling")
+    facts = np.finfo(np.float32)
+    reach = abs(header.slope) * 2.0**header.bits_stored
+    is_lost = reach < float(facts.tiny) or reach < float(facts.eps) * abs(header.intercept)
+    if is_lost or reach + abs(header.intercept) > float(facts.max):
+        raise DicomError(
+            f"RescaleSlope {header.slope:g} and RescaleIntercept {header.intercept:g} give values that 32-bit numbers "
+            "cannot hold; export the series again",
+            "scaling",
+        )
 
 
 def _check_placed(header: Header, n_slices: int) -> None:
@@ -143,7 +165,7 @@ def _check_uniform(headers: Sequence[Header]) -> None:
         listed = ", ".join(f"{rows} x {columns}" for rows, columns in sizes[:4])
         raise DicomError(f"slices of {len(sizes)} sizes ({listed}) in one series; split it", "mixed_geometry")
     spacings = np.array([header.pixel_spacing_mm for header in headers])
-    if float(np.ptp(spacings, axis=0).max()) > 1e-3 * float(spacings.min()):
+    if float(np.ptp(spacings, axis=0).max()) > PIXEL_TOLERANCE * float(spacings.min()):
         low, high = float(spacings.min()), float(spacings.max())
         raise DicomError(f"pixel spacing varies from {low:g} to {high:g} mm in one series; split it", "mixed_geometry")
 
@@ -153,9 +175,8 @@ def _axes(headers: Sequence[Header]) -> tuple[NDArray[np.float64], NDArray[np.fl
     cosines = np.array([header.orientation for header in headers], dtype=np.float64)
     spread = float(np.ptp(cosines, axis=0).max())
     if spread > AXES_TOLERANCE:
-        degrees = float(np.degrees(2 * np.arcsin(min(1.0, spread / 2))))
         raise DicomError(
-            f"slices are not parallel (about {degrees:.1f} degrees apart); split the series", "non_parallel"
+            f"slices are not parallel ({_angle_deg(cosines):.1f} degrees apart); split the series", "non_parallel"
         )
     mean = cosines.mean(axis=0)
     row, column = mean[:3], mean[3:]
@@ -168,6 +189,21 @@ def _axes(headers: Sequence[Header]) -> tuple[NDArray[np.float64], NDArray[np.fl
     if abs(float(row @ column)) > AXES_TOLERANCE:
         raise DicomError("rows and columns are not perpendicular; export the series again", "non_orthonormal")
     return row, column
+
+
+def _angle_deg(cosines: NDArray[np.float64]) -> float:
+    """The largest angle between the planes of two slices; of equal planes, between their rows."""
+    normals, rows = _units(np.cross(cosines[:, :3], cosines[:, 3:])), _units(cosines[:, :3])
+    # a plane has two normals
+    least = min(float(np.abs(normals @ normal).min()) for normal in normals)
+    if least > np.cos(np.radians(0.05)):
+        least = min(float((rows @ row).min()) for row in rows)
+    return float(np.degrees(np.arccos(np.clip(least, -1.0, 1.0))))
+
+
+def _units(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-9), dtype=np.float64)
 
 
 def _check_steps(geometry: SliceGeometry) -> None:

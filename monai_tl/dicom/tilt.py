@@ -29,14 +29,17 @@ class Shear:
     angle_deg: float
 
 
+_DRIFT_MM = 0.1
+
+
 def shear_of(geometry: SliceGeometry) -> Shear | None:
-    """The shear of a series, or None when no slice is off by more than half a pixel from a straight stack."""
+    """The shear of a series, or None when no slice is off by more than 0.1 mm from a straight stack."""
     step = geometry.step_lps
     across = np.array([step @ geometry.row_direction, step @ geometry.column_direction])
     pixel = np.array([geometry.pixel_spacing_mm[1], geometry.pixel_spacing_mm[0]])
     last = geometry.n_slices - 1
     drift = across / pixel * last
-    if float(np.abs(drift).max()) <= 0.5:
+    if float(np.abs(across).max()) * last <= _DRIFT_MM:
         return None
     origin = np.maximum(0.0, -drift)
     offsets = np.arange(geometry.n_slices)[:, None] * (across / pixel) + origin

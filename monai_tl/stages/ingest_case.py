@@ -112,9 +112,8 @@ def ingest_series(task: DicomTask) -> CaseOutcome:
         return _fetch(place, case_id, key, build)
     except Exception as error:
         code, reason = describe_fault(error)
-        refused = Rejection(
-            item=hasher.item("series", series.name), kind="series", code=code, reason=reason, n_files=len(series.paths)
-        )
+        item, reason = hasher.item("series", series.name), series.reason(reason)
+        refused = Rejection(item=item, kind="series", code=code, reason=reason, n_files=len(series.paths))
         return CaseOutcome(None, (refused, *(refused_with_series(label, code, hasher) for label in series.labels)))
 
 

@@ -101,7 +101,7 @@ def test_segments_are_found_by_code_and_others_skipped(tmp_seg, reference):
     found, notes = read_segmentation(tmp_seg, reference, scheme_of("SCT|10200002"))
     assert np.array_equal(found, labels == 2)
     assert "2 segments are not asked for" in notes[0]
-    with pytest.raises(LabelError, match="none of the 3 segments") as caught:
+    with pytest.raises(LabelError, match="none of the 3 structures") as caught:
         read_segmentation(tmp_seg, reference, scheme_of("spleen"))
     assert caught.value.code == "no_class"
 
