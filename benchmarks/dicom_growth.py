@@ -21,7 +21,7 @@ def measure_growth(place: Place, counts: Sequence[int], n_rounds: int, budget_s:
 
     Args:
         place: Where.
-        counts: Numbers of series, 1 first: its command is the start-up, which the others' series do not share.
+        counts: Four numbers of series or more, rising; the first is 1, whose command is taken for start-up.
         n_rounds: At most.
         budget_s: No round begins after it.
     """
@@ -72,6 +72,9 @@ def _tell(names: Sequence[str], counts: Sequence[int], commands: dict[str, Comma
         before = counts[-2]
         early = (whole[before] - whole[few]) / (before - few)
         late = (whole[many] - whole[before]) / (many - before)
+        if early <= 0 or late <= 0 or each[few] <= 0:
+            says.append(f"- {name}: too little was measured to tell.")
+            continue
         is_flat = late <= _FLAT * early and whole[many] / many <= _FLAT * whole[few] / few
         says.append(
             f"- {name}: {'flat' if is_flat else '**not flat**'}; among {many} a series costs "

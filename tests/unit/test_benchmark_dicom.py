@@ -1,4 +1,4 @@
-"""What the DICOM benchmark relies on: a cohort of many patients, a comparison that sees faults, a watch of processes."""
+"""What the DICOM benchmark relies on: many patients in its cohort, faults seen in outputs, all processes watched."""
 
 from __future__ import annotations
 
