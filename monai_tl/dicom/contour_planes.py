@@ -47,15 +47,16 @@ def reach_of(structures: Sequence[Distances], geometry: SliceGeometry) -> Reach:
         geometry: Slices of the series.
     """
     step = geometry.spacing_between_slices_mm
-    merged = [_distinct(one, geometry) for one in structures if len(one)]
-    if not merged:
-        return Reach(step / 2)
-    planes = np.concatenate(merged)
+    low, high = geometry.distances_mm[0] - step, geometry.distances_mm[-1] + step
+    # an outline far away says nothing of those here
+    merged = [_distinct(one[(one > low) & (one < high)], geometry) for one in structures]
+    planes = np.concatenate([np.empty(0), *merged])
+    gaps = np.sort(np.concatenate([np.empty(0), *(np.diff(one) for one in merged)]))
     on_slice = _offsets(planes, geometry) <= _ON_SLICE * step
-    gaps = np.concatenate([np.diff(one) for one in merged])
-    if float(on_slice.mean()) >= _MOSTLY or not len(gaps):
+    if not len(gaps) or float(on_slice.mean()) >= _MOSTLY:
         return Reach(step / 2)
-    apart = float(np.median(gaps))
+    # islands far apart make wide gaps, but never most of them
+    apart = float(gaps[len(gaps) // 4])
     return Reach(max(apart, step) / 2, apart)
 
 
