@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from monai_tl.errors import LabelError
+from monai_tl.errors import ConfigError, LabelError
+from monai_tl.faults import fault_lines, parse_yaml, read_text
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -119,9 +120,70 @@ class LabelScheme(BaseModel):
         return {value: index + 1 for index, spec in enumerate(self.classes) for value in _values_of(spec, index)}
 
 
+class _ClassList(BaseModel):
+    """A file of classes in the form of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: tuple[ClassSpec, ...] = Field(min_length=1, max_length=254)
+
+
 def read_scheme(path: Path) -> LabelScheme:
-    """Read classes from a YAML file."""
-    return LabelScheme.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    """Read the classes of a label from a YAML file.
+
+    Either ``classes:``, a list as in ``ingest.classes`` of params.yaml, or short, in the order of label values::
+
+        liver: [Liver, SCT|10200004]
+        tumour: GTV
+        spleen:
+
+    Args:
+        path: UTF-8. A class with nothing behind it is found by its own name.
+
+    Raises:
+        ConfigError: The file is missing, no YAML, or describes no classes; every fault with its key path.
+    """
+    content = parse_yaml(read_text(path, "there is no such file; give the path of a map of labels"), path.name)
+    if not isinstance(content, dict) or not content:
+        raise ConfigError("(file): a map of class names to structures is needed, e.g. liver: [Liver]", path.name)
+    is_long = set(content) == {"classes"} and _are_specs(content["classes"])
+    faults, classes = ([], content["classes"]) if is_long else _short_form(content)
+    if faults:
+        raise ConfigError(faults, path.name)
+    try:
+        found = _ClassList.model_validate({"classes": classes}).classes
+    except ValidationError as error:
+        lines = fault_lines(error, _ClassList)
+        raise ConfigError(lines if is_long else [_by_name(line, classes) for line in lines], path.name) from None
+    if faults := class_faults(found):
+        raise ConfigError([f"classes: {fault}" for fault in faults], path.name)
+    return LabelScheme(classes=found)
+
+
+def _are_specs(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+
+
+def _short_form(content: dict[Any, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Faults, and classes as in the long form."""
+    faults: list[str] = []
+    classes: list[dict[str, Any]] = []
+    for name, value in content.items():
+        structures = [] if value is None else value if isinstance(value, list) else [value]
+        if not isinstance(name, str):
+            # YAML reads yes, no and 1 as something else than words
+            faults.append(f"{name}: a class name is a word; put it in quotes")
+        elif not all(isinstance(text, str) and text.strip() for text in structures):
+            faults.append(f"{name}: names of structures or codes (SCHEME|VALUE) are needed; put them in quotes")
+        else:
+            classes.append({"name": name, "structures": structures})
+    return faults, classes
+
+
+def _by_name(line: str, classes: list[dict[str, Any]]) -> str:
+    """A fault of the long form told by the name of the class, which is the key of the short form."""
+    match = re.match(r"classes\.(\d+)\.name: ", line)
+    return line if match is None else f"{classes[int(match[1])]['name']}: as a class name: {line[match.end() :]}"
 
 
 def _structures_of(spec: ClassSpec) -> set[str]:

@@ -83,13 +83,14 @@ class Placing:
     Args:
         geometry: Native slices of the series.
         reach: How far a plane reaches.
-        listed: SOPInstanceUIDs that the RTSTRUCT lists as those of the series it refers to.
+        elsewhere: SOPInstanceUIDs of other volumes that the RTSTRUCT may be drawn on as well.
     """
 
-    def __init__(self, geometry: SliceGeometry, reach: Reach, listed: frozenset[str]) -> None:
+    def __init__(self, geometry: SliceGeometry, reach: Reach, elsewhere: frozenset[str]) -> None:
         self._geometry = geometry
+        self._normal, self._distances = geometry.normal, geometry.distances_mm
         self._reach = reach
-        self._listed = listed
+        self._elsewhere = elsewhere
         self._known = frozenset(geometry.sop_instance_uids)
         self._budget = Budget()
         self._crossings = 0
@@ -107,7 +108,7 @@ class Placing:
         """
         placed, geometry = PlacedStructure(), self._geometry
         contours = [one for one in self._areas(roi, placed.counts) if self._belongs(one, frame, placed.counts)]
-        distances = np.array([_distance(one.points, geometry) for one in contours])
+        distances = np.array([self._distance(one.points) for one in contours])
         planes, groups = group_planes(distances, geometry)
         taken = planes_of_slices(planes, geometry, self._reach)
         for slice_index, plane in taken:
@@ -122,7 +123,7 @@ class Placing:
             if contour is None:
                 counts.not_areas += 1
                 continue
-            spread = float(np.ptp(contour.points @ self._geometry.normal))
+            spread = float(np.ptp(contour.points @ self._normal))
             if spread > self._geometry.spacing_between_slices_mm / 2:
                 raise LabelError(
                     f"an outline of the RTSTRUCT is not parallel to the slices (it spans {spread:.1f} mm across them); "
@@ -135,7 +136,7 @@ class Placing:
         """Whether an outline was drawn on these slices, by the images and the frame of reference it names."""
         known = contour.images & self._known
         if contour.images and not known:
-            if not contour.images <= self._listed:
+            if not contour.images <= self._elsewhere:
                 raise LabelError(
                     "an outline of the RTSTRUCT names an image that is not in the series; "
                     "add the missing images or export it again",
@@ -158,7 +159,7 @@ class Placing:
         """Whether the slice that an outline names is where its points are."""
         geometry = self._geometry
         named = [index for index, uid in enumerate(geometry.sop_instance_uids) if uid in known]
-        offsets = np.abs(geometry.distances_mm[named] - _distance(contour.points, geometry))
+        offsets = np.abs(self._distances[named] - self._distance(contour.points))
         return bool(offsets.min() <= geometry.spacing_between_slices_mm / 2)
 
     def _to_pixels(self, points: Points, index: int) -> Polygon:
@@ -178,7 +179,7 @@ class Placing:
         return polygon
 
     def _count(self, counts: Counts, taken: list[tuple[int, int]], planes: Points, groups: list[list[Contour]]) -> None:
-        uids, distances = self._geometry.sop_instance_uids, self._geometry.distances_mm
+        uids, distances = self._geometry.sop_instance_uids, self._distances
         slices_of: dict[int, list[int]] = {}
         for slice_index, plane in taken:
             slices_of.setdefault(plane, []).append(slice_index)
@@ -194,6 +195,5 @@ class Placing:
         if taken:
             counts.skipped_slices += taken[-1][0] - taken[0][0] + 1 - len(taken)
 
-
-def _distance(points: Points, geometry: SliceGeometry) -> float:
-    return float((points @ geometry.normal).mean())
+    def _distance(self, points: Points) -> float:
+        return float((points @ self._normal).mean())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,30 +100,53 @@ def count_voxels(patches: Iterable[Patch]) -> NDArray[np.float64]:
 
 def overlap_notes(n_overlapping: int, kind: str) -> tuple[str, ...]:
     """The note on structures that overlap."""
-    return (f"{kind}: structures overlap in {n_overlapping} voxels; the later class won",) if n_overlapping else ()
+    return (f"{kind}: structures overlap in {n_overlapping} voxels; the one on top counts",) if n_overlapping else ()
 
 
 def draw_scheme(drawing: Drawing, scheme: LabelScheme) -> tuple[Labels, tuple[str, ...]]:
-    """Draw what a scheme asks for.
+    """Draw what a scheme asks for; where classes overlap the later one is on top.
 
     Raises:
         LabelError: Code ``no_class`` when that is nothing; and see :meth:`Drawing.draw`.
         DicomError: The file is damaged.
     """
+    return draw_values(drawing, asked_for(drawing, scheme), scheme.names)
+
+
+def asked_for(drawing: Drawing, scheme: LabelScheme) -> dict[int, int]:
+    """Number of each structure that a scheme asks for → its value.
+
+    Raises:
+        LabelError: Code ``no_class`` when there is none.
+    """
     values = values_of(drawing.structures, scheme)
-    n_structures = len(drawing.structures)
     if not values:
         raise LabelError(
-            f"none of the {n_structures} structures of the {drawing.kind} is one of the classes; list their names or "
-            "codes (SCHEME|VALUE) with the classes",
+            f"none of the {len(drawing.structures)} structures of the {drawing.kind} is one of the classes; list their "
+            "names or codes (SCHEME|VALUE) with the classes",
             "no_class",
         )
+    return values
+
+
+def draw_values(drawing: Drawing, values: Mapping[int, int], names: Sequence[str]) -> tuple[Labels, tuple[str, ...]]:
+    """Draw structures by value, and note the classes of those that are named but not drawn.
+
+    Args:
+        drawing: Any.
+        values: Number of each structure → its value.
+        names: What value 1, 2, … is called in notes.
+
+    Raises:
+        LabelError: See :meth:`Drawing.draw`.
+        DicomError: The file is damaged.
+    """
     labels, notes = drawing.draw(values)
     undrawn = [values[one.number] for one in drawing.structures if one.number in values and not one.n_parts]
     part = "outline" if drawing.kind == "RTSTRUCT" else "frame"
     # by class: the structure's own name is free text
     missing = [
-        f"{drawing.kind}: {undrawn.count(value)} of the structures of class {scheme.names[value - 1]} have no {part}"
+        f"{drawing.kind}: {undrawn.count(value)} of the structures of class {names[value - 1]} have no {part}"
         for value in sorted(set(undrawn))
     ]
     return labels, (*notes, *missing)

@@ -46,6 +46,7 @@ _NUMBER = re.compile(r"-?\d{1,6}(\.\d{1,6})?")
 # the words that image types and components are made of, by the standard and by usage; a name may stand in any text
 _WORDS = frozenset((
     "ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "OTHER", "VOLUME", "NONE", "MIXED", "MPR",
+    "MIP", "MINIP", "MNIP", "CSA MIP", "CSA MPR", "CSA RESAMPLED",
     "MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "M", "P", "R", "I", "M_FFE", "P_FFE", "R_FFE", "I_FFE", "FFE", "M_SE",
     "SE", "M_IR", "R_IR", "I_IR", "P_SE", "IR", "PCA", "M_PCA", "P_PCA", "PHASE MAP", "VELOCITY", "ADC", "DIFFUSION",
     "DIFFUSION_ANISO", "TRACEW", "FA", "PERFUSION", "T1", "T2", "T2_STAR", "T1 MAP", "T2 MAP", "T2_STAR MAP", "NORM",

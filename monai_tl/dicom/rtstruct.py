@@ -14,11 +14,11 @@ from pydicom.dataset import Dataset
 from monai_tl.dicom.areas import fill_area
 from monai_tl.dicom.contour_placing import Counts, PlacedStructure, Placing
 from monai_tl.dicom.contour_planes import Reach, reach_of
-from monai_tl.dicom.contours import first_points
+from monai_tl.dicom.contours import Points, first_points
 from monai_tl.dicom.drawing import Labels, Patch, compose, count_voxels, draw_scheme, overlap_notes, shape_of
 from monai_tl.dicom.geometry import SliceGeometry
 from monai_tl.dicom.identity import IDENTITY_TAGS
-from monai_tl.dicom.label_object import code_texts, listed_instances, referenced_series
+from monai_tl.dicom.label_object import code_texts, instances_of_others, referenced_series
 from monai_tl.dicom.reading import dicom_faults, read_file
 from monai_tl.dicom.structures import Structure, authors_words
 from monai_tl.errors import LabelError
@@ -42,6 +42,7 @@ class RtstructDrawing:
     Args:
         path: The RTSTRUCT file.
         geometry: Native slices of the series.
+        elsewhere: SOPInstanceUIDs of the other volumes of the series; outlines drawn on these are left out.
 
     Raises:
         LabelError: Code ``missing_series`` or ``too_large``.
@@ -50,14 +51,16 @@ class RtstructDrawing:
 
     kind = "RTSTRUCT"
 
-    def __init__(self, path: Path, geometry: SliceGeometry) -> None:
+    def __init__(self, path: Path, geometry: SliceGeometry, elsewhere: frozenset[str] = frozenset()) -> None:
         self._dataset = _read(path)
         self._geometry = geometry
+        self._elsewhere = elsewhere
         self._placed: dict[int, PlacedStructure | LabelError] = {}
         with dicom_faults():
             _check_series(self._dataset, geometry)
             self._rois = _contour_items(self._dataset)
-            self.structures = _structures(self._dataset, self._rois)
+            self._starts = {number: first_points(roi) for number, roi in self._rois.items()}
+            self.structures = _structures(self._dataset, self._starts)
             self.words = authors_words(self._dataset)
 
     def draw(self, values: Mapping[int, int]) -> tuple[Labels, tuple[str, ...]]:
@@ -124,11 +127,12 @@ class RtstructDrawing:
     @cached_property
     def _reach(self) -> Reach:
         normal = self._geometry.normal
-        return reach_of([first_points(roi) @ normal for roi in self._rois.values()], self._geometry)
+        return reach_of([points @ normal for points in self._starts.values()], self._geometry)
 
     @cached_property
     def _placing(self) -> Placing:
-        return Placing(self._geometry, self._reach, listed_instances(self._dataset))
+        others = instances_of_others(self._dataset, self._geometry.series_instance_uid)
+        return Placing(self._geometry, self._reach, self._elsewhere | others)
 
     @cached_property
     def _frames(self) -> dict[int, str]:
@@ -169,7 +173,7 @@ def rtstruct_structures(path: Path) -> tuple[Structure, ...]:
     """
     dataset = _read(path)
     with dicom_faults():
-        return _structures(dataset, _contour_items(dataset))
+        return _structures(dataset, {number: first_points(roi) for number, roi in _contour_items(dataset).items()})
 
 
 def _read(path: Path) -> Dataset:
@@ -188,7 +192,7 @@ def _contour_items(dataset: Dataset) -> dict[int, Dataset]:
     return {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or ()}
 
 
-def _structures(dataset: Dataset, contours: Mapping[int, Dataset]) -> tuple[Structure, ...]:
+def _structures(dataset: Dataset, starts: Mapping[int, Points]) -> tuple[Structure, ...]:
     codes: dict[int, tuple[str, ...]] = defaultdict(tuple)
     for item in dataset.get("RTROIObservationsSequence") or ():
         codes[int(item.ReferencedROINumber)] += code_texts(item.get("RTROIIdentificationCodeSequence") or ())
@@ -197,7 +201,7 @@ def _structures(dataset: Dataset, contours: Mapping[int, Dataset]) -> tuple[Stru
             number=(number := int(roi.ROINumber)),
             name=str(roi.get("ROIName") or ""),
             codes=codes[number],
-            n_parts=len(first_points(contours[number])) if number in contours else 0,
+            n_parts=len(starts.get(number, ())),
         )
         for roi in dataset.get("StructureSetROISequence") or ()
     )

@@ -15,6 +15,10 @@ from monai_tl.errors import DicomError
 
 MAX_DEPTH = 32
 """Levels of sequences; real objects have a handful."""
+MAX_ELEMENTS = 1 << 22
+"""Of one file, at any depth; an object of 20,000 frames has fewer. Some bytes of zeros read as any number of them."""
+MAX_PADDING_BYTES = 64 << 10
+"""Zeros after the last element that some archives leave behind."""
 MAX_VALUE_BYTES = 1 << 20
 """A wanted value longer than this is no header value."""
 PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS = 0x7FE00010, 0x7FE00008, 0x7FE00009
@@ -130,11 +134,17 @@ class _Walk:
         self.short_of = struct.Struct(f"{order}H").unpack_from
         self.long_of = struct.Struct(f"{order}I").unpack_from
         self.found = Scanned(is_little=is_little)
+        self.left = MAX_ELEMENTS
 
     def run(self, position: int) -> Scanned:
         found, wanted, size = self.found, self.wanted, self.source.size
         while position + 8 <= size:
             tag, representation, start, length = self.element(position, self.is_explicit)
+            if tag < 0x00010000:
+                # no file has elements of group 0 in its data set (PS3.10, 7.1)
+                if size - position <= MAX_PADDING_BYTES:
+                    break
+                raise DicomError("there are zeros where elements should be; transfer the file again", "damaged")
             if tag in _PIXELS:
                 left = max(0, size - start)
                 if length == _UNDEFINED:
@@ -168,6 +178,9 @@ class _Walk:
 
     def element(self, position: int, is_explicit: bool) -> tuple[int, bytes, int, int]:
         """Tag, representation (empty when implicit), first byte of the value, and its length."""
+        self.left -= 1
+        if self.left < 0:
+            raise DicomError(f"more than {MAX_ELEMENTS} elements; the file is damaged", "damaged")
         source = self.source
         offset = position - source.start
         if offset < 0 or offset + 12 > len(source.window):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial
-from pydicom.pixels import get_decoder
 
-from monai_tl.dicom.label_object import code_texts
-from monai_tl.dicom.reading import FileMeta, dicom_faults, read_file
+from monai_tl.dicom.header import read_header
+from monai_tl.dicom.label_object import code_texts, image_of
+from monai_tl.dicom.pixels import read_pixels
+from monai_tl.dicom.reading import DEFLATED, dicom_faults, inflate, read_file, scan_file
+from monai_tl.dicom.scan import Bytes
 from monai_tl.dicom.structures import Structure, authors_words
 from monai_tl.errors import DicomError
 
@@ -23,8 +23,6 @@ MAX_VOXELS = 1 << 36
 """Frames × rows × columns beyond this are no SEG of this world; a hundred organs on a thousand slices are a third."""
 MAX_FRAME_PIXELS = 1 << 26
 """Only one frame is in memory at a time."""
-_NATIVE = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"))
-_PIXEL_DATA = 0x7FE00010
 
 Vector = NDArray[np.float64]
 
@@ -34,7 +32,8 @@ class Frame:
     """Where one frame lies and, but in a LABELMAP, what it shows.
 
     Attributes:
-        sources: SOPInstanceUID and, of a multi-frame image, frame number from 1 of each image it was drawn on.
+        sources: SOPInstanceUID and, of a multi-frame image, frame number from 1 of each image it was drawn on; only
+            looked up where there is no position.
     """
 
     segment: int | None
@@ -67,55 +66,55 @@ class Segmentation:
     series_uids: frozenset[str]
     words: frozenset[str]
     bits: int
-    meta: FileMeta
 
     def read_frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
         """The frames with these indices as (rows × columns,) arrays of stored values, in the order of the file.
 
         Raises:
-            DicomError: Codes ``damaged``, ``undecodable_pixels``.
+            DicomError: Code ``damaged``, and those of :func:`monai_tl.dicom.pixels.read_pixels`.
         """
-        if self.meta.transfer_syntax_uid in _NATIVE:
-            yield from self._from_file(wanted)
-            return
-        dataset, _ = read_file(self.path, with_pixels=True)
-        # a deflated file is native once it is inflated
-        syntax = dataset.file_meta.TransferSyntaxUID
-        if syntax in _NATIVE:
-            pixels = bytes(dataset.PixelData)
-            self._check_length(len(pixels))
-            yield from ((index, self._unpack(pixels, index, 0)) for index in wanted)
-            return
-        with dicom_faults("the frames of the SEG cannot be decoded", "export it uncompressed"):
-            decoded = get_decoder(syntax).iter_array(dataset, indices=list(wanted), raw=True)
-            for index, (frame, _) in zip(wanted, decoded, strict=True):
-                yield index, frame.reshape(-1)
+        with dicom_faults("the frames of the SEG cannot be read", "transfer it again"):
+            scanned, meta = scan_file(self.path, frozenset())
+            place = scanned.pixels
+            if place is None or place.is_float:
+                raise DicomError("the SEG has no pixel data; transfer it again", "damaged")
+            if place.is_encapsulated or not scanned.is_little:
+                yield from self._decoded(wanted)
+            elif place.length < self._span(len(self.frames) - 1)[1]:
+                raise DicomError("the pixel data of the SEG are cut off; transfer it again", "damaged")
+            elif meta.transfer_syntax_uid == DEFLATED:
+                yield from self._native(Bytes(inflate(self.path, meta)), place.offset, wanted)
+            else:
+                with self.path.open("rb") as stream:
+                    yield from self._native(Bytes(stream.fileno()), place.offset, wanted)
 
-    def _from_file(self, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
-        with dicom_faults(), self.path.open("rb") as stream:
-            start = _seek_pixels(stream, self.meta)
-            self._check_length(os.fstat(stream.fileno()).st_size - start)
-            for index in wanted:
-                first, last = self._span(index)
-                yield index, self._unpack(os.pread(stream.fileno(), last - first, start + first), index, first)
+    def _native(self, source: Bytes, offset: int, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
+        n_pixels = self.rows * self.columns
+        for index in wanted:
+            first, last = self._span(index)
+            piece = np.frombuffer(source.take(offset + first, last - first), dtype=np.uint8)
+            if self.bits == 1:
+                skip = index * n_pixels - first * 8
+                yield index, np.unpackbits(piece, bitorder="little")[skip : skip + n_pixels].view(np.bool_)
+            else:
+                yield index, piece.view(np.dtype(f"<u{self.bits // 8}"))
 
-    def _check_length(self, n_bytes: int) -> None:
-        if n_bytes < self._span(len(self.frames) - 1)[1]:
-            raise DicomError("the pixel data of the SEG are cut off; transfer it again", "damaged")
+    def _decoded(self, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
+        if self.bits == 1:
+            raise DicomError(
+                "the frames of the SEG are single bits in a transfer syntax that cannot hold them; export it "
+                "uncompressed",
+                "undecodable_pixels",
+            )
+        header = read_header(self.path)
+        headers = [replace(header, frame=index + 1) for index in wanted]
+        for index, values in read_pixels(headers):
+            yield wanted[index], values.reshape(-1)
 
     def _span(self, index: int) -> tuple[int, int]:
         """First byte of a frame, and the one after its last; frames of single bits follow each other without a gap."""
         bits = self.rows * self.columns * self.bits
         return index * bits // 8, ((index + 1) * bits + 7) // 8
-
-    def _unpack(self, data: bytes, index: int, start: int) -> NDArray[Any]:
-        first, last = self._span(index)
-        piece = np.frombuffer(data, dtype=np.uint8)[first - start : last - start]
-        if self.bits > 1:
-            return piece.view(np.dtype(f"<u{self.bits // 8}"))
-        n_pixels = self.rows * self.columns
-        skip = index * n_pixels - first * 8
-        return np.unpackbits(piece, bitorder="little")[skip : skip + n_pixels]
 
 
 def read_seg(path: Path) -> Segmentation:
@@ -124,7 +123,7 @@ def read_seg(path: Path) -> Segmentation:
     Raises:
         DicomError: Codes ``not_seg``, ``slide_coordinates``, ``too_large``, ``damaged``.
     """
-    dataset, meta = read_file(path)
+    dataset, _ = read_file(path)
     with dicom_faults():
         kind = str(dataset.get("SegmentationType", ""))
         if kind not in ("BINARY", "FRACTIONAL", "LABELMAP") or not dataset.get("SegmentSequence"):
@@ -155,7 +154,6 @@ def read_seg(path: Path) -> Segmentation:
             ),
             words=authors_words(dataset),
             bits=_bits(dataset),
-            meta=meta,
         )
 
 
@@ -207,26 +205,24 @@ def _frame(item: Dataset, shared: Dataset, kind: str) -> Frame:
 
     measures = group("PixelMeasuresSequence")
     step = measures.get("SpacingBetweenSlices")
+    position = _vector(group("PlanePositionSequence").get("ImagePositionPatient"), 3)
     return Frame(
         segment=None if kind == "LABELMAP" else int(group("SegmentIdentificationSequence").ReferencedSegmentNumber),
-        position_lps=_vector(group("PlanePositionSequence").get("ImagePositionPatient"), 3),
+        position_lps=position,
         directions=_vector(group("PlaneOrientationSequence").get("ImageOrientationPatient"), 6),
         spacing_mm=_vector(measures.get("PixelSpacing"), 2),
         step_mm=None if step is None else float(step),
-        sources=tuple(
-            source
-            for derivation in item.get("DerivationImageSequence") or shared.get("DerivationImageSequence") or ()
-            for image in derivation.get("SourceImageSequence") or ()
-            for source in _sources(image)
-        ),
+        sources=tuple(_sources(item) or _sources(shared)) if position is None else (),
     )
 
 
-def _sources(image: Dataset) -> list[tuple[str, int | None]]:
-    uid, numbers = str(image.get("ReferencedSOPInstanceUID") or ""), image.get("ReferencedFrameNumber")
-    if numbers is None:
-        return [(uid, None)]
-    return [(uid, int(number)) for number in (numbers if hasattr(numbers, "__iter__") else [numbers])]
+def _sources(groups: Dataset) -> list[tuple[str, int | None]]:
+    return [
+        source
+        for derivation in groups.get("DerivationImageSequence") or ()
+        for image in derivation.get("SourceImageSequence") or ()
+        for source in image_of(image)
+    ]
 
 
 def _vector(values: Any, count: int) -> Vector | None:
@@ -236,13 +232,3 @@ def _vector(values: Any, count: int) -> Vector | None:
     if vector.shape != (count,) or not np.isfinite(vector).all():
         raise DicomError("a frame of the SEG has a damaged position; export it again", "damaged")
     return vector
-
-
-def _seek_pixels(stream: Any, meta: FileMeta) -> int:
-    """Where the pixels of a native file begin."""
-    is_implicit = meta.transfer_syntax_uid == "1.2.840.10008.1.2"
-    read_partial(stream, stop_when=lambda tag, _representation, _length: int(tag) == _PIXEL_DATA, specific_tags=[])
-    head = 8 if is_implicit else 12
-    if stream.read(head)[:4] != b"\xe0\x7f\x10\x00":
-        raise DicomError("the SEG has no pixel data; transfer it again", "damaged")
-    return int(stream.tell())

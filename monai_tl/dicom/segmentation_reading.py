@@ -46,6 +46,7 @@ class SegDrawing:
     def __init__(self, path: Path, geometry: SliceGeometry) -> None:
         self._content = read_seg(path)
         self._geometry = geometry
+        self._normal = geometry.normal
         _check_belongs(self._content, geometry)
 
     @property
@@ -120,7 +121,7 @@ class SegDrawing:
     @cached_property
     def _slices_by_source(self) -> dict[tuple[str, int | None], int]:
         reference = self._geometry
-        numbers: Sequence[int | None] = getattr(reference, "frame_numbers", ()) or [None] * reference.n_slices
+        numbers: Sequence[int | None] = reference.frame_numbers or [None] * reference.n_slices
         return {one: index for index, one in enumerate(zip(reference.sop_instance_uids, numbers, strict=True))}
 
     def _slice_of(self, frame: Frame) -> int | None:
@@ -130,7 +131,7 @@ class SegDrawing:
             return None
         if frame.position_lps is None:
             known = self._slices_by_source
-            # a single-frame image has one frame, whether its number is said or not
+            # a single-frame image has one frame, whether or not its number is said
             named = (known.get(source, known.get((source[0], None))) for source in frame.sources)
             return next((index for index in named if index is not None), None)
         spacing = np.asarray(reference.pixel_spacing_mm)
@@ -140,12 +141,13 @@ class SegDrawing:
         if frame.spacing_mm is not None and (np.abs(frame.spacing_mm - spacing) > _SPACING_TOLERANCE * spacing).any():
             return None
         offsets = reference.positions_lps - frame.position_lps
-        k = int(np.argmin(np.abs(offsets @ reference.normal)))
+        depths = np.abs(offsets @ self._normal)
+        k = int(np.argmin(depths))
         in_plane = max(
             abs(float(offsets[k] @ reference.row_direction)) / spacing[1],
             abs(float(offsets[k] @ reference.column_direction)) / spacing[0],
         )
-        across = abs(float(offsets[k] @ reference.normal)) / reference.spacing_between_slices_mm
+        across = float(depths[k]) / reference.spacing_between_slices_mm
         return k if max(in_plane, across) <= _POSITION_TOLERANCE else None
 
 

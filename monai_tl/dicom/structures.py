@@ -45,7 +45,7 @@ def scheme_of(structures: Iterable[Structure], words: Iterable[str]) -> LabelSch
         words: Words and numbers that identify somebody: see :func:`monai_tl.dicom.identity.identity_words`.
 
     Raises:
-        LabelError: Code ``no_class`` when nothing is drawn, ``too_many_classes`` beyond 254.
+        LabelError: Code ``no_outline`` when nothing is drawn, ``too_many_classes`` beyond 254.
     """
     words = frozenset(words)
     spellings: dict[str, set[str]] = {}
@@ -54,18 +54,27 @@ def scheme_of(structures: Iterable[Structure], words: Iterable[str]) -> LabelSch
             spellings.setdefault(_key(one.name), set()).add(one.name.strip())
     if not spellings:
         raise LabelError("none of the structures has an outline or a frame; finish the drawing", "no_outline")
-    if len(spellings) > _MAX_CLASSES:
-        raise LabelError(
-            f"{len(spellings)} structures are more than the {_MAX_CLASSES} classes of a label; choose among them with "
-            "--labels",
-            "too_many_classes",
-        )
+    check_count(len(spellings))
     stand_ins = _stand_ins(spellings)
     specs = [
         _plain_class(min(names), words) or ClassSpec(name=next(stand_ins), structures=(key,))
         for key, names in sorted(spellings.items())
     ]
     return LabelScheme(classes=tuple(sorted(specs, key=lambda spec: (spec.name.casefold(), spec.name))))
+
+
+def check_count(n_structures: int) -> None:
+    """Refuse more structures than a label has values.
+
+    Raises:
+        LabelError: Code ``too_many_classes``.
+    """
+    if n_structures > _MAX_CLASSES:
+        raise LabelError(
+            f"{n_structures} structures are more than the {_MAX_CLASSES} classes of a label; choose among them with "
+            "a map of labels",
+            "too_many_classes",
+        )
 
 
 def values_of(structures: Sequence[Structure], scheme: LabelScheme, by_name_alone: bool = False) -> dict[int, int]:

@@ -6,13 +6,17 @@ it takes more time or memory than a job may. As a program: one job a line on std
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
+import io
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass
@@ -77,11 +81,32 @@ class ConversionServer:
             self._process.wait(30)
 
 
-def _serve() -> None:
-    import monai_tl.cli
-    import monai_tl.commands.convert
-    import monai_tl.stages.ingest  # noqa: F401
+def _warm_up() -> None:
+    """Convert once here, so that no child has to import anything."""
+    import ingested_folder  # noqa: F401
+    import numpy as np
+    from dicom_bytes import file_bytes, new_series, rtstruct, save, write_series
 
+    import monai_tl.cli  # noqa: F401
+    from monai_tl.commands import convert
+    from monai_tl.dicom.deidentify import create_key
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        series = new_series(np.random.default_rng(0))
+        write_series(folder / "in", series.slices)
+        save(folder / "in" / "label.dcm", file_bytes(rtstruct(series)))
+        create_key(folder / "key", seed=0)
+        (folder / "labels.yaml").write_text("classes: [{name: GTV}]")
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            convert.run(folder / "in", folder / "out", labels=folder / "labels.yaml", key_file=folder / "key")
+
+
+def _serve() -> None:
+    _warm_up()
+    # else a child's collector touches, and so copies, all pages of what is imported
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         job = json.loads(line)
         begin = time.monotonic()

@@ -262,6 +262,19 @@ def pixel_length_overflow(folder, rng):
 
 
 @damaged
+def zeros_after_the_header(folder, rng):
+    """As a copy that was broken off on a disk that had laid the space aside: 64 MiB, sparse, that parse as elements."""
+    series = new_series(rng)
+    paths = write_series(folder, series.slices)
+    elements = series.elements(2)
+    head = meta(elements) + body({tag: value for tag, value in elements.items() if tag < PIXELS})
+    with paths[2].open("wb") as stream:
+        stream.write(head)
+        stream.truncate(64 << 20)
+    return one_file("damaged no_pixels", "zeros|pixel")
+
+
+@damaged
 def unknown_representation(folder, rng):
     def change(elements: Elements) -> bytes:
         content = file_bytes(elements)

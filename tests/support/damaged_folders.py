@@ -19,8 +19,8 @@ def link_loop(folder, rng):
     series = new_series(rng)
     write_series(folder / "a", series.slices)
     (folder / "b").mkdir()
-    (folder / "b" / "to_a").symlink_to(folder / "a")
-    (folder / "a" / "to_b").symlink_to(folder / "b")
+    (folder / "b" / "to_a").symlink_to("../a")
+    (folder / "a" / "to_b").symlink_to("../b")
     return [(series.grid(),)]
 
 

@@ -233,8 +233,28 @@ _contours("rtstruct_outline_of_nan", "damaged_contour", OUTLINE, text("nan", 0, 
 _contours("rtstruct_outline_of_odd_count", "damaged_contour", OUTLINE, text(0, 0, 35, 1, 0, 35, 1, 1, 35, 7))
 _contours("rtstruct_outline_at_1e300", "damaged_contour contour_plane contour_position", OUTLINE,
           text("1e300", 0, 35, "-1e300", 0, 35, 1, "1e300", 35))  # fmt: skip
-_contours("rtstruct_outline_far_away", "contour_position", r"outline.* mm", text(0, 0, 9999, 1, 0, 9999, 1, 1, 9999))
 _contours("rtstruct_outline_across_the_slices", "contour_plane", "parallel", text(0, 0, 30, 1, 0, 40, 1, 1, 35))
+
+
+@damaged
+def rtstruct_outline_far_away(folder, rng):
+    """One outline ten metres from the images; the others are good."""
+    series = new_series(rng)
+    write_series(folder, series.slices)
+    far = text(0, 0, 9999, 1, 0, 9999, 1, 1, 9999)
+    save(folder / f"{CANARY}_label.dcm", file_bytes(rtstruct(series, [far, *rectangle(series)])))
+    return [
+        (series.grid(), refused("label", "contour_position", r"outline.* mm")),
+        (series.grid(rectangle_label(series)),),
+    ]
+
+
+@damaged
+def rtstruct_all_outlines_far_away(folder, rng):
+    def label(series: Series) -> Elements:
+        return rtstruct(series, [text(0, 0, z, 1, 0, z, 1, 1, z) for z in (9999, 9990)])
+
+    return _beside(folder, rng, label, "contour_position no_outline", "outline")
 
 
 @damaged
@@ -256,16 +276,28 @@ def rtstruct_outline_of_ten_million_points(folder, rng):
 
 
 @damaged
-def rtstruct_of_a_hundred_thousand_outlines(folder, rng):
-    """Triangles of one size at one place, an even number of times: by the even-odd rule nothing is inside."""
+def rtstruct_padded_with_zeros(folder, rng):
+    """Some archives fill the last block."""
     series = new_series(rng)
     write_series(folder, series.slices)
-    contour = body(
-        {0x30060042: ("CS", text("CLOSED_PLANAR")), 0x30060050: ("DS", text(-8, -18, 35, -4, -18, 35, -4, -15, 35))}
-    )
-    head = b"\xfe\xff\x00\xe0" + len(contour).to_bytes(4, "little")
+    save(folder / f"{CANARY}_label.dcm", file_bytes(rtstruct(series)) + bytes(4096))
+    return [(series.grid(rectangle_label(series)),), (series.grid(), refused("label", "damaged", "zeros"))]
+
+
+@damaged
+def rtstruct_of_ten_thousand_outlines(folder, rng):
+    """Each of its own, too small to hold the centre of a pixel."""
+    series = new_series(rng)
+    write_series(folder, series.slices)
+    # the corner of four pixels in slice 2, 0.35 mm and more from any centre
+    corner = (-10 + 3.5 * 0.8, -20 + 3.5 * 0.7, 35)
+    contours = []
+    for number in range(10_000):
+        size = 0.1 + number * 1e-5
+        triangle = np.array([corner, corner, corner]) + size * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        contours.append({0x30060042: ("CS", text("CLOSED_PLANAR")), 0x30060050: ("DS", decimal(*triangle.ravel()))})
     elements = rtstruct(series, [])
-    drawn = ("SQ", (head + contour) * 100_000)
+    drawn = sequence(*contours)
     elements[0x30060039] = sequence({0x30060040: drawn, 0x30060084: ("IS", text(1))})
     save(folder / f"{CANARY}_label.dcm", file_bytes(elements))
     return [
