@@ -8,7 +8,7 @@ import time
 
 from benchmarks.common import section, write_section
 
-NAMES = ("ingest", "step", "predict", "pipeline")
+NAMES = ("dicom", "step", "predict", "pipeline")
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""Inputs: the demo's network, patch and settings; phantoms as its preprocess stage leaves them, and as DICOM."""
+"""Inputs: the demo's network, patch and settings; phantoms as its preprocess stage leaves them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,36 +52,3 @@ def write_cases(folder: Path, n_cases: int) -> list[Path]:
         np.save(case / "label.npy", label)
         found.append(case)
     return found
-
-
-def make_series(folder: Path, n_slices: int, size: int) -> Callable[[], float]:
-    """Write a phantom: rendered at a quarter of the resolution, interpolated, with fresh noise in each voxel."""
-    from scipy import ndimage
-
-    from monai_tl.dataset.anatomy import IntegerDraws, build_anatomy
-    from monai_tl.dataset.phantom import Scan, render
-    from monai_tl.dicom.write import SeriesInfo, derive_uid, write_series
-
-    def affine_of(n: int) -> Any:
-        step = np.array([360.0 / n, 360.0 / n, 172.0 / n_slices])
-        affine = np.diag([*step, 1.0])
-        affine[:3, 3] = -step * (np.array([n, n, n_slices]) - 1) / 2
-        return affine
-
-    def turn() -> float:
-        coarse = size // 4
-        scan = Scan(coarse, coarse, n_slices, affine_of(coarse), "soft", 0, 0)
-        image, _ = render(build_anatomy(IntegerDraws(0, 1, 1, 0), 1), scan, IntegerDraws(0, 1, 3, 0))
-        fine = ndimage.zoom(image.astype(np.float32), (1, 4, 4), order=1)
-        fine += np.random.default_rng(0).normal(0.0, 14.0, fine.shape).astype(np.float32)
-        info = SeriesInfo(
-            modality="CT",
-            study_uid=derive_uid("benchmark", "study"),
-            series_uid=derive_uid("benchmark", "series"),
-            frame_of_reference_uid=derive_uid("benchmark", "frame"),
-            attributes={"PatientID": "benchmark", "PatientPosition": "HFS", "SeriesNumber": "1", "KVP": "120"},
-        )
-        write_series(folder, np.clip(np.rint(fine), -1024, 3071), affine_of(size), info, intercept=-1024.0)
-        return 0.0
-
-    return turn

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("MONAI_TL_SHARED", ROOT.parent / "shared"))
@@ -24,6 +24,26 @@ Role = Literal["limit", "ours", "peer", "other"]
 Times = dict[str, list[float]]
 # between these ratios two contestants count as equal: the machine is not quieter than that
 _EQUAL = (0.95, 1.05)
+
+
+class Turner(Protocol):
+    """What takes a contestant's turns.
+
+    Attributes:
+        remark: For the last column of the table.
+        facts: Heading of a further column → text.
+    """
+
+    remark: str
+    facts: dict[str, str]
+
+    def turn(self) -> float:
+        """Do the work once and give its seconds."""
+        ...
+
+    def close(self) -> None:
+        """Let go of processes."""
+        ...
 
 
 class Worker:
@@ -38,6 +58,7 @@ class Worker:
     def __init__(self, prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.remark = ""
+        self.facts: dict[str, str] = {}
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, prepare, arguments))
         self._process.start()
@@ -91,7 +112,12 @@ class Contestant:
     role: Role
     turn: Callable[[], float] | None
     note: str = ""
-    worker: Worker | None = None
+    worker: Turner | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Further columns of the table."""
+        return self.worker.facts if self.worker else {}
 
     @property
     def remark(self) -> str:
@@ -142,21 +168,20 @@ def table(contestants: Sequence[Contestant], times: Times, unit: str = "s", per:
     factor = (1000.0 if unit.startswith("ms") else 1.0) / per
     limit = next((one.name for one in contestants if one.role == "limit" and one.turn), None)
     ours = next(one.name for one in contestants if one.role == "ours")
-    lines = [
-        f"| {len(times[ours])} rounds | median, {unit} | quartiles | × limit | × monai_tl | |",
-        "|---|---:|---:|---:|---:|---|",
-    ]
+    more = list(dict.fromkeys(heading for one in contestants for heading in one.facts))
+    headings = [f"{len(times[ours])} rounds", f"median, {unit}", "quartiles", "× limit", "× monai_tl", *more, ""]
+    lines = [f"| {' | '.join(headings)} |", "|---" + "|---:" * (len(headings) - 2) + "|---|"]
     for one in contestants:
         if one.turn is None:
-            lines.append(f"| {one.name} | | | | | {one.remark} |")
+            lines.append(f"| {one.name} {'| ' * (len(headings) - 1)}{one.remark} |")
             continue
         low, middle, high = _quartiles([factor * seconds for seconds in times[one.name]])
         by_limit = "" if limit is None else f"{ratio(times, one.name, limit):.2f}"
         name = f"**{one.name}**" if one.role == "ours" else one.name
         spread = f"{number(low)} to {number(high)}"
-        lines.append(
-            f"| {name} | {number(middle)} | {spread} | {by_limit} | {ratio(times, one.name, ours):.2f} | {one.remark} |"
-        )
+        by_ours = f"{ratio(times, one.name, ours):.2f}"
+        facts = [one.facts.get(heading, "") for heading in more]
+        lines.append(f"| {' | '.join([name, number(middle), spread, by_limit, by_ours, *facts, one.remark])} |")
     return "\n".join(lines)
 
 

@@ -206,6 +206,22 @@ def segment(
 
 
 @app.command()
+def deidentify(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of DICOM files, any nesting.")],
+    out: Annotated[Path, typer.Argument(help="New folder for what names nobody, outside SRC.")],
+    key_file: Annotated[
+        Path, typer.Option(help="Secret for pseudonyms, UIDs and the shift of dates; made by 'monai-tl key'.")
+    ] = Path("~/.config/monai_tl/pseudonym.key"),
+) -> None:
+    """Write DICOM that tells nothing of its patients; what may not leave is listed, never copied."""
+    from monai_tl.commands import deidentify as command
+    from monai_tl.files import named_output
+
+    with named_output(out):
+        typer.echo(command.run(source, out, key_file=key_file.expanduser()))
+
+
+@app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="Stage name as in dvc.yaml.")],
     arm: Annotated[Optional[str], typer.Option(help="Arm, for a stage run once an arm.")] = None,  # noqa: UP045

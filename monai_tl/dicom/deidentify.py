@@ -18,7 +18,8 @@ from monai_tl.errors import PrivacyError
 
 MIN_KEY_BYTES = 32
 
-Domain = Literal["patient", "case", "uid", "file", "site"]
+Domain = Literal["patient", "case", "uid", "file", "site", "replaced uid", "days", "text", "place"]
+_MAX_DAYS = 3650
 
 
 class Pseudonyms:
@@ -69,6 +70,22 @@ class Pseudonyms:
     def uid(self, text: str) -> str:
         """A valid DICOM UID (``2.25.`` and a 128-bit number) derived from a text."""
         return f"2.25.{int.from_bytes(self._digest('uid', text)[:16], 'big')}"
+
+    def replaced_uid(self, uid: str) -> str:
+        """The UID that stands for another one wherever it is named: ``2.25.`` and a 128-bit number."""
+        return f"2.25.{int.from_bytes(self._digest('replaced uid', uid)[:16], 'big')}"
+
+    def days_back(self, patient: str) -> int:
+        """By how many days (1 to 3650) the dates of a patient are moved into the past; the same in every run."""
+        return 1 + int.from_bytes(self._digest("days", patient)[:8], "big") % _MAX_DAYS
+
+    def text(self, text: str) -> str:
+        """8 hex digits that stand for a text nobody may read: equal texts stay equal."""
+        return self._hex("text", text, 8)
+
+    def place(self, text: str) -> str:
+        """16 hex digits: the name of a file or folder."""
+        return self._hex("place", text, 16)
 
     def _hex(self, domain: Domain, text: str, digits: int) -> str:
         return self._digest(domain, text).hex()[:digits]

@@ -23,7 +23,13 @@ from monai_tl.dicom.patient import PATIENT_TAGS, read_patient
 from monai_tl.dicom.reading import dicom_faults
 from monai_tl.dicom.segment_description import Algorithm, describe_segments
 from monai_tl.dicom.segmentation_reading import read_segmentation
-from monai_tl.dicom.source_references import STAND_IN_CLASS, frames_by_instance, refer_to_source, stand_in_uid
+from monai_tl.dicom.source_references import (
+    STAND_IN_CLASS,
+    frames_by_instance,
+    refer_to_source,
+    stand_in_uid,
+    with_all_uids,
+)
 from monai_tl.dicom.write import FIXED_DATE, FIXED_TIME, encode, fill
 from monai_tl.errors import DicomError, LabelError
 from monai_tl.files import sha256_of
@@ -77,7 +83,8 @@ def write_segmentation(
     Raises:
         LabelError: The labels do not lie on the series, or hold a value without a class.
         DicomError: A source file cannot be read, or no DICOM object can be made of its attributes; code
-            ``round_trip`` when the file does not read back as written, and then it is removed.
+            ``no_instance_uid`` for images nothing could refer to, ``round_trip`` when the file does not read back as
+            written, and then it is removed.
     """
     labels = np.ascontiguousarray(labels)
     expected = (reference.n_slices, reference.rows, reference.columns)
@@ -90,7 +97,8 @@ def write_segmentation(
     # pydicom and highdicom quote the value they choke on; the file is written outside, where a fault is the disk's
     with dicom_faults("no SEG can be made of the source's attributes", "check its first slice with a DICOM validator"):
         patient, blank = read_patient(reference, identity, pseudonym)
-        slices = _slices(reference, patient, uid_key)
+        reference = with_all_uids(reference, uid_key)
+        slices = _slices(reference, patient)
         title = (series_number, series_description)
         uids = _uids(labels, slices, reference, scheme, algorithm, uid_key, title)
         dataset = _segmentation(labels, slices, scheme, algorithm, uids, title)
@@ -129,19 +137,18 @@ def exact_text(value: float) -> str:
     return next(shown for shown in (text, *(format(value, f".{n}g") for n in range(16, 0, -1))) if len(shown) <= 16)
 
 
-def _slices(reference: SliceGeometry, patient: dict[str, str], uid_key: Callable[[str], str]) -> list[dict[str, Any]]:
+def _slices(reference: SliceGeometry, patient: dict[str, str]) -> list[dict[str, Any]]:
     """Attributes of each source slice as highdicom needs them, from geometry alone: what is not put in cannot come out.
 
     Plain texts and numbers, so that UIDs made of them depend on no library.
     """
-    frame = reference.frame_of_reference_uid or uid_key(f"frame of reference|{reference.series_instance_uid}")
     directions = (*reference.row_direction, *reference.column_direction)
     step = exact_text(reference.spacing_between_slices_mm)
     shared = {
         "SOPClassUID": STAND_IN_CLASS,
         "StudyInstanceUID": reference.study_instance_uid,
         "SeriesInstanceUID": reference.series_instance_uid,
-        "FrameOfReferenceUID": frame,
+        "FrameOfReferenceUID": reference.frame_of_reference_uid,
         "Rows": reference.rows,
         "Columns": reference.columns,
         "ImageOrientationPatient": [exact_text(value) for value in directions],
@@ -176,8 +183,8 @@ def _uids(
     maker = "manual" if algorithm is None else f"{algorithm.name}|{algorithm.version}|{algorithm.model_sha256}"
     identity = sha256_of(*(slices[0][keyword] for keyword in PATIENT_TAGS))
     # a series lies in one frame of reference, and is one volume's
-    frame, instances = slices[0]["FrameOfReferenceUID"], json.dumps(frames_by_instance(reference))
-    source = sha256_of(reference.series_instance_uid, frame, instances)
+    frame, instances = reference.frame_of_reference_uid, json.dumps(frames_by_instance(reference))
+    source = sha256_of(reference.series_instance_uid, frame or "", instances)
     series = f"{source}|{maker}|{title[0]}|{title[1]}|{identity}"
     places = json.dumps([slices, reference.sop_class_uid, reference.frame_numbers], sort_keys=True)
     content = sha256_of(hashlib.sha256(labels.data).digest(), scheme.model_dump_json(), places, _version(algorithm))

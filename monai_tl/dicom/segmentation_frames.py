@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import get_decoder
 
+from monai_tl.dicom.header import read_header
 from monai_tl.dicom.label_object import code_texts, image_of
+from monai_tl.dicom.pixels import read_pixels
 from monai_tl.dicom.reading import DEFLATED, dicom_faults, inflate, read_file, scan_file
 from monai_tl.dicom.scan import Bytes
 from monai_tl.dicom.structures import Structure, authors_words
@@ -70,7 +71,7 @@ class Segmentation:
         """The frames with these indices as (rows × columns,) arrays of stored values, in the order of the file.
 
         Raises:
-            DicomError: Codes ``damaged``, ``undecodable_pixels``.
+            DicomError: Code ``damaged``, and those of :func:`monai_tl.dicom.pixels.read_pixels`.
         """
         with dicom_faults("the frames of the SEG cannot be read", "transfer it again"):
             scanned, meta = scan_file(self.path, frozenset())
@@ -99,15 +100,16 @@ class Segmentation:
                 yield index, piece.view(np.dtype(f"<u{self.bits // 8}"))
 
     def _decoded(self, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
-        dataset, meta = read_file(self.path, with_pixels=True)
-        try:
-            frames = get_decoder(meta.transfer_syntax_uid).iter_array(dataset, indices=list(wanted), raw=True)
-            for index, (frame, _) in zip(wanted, frames, strict=True):
-                yield index, frame.reshape(-1)
-        except (RuntimeError, ValueError, NotImplementedError, EOFError):
+        if self.bits == 1:
             raise DicomError(
-                "the frames of the SEG cannot be decoded; export it uncompressed", "undecodable_pixels"
-            ) from None
+                "the frames of the SEG are single bits in a transfer syntax that cannot hold them; export it "
+                "uncompressed",
+                "undecodable_pixels",
+            )
+        header = read_header(self.path)
+        headers = [replace(header, frame=index + 1) for index in wanted]
+        for index, values in read_pixels(headers):
+            yield wanted[index], values.reshape(-1)
 
     def _span(self, index: int) -> tuple[int, int]:
         """First byte of a frame, and the one after its last; frames of single bits follow each other without a gap."""

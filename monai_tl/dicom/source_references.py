@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -11,6 +12,7 @@ from pydicom.sequence import Sequence as DicomSequence
 
 from monai_tl.dicom.geometry import SliceGeometry
 from monai_tl.dicom.write import fill
+from monai_tl.errors import DicomError
 
 STAND_IN_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 """CT Image: what highdicom takes each slice for; it knows no private class, and one file only of a multi-frame one."""
@@ -19,6 +21,29 @@ STAND_IN_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 def stand_in_uid(index: int) -> str:
     """The SOPInstanceUID under which highdicom is shown a slice; :func:`refer_to_source` puts the true one there."""
     return f"2.25.{index + 1}"
+
+
+def with_all_uids(reference: SliceGeometry, uid_key: Callable[[str], str]) -> SliceGeometry:
+    """The same slices with a study, series and frame of reference, made up by keyed hash where the files name none.
+
+    Anonymised files often lack them, and no SEG can be without.
+
+    Raises:
+        DicomError: Code ``no_instance_uid``: nothing could refer to the slices.
+    """
+    if not all((reference.sop_class_uid, *reference.sop_instance_uids)):
+        raise DicomError(
+            "images without SOPInstanceUID or SOPClassUID: no SEG can refer to them; export them again",
+            "no_instance_uid",
+        )
+    instances = "|".join(reference.sop_instance_uids)
+    series = reference.series_instance_uid or uid_key(f"series|{instances}")
+    return replace(
+        reference,
+        study_instance_uid=reference.study_instance_uid or uid_key(f"study|{series}"),
+        series_instance_uid=series,
+        frame_of_reference_uid=reference.frame_of_reference_uid or uid_key(f"frame of reference|{series}"),
+    )
 
 
 def frames_by_instance(reference: SliceGeometry) -> dict[str, list[int]]:

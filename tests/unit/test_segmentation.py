@@ -16,6 +16,8 @@ from monai_tl.dicom.segmentation import Algorithm, read_segmentation, write_segm
 from monai_tl.dicom.write import SeriesInfo, derive_uid, write_series
 from monai_tl.errors import DicomError, GeometryError, LabelError
 
+ASCII = {"StudyDescription": "abdomen", "ReferringPhysicianName": "Canary^Doctor"}
+
 
 @pytest.mark.parametrize("kind", AFFINES)
 @pytest.mark.parametrize("identity", ["pseudonymous", "source"])
@@ -84,6 +86,16 @@ def test_object_for_the_pacs_keeps_patient_and_study(tmp_path, charset):
     content = (tmp_path / "seg.dcm").read_bytes()
     for canary in (b"Clinic", b"comment", b"OTHER", b"kernel"):
         assert canary not in content
+
+
+def test_a_name_in_several_scripts_is_kept(tmp_path):
+    """The source has escape sequences, the SEG is UTF-8."""
+    name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    reference = make_series(tmp_path, SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName=name, **ASCII)
+    assert name.encode() not in reference.paths[0].read_bytes()
+    path = write(tmp_path / "seg.dcm", random_labels(), reference, "source")
+    assert str(pydicom.dcmread(path).PatientName) == name
+    assert name.encode() in path.read_bytes()
 
 
 def test_references_and_codes(tmp_path):

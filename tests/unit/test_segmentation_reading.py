@@ -2,52 +2,15 @@
 
 from dataclasses import replace
 
-import highdicom
 import numpy as np
 import pydicom
 import pytest
+from foreign_seg import edited, foreign_seg
 from seg_series import AFFINES, SCHEME, SHAPE, make_series, random_labels, write
 
 from monai_tl.dicom.segmentation import read_segmentation
 from monai_tl.errors import DicomError, LabelError
 from monai_tl.labels import ClassSpec, LabelScheme
-
-
-def foreign_seg(path, pixels, reference, kind="BINARY", labels=("liver", "tumour", "vessel"), **options):
-    """A SEG by highdicom alone, from the files on disk."""
-    descriptions = [
-        highdicom.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=label,
-            segmented_property_category=highdicom.sr.CodedConcept("123037004", "SCT", "Anatomical Structure"),
-            segmented_property_type=highdicom.sr.CodedConcept(f"1020000{number}", "SCT", label),
-            algorithm_type="MANUAL",
-        )
-        for number, label in enumerate(labels, start=1)
-    ]
-    highdicom.seg.Segmentation(
-        source_images=[pydicom.dcmread(one) for one in reference.paths],
-        pixel_array=pixels,
-        segmentation_type=kind,
-        segment_descriptions=descriptions,
-        series_instance_uid=highdicom.UID(),
-        series_number=1,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer="else",
-        manufacturer_model_name="else",
-        software_versions="1",
-        device_serial_number="1",
-        **options,
-    ).save_as(path)
-    return path
-
-
-def edited(path, change):
-    dataset = pydicom.dcmread(path)
-    change(dataset)
-    dataset.save_as(path)
-    return path
 
 
 def scheme_of(*structures):

@@ -20,6 +20,7 @@ from seg_sources import (
     write_multiframe,
     write_two_echoes,
 )
+from seg_validation import table_faults
 
 from monai_tl.dicom.segmentation import read_segmentation
 from monai_tl.errors import DicomError
@@ -189,6 +190,40 @@ def test_a_series_holds_one_frame_of_reference(tmp_path):
     objects = [pydicom.dcmread(write(tmp_path / "seg.dcm", random_labels(), one)) for one in (reference, other)]
     assert objects[0].SeriesInstanceUID != objects[1].SeriesInstanceUID
     assert [one.FrameOfReferenceUID for one in objects] == [reference.frame_of_reference_uid, "2.25.77"]
+
+
+def test_a_source_without_study_series_and_frame_is_given_some(tmp_path):
+    """Anonymised files lack them; two such sources must not become one."""
+    found = []
+    for name in ("one", "two"):
+        reference = make_series(tmp_path, name=name)
+        bare = dataclasses.replace(
+            reference, study_instance_uid="", series_instance_uid="", frame_of_reference_uid=None
+        )
+        path = write(tmp_path / "seg.dcm", random_labels(), bare, read_back=True)
+        assert table_faults(path) == []
+        dataset = pydicom.dcmread(path)
+        (series,) = dataset.ReferencedSeriesSequence
+        named = [str(item.ReferencedSOPInstanceUID) for item in series.ReferencedInstanceSequence]
+        assert named == list(reference.sop_instance_uids)
+        found += [dataset.StudyInstanceUID, dataset.FrameOfReferenceUID, series.SeriesInstanceUID]
+        assert np.array_equal(
+            highdicom.seg.segread(path).get_pixels_by_source_instance(
+                named, combine_segments=True, assert_missing_frames_are_empty=True
+            ),
+            random_labels(),
+        )
+    assert len(set(found)) == 6
+    assert all(uid.startswith("2.25.") for uid in found)
+
+
+@pytest.mark.parametrize("change", [{"sop_class_uid": ""}, {"sop_instance_uids": ("2.25.1", "", *"345678")[:6]}])
+def test_images_nothing_can_refer_to_are_refused(tmp_path, change):
+    reference = dataclasses.replace(make_series(tmp_path), **change)
+    with pytest.raises(DicomError, match="no SEG can refer to them") as caught:
+        write(tmp_path / "seg.dcm", random_labels(), reference)
+    assert caught.value.code == "no_instance_uid"
+    assert not (tmp_path / "seg.dcm").exists()
 
 
 def test_any_class_of_image_can_be_a_source(tmp_path):
