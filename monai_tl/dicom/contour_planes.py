@@ -16,6 +16,8 @@ _ON_SLICE = 0.1
 """Of a step: a plane this near to a slice was drawn on it."""
 _SAME_PLANE = 0.02
 """Of a step, within 0.01 to 0.1 mm: exporters round coordinates, and a hole must stay in the plane of its outline."""
+_MAX_APART_MM = 50.0
+"""Planes of one structure further apart are strays: a solid is not drawn on them."""
 _MOSTLY = 0.75
 """Share of planes on slices from which a set of outlines was drawn on this series."""
 
@@ -55,7 +57,10 @@ def reach_of(structures: Sequence[Distances], geometry: SliceGeometry) -> Reach:
     gaps = np.concatenate([np.diff(one) for one in merged])
     if float(on_slice.mean()) >= _MOSTLY or not len(gaps):
         return Reach(step / 2)
-    apart = float(np.median(gaps))
+    # the lower of two: one plane astray must not stretch the others over the whole series
+    apart = float(np.percentile(gaps, 50, method="lower"))
+    if apart > _MAX_APART_MM:
+        return Reach(step / 2)
     return Reach(max(apart, step) / 2, apart)
 
 
