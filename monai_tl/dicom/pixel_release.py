@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import get_decoder, get_encoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
+from pydicom.encaps import generate_frames
+from pydicom.pixels import get_encoder
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from monai_tl.dicom.codestream import declared_size
+from monai_tl.dicom.decoding import FrameForm, decode_frame
 from monai_tl.dicom.explicit_writing import element, encapsulated
 from monai_tl.dicom.pixel_source import PixelFormat, PixelSource
 from monai_tl.dicom.reading import DEFLATED
@@ -153,33 +154,12 @@ def _has_stored_bits_alone(values: NDArray[Any], form: PixelFormat) -> bool:
 
 def _decode(frame: bytes, source: PixelSource, form: PixelFormat) -> NDArray[Any]:
     """One frame as unsigned numbers as wide as BitsAllocated, little endian."""
-    fault = DicomError(
-        "the compressed pixels cannot be decoded and so not be checked; export the file again, uncompressed",
-        "undecodable_pixels",
-    )
-    facts = {
-        "transfer_syntax_uid": UID(source.syntax),
-        "rows": form.rows,
-        "columns": form.columns,
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "bits_allocated": form.bits_allocated,
-        "bits_stored": form.bits_stored,
-        "pixel_representation": int(form.signed),
-        "photometric_interpretation": "MONOCHROME2",
-        "pixel_keyword": "PixelData",
-    }
-    try:
-        values, _ = get_decoder(UID(source.syntax)).as_array(encapsulate([frame]), raw=True, **facts)
-    except (ValueError, RuntimeError, NotImplementedError, AttributeError, EOFError):
-        raise fault from None
-    except BaseException as error:
-        # the RLE decoder panics over a segment that holds too much; that is no Exception
-        if type(error).__name__ == "PanicException":
-            raise fault from None
-        raise
-    if values.shape != (form.rows, form.columns) or values.dtype.itemsize * 8 != form.bits_allocated:
-        raise fault
+    stored = FrameForm(form.rows, form.columns, form.bits_allocated, form.bits_stored, form.signed)
+    values = decode_frame(frame, source.syntax, stored)
+    if values.dtype.itemsize * 8 != form.bits_allocated:
+        raise DicomError(
+            "the compressed pixels are not as wide as the header says; export the file again", "undecodable_pixels"
+        )
     size = values.dtype.itemsize
     return np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).view(f"<u{size}")
 
