@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from monai_tl.errors import ConfigError, LabelError
 from monai_tl.faults import fault_lines, parse_yaml, read_text
 
+MAX_CLASSES = 254
+"""A label is a byte a voxel."""
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -86,7 +87,7 @@ class LabelScheme(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    classes: tuple[ClassSpec, ...] = Field(min_length=1, max_length=254)
+    classes: tuple[ClassSpec, ...] = Field(min_length=1, max_length=MAX_CLASSES)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,14 +121,6 @@ class LabelScheme(BaseModel):
         return {value: index + 1 for index, spec in enumerate(self.classes) for value in _values_of(spec, index)}
 
 
-class _ClassList(BaseModel):
-    """A file of classes in the form of params.yaml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    classes: tuple[ClassSpec, ...] = Field(min_length=1, max_length=254)
-
-
 def read_scheme(path: Path) -> LabelScheme:
     """Read the classes of a label from a YAML file.
 
@@ -147,43 +140,36 @@ def read_scheme(path: Path) -> LabelScheme:
     if not isinstance(content, dict) or not content:
         raise ConfigError("(file): a map of class names to structures is needed, e.g. liver: [Liver]", path.name)
     is_long = set(content) == {"classes"} and _are_specs(content["classes"])
-    faults, classes = ([], content["classes"]) if is_long else _short_form(content)
-    if faults:
+    entries = list(_long_form(content["classes"])) if is_long else list(_short_form(content))
+    faults: list[str] = []
+    found: list[ClassSpec] = []
+    for key, entry in entries:
+        try:
+            found.append(ClassSpec.model_validate(entry))
+        except ValidationError as error:
+            faults += [f"{key}.{line}".replace(".(file):", ":", 1) for line in fault_lines(error, ClassSpec)]
+    if not 1 <= len(entries) <= MAX_CLASSES:
+        faults.append(f"classes: {len(entries)} classes; 1 to {MAX_CLASSES} are possible")
+    if faults := faults or [f"classes: {fault}" for fault in class_faults(found)]:
         raise ConfigError(faults, path.name)
-    try:
-        found = _ClassList.model_validate({"classes": classes}).classes
-    except ValidationError as error:
-        lines = fault_lines(error, _ClassList)
-        raise ConfigError(lines if is_long else [_by_name(line, classes) for line in lines], path.name) from None
-    if faults := class_faults(found):
-        raise ConfigError([f"classes: {fault}" for fault in faults], path.name)
-    return LabelScheme(classes=found)
+    return LabelScheme(classes=tuple(found))
 
 
 def _are_specs(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+    """Whether this is the list of the long form, and not what a class that is called classes is called in the input."""
+    return value in (None, []) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
-def _short_form(content: dict[Any, Any]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Faults, and classes as in the long form."""
-    faults: list[str] = []
-    classes: list[dict[str, Any]] = []
+def _long_form(items: list[Any] | None) -> Iterator[tuple[str, Any]]:
+    """Each class with its key path."""
+    yield from ((f"classes.{index}", item) for index, item in enumerate(items or ()))
+
+
+def _short_form(content: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Each class as in the long form, with its key path."""
     for name, value in content.items():
         structures = [] if value is None else value if isinstance(value, list) else [value]
-        if not isinstance(name, str):
-            # YAML reads yes, no and 1 as something else than words
-            faults.append(f"{name}: a class name is a word; put it in quotes")
-        elif not all(isinstance(text, str) and text.strip() for text in structures):
-            faults.append(f"{name}: names of structures or codes (SCHEME|VALUE) are needed; put them in quotes")
-        else:
-            classes.append({"name": name, "structures": structures})
-    return faults, classes
-
-
-def _by_name(line: str, classes: list[dict[str, Any]]) -> str:
-    """A fault of the long form told by the name of the class, which is the key of the short form."""
-    match = re.match(r"classes\.(\d+)\.name: ", line)
-    return line if match is None else f"{classes[int(match[1])]['name']}: as a class name: {line[match.end() :]}"
+        yield str(name), {"name": name, "structures": structures}
 
 
 def _structures_of(spec: ClassSpec) -> set[str]:

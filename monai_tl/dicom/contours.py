@@ -58,6 +58,8 @@ class Budget:
 def read_contours(roi: Dataset, budget: Budget) -> Iterator[Contour | None]:
     """The outlines of one structure; None for a point or an open line, which is no area.
 
+    Their text is dropped as it is read, so that a large file is not held twice.
+
     Args:
         roi: Item of ROIContourSequence.
         budget: Shared by all structures of the file.
@@ -67,6 +69,7 @@ def read_contours(roi: Dataset, budget: Budget) -> Iterator[Contour | None]:
     """
     for item in roi.get("ContourSequence") or ():
         numbers = _numbers(item, budget)
+        item.pop("ContourData", None)
         kind = str(item.get("ContourGeometricType") or "CLOSED_PLANAR")
         if kind not in _AREAS or len(numbers) < 9:
             yield None

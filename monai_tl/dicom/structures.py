@@ -10,9 +10,8 @@ from pydicom.dataset import Dataset
 
 from monai_tl.dicom.identity import identity_words, shares_word
 from monai_tl.errors import LabelError
-from monai_tl.labels import ClassSpec, LabelScheme
+from monai_tl.labels import MAX_CLASSES, ClassSpec, LabelScheme
 
-_MAX_CLASSES = 254
 _MAX_DIGITS = 5
 """A name with more may hold a date or a record number."""
 
@@ -69,9 +68,9 @@ def check_count(n_structures: int) -> None:
     Raises:
         LabelError: Code ``too_many_classes``.
     """
-    if n_structures > _MAX_CLASSES:
+    if n_structures > MAX_CLASSES:
         raise LabelError(
-            f"{n_structures} structures are more than the {_MAX_CLASSES} classes of a label; choose among them with "
+            f"{n_structures} structures are more than the {MAX_CLASSES} classes of a label; choose among them with "
             "a map of labels",
             "too_many_classes",
         )
