@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.config import IGNORE
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
@@ -30,9 +31,14 @@ class FrameForm:
     photometric: str = "MONOCHROME2"
 
 
+def _uid(text: str) -> UID:
+    # its warning would quote the text
+    return UID(text, IGNORE)
+
+
 def name_of(syntax: str) -> str:
     """A transfer syntax in words; private and unknown ones are ``unknown``, as their text could be anything."""
-    uid = UID(syntax)
+    uid = _uid(syntax)
     return str(uid.name) if uid.is_transfer_syntax and not uid.is_private else "unknown"
 
 
@@ -43,7 +49,7 @@ def check_decoder(syntax: str) -> None:
         DicomError: Code ``unsupported_syntax``.
     """
     try:
-        is_known = get_decoder(UID(syntax)).is_available
+        is_known = get_decoder(_uid(syntax)).is_available
     except NotImplementedError:
         is_known = False
     if not is_known:
@@ -90,7 +96,7 @@ def decode_frame(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any]:
 
 def _decoded(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any] | None:
     facts = {
-        "transfer_syntax_uid": UID(syntax),
+        "transfer_syntax_uid": _uid(syntax),
         "rows": form.rows,
         "columns": form.columns,
         "number_of_frames": 1,
@@ -105,7 +111,7 @@ def _decoded(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any] | None:
         with warnings.catch_warnings():
             # about odd streams that are decoded all the same
             warnings.simplefilter("ignore")
-            values, _ = get_decoder(UID(syntax)).as_array(encapsulate([frame]), raw=True, **facts)
+            values, _ = get_decoder(_uid(syntax)).as_array(encapsulate([frame]), raw=True, **facts)
     except (RuntimeError, ValueError, NotImplementedError, AttributeError, EOFError):
         return None
     except BaseException as error:

@@ -32,6 +32,7 @@ def test_an_rle_frame_is_what_was_encoded():
     assert np.array_equal(decode_frame(stream, RLELossless, FORM), pixels)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.100", "1.2.3.4.CANARY"])
 def test_a_syntax_without_a_decoder_is_named_unless_it_is_private(syntax):
     with pytest.raises(DicomError) as caught:
