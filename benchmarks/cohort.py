@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ _UID = re.compile(rb"(?<=2\.25\.)[1-9][0-9]{5}(?=[0-9]{20})")
 _OFFSET = 3
 
 
-def make_cohort(folder: Path, n_series: int, n_slices: int, size: int, n_parts: int, n_templates: int) -> Any:
+def make_cohort(
+    folder: Path, n_series: int, n_slices: int, size: int, n_parts: int, n_templates: int
+) -> Callable[[], float]:
     """Of a :class:`benchmarks.common.Worker`: write ``folder/part-P/series-N/IM*.dcm``.
 
     Each series differs from the others in identifiers, in the direction of its rows and columns' content and in a small
@@ -32,6 +34,17 @@ def make_cohort(folder: Path, n_series: int, n_slices: int, size: int, n_parts: 
             for path in template.iterdir():
                 path.unlink()
             template.rmdir()
+        return 0.0
+
+    return turn
+
+
+def make_cohorts(folders: Mapping[int, Path], n_slices: int, size: int) -> Callable[[], float]:
+    """Of a worker: cohorts of several numbers of series, each in one part and of one template."""
+
+    def turn() -> float:
+        for n_series, folder in folders.items():
+            make_cohort(folder, n_series, n_slices, size, 1, 1)()
         return 0.0
 
     return turn

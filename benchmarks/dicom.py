@@ -64,7 +64,7 @@ class _Size:
 
 _QUICK = _Size(
     n_series=3, n_slices=24, size=128, n_of_slow=1, n_rounds=1, n_packed=12, packed_rounds=1,
-    slow=frozenset(("MONAI PydicomReader",)), growth=(1, 3, 8, 20), growth_rounds=1,
+    slow=frozenset(("MONAI PydicomReader", "dicom2nifti")), growth=(1, 3, 8, 20), growth_rounds=1,
 )  # fmt: skip
 
 

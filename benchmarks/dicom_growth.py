@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from benchmarks.cohort import make_cohort
+from benchmarks.cohort import make_cohorts
 from benchmarks.common import Contestant, Times, number, take_turns
 from benchmarks.dicom_contestants import ONE, OURS, Place, do_once, line_of_dcm2niix
 from benchmarks.processes import Command
@@ -27,9 +27,9 @@ def measure_growth(place: Place, counts: Sequence[int], n_rounds: int, budget_s:
     """
     names = (OURS, ONE) if find_spec("dcm2niix") else (OURS,)
     commands: dict[str, Command] = {}
-    for n_series in counts:
-        source = place.root / f"growth-{n_series}"
-        do_once(make_cohort, source, n_series, _N_SLICES, _SIZE, 1, 1)
+    sources = {n_series: place.root / f"growth-{n_series}" for n_series in counts}
+    do_once(make_cohorts, sources, _N_SLICES, _SIZE)
+    for n_series, source in sources.items():
         for name in names:
             commands[f"{name} {n_series}"] = Command(
                 place.line_of_ours if name == OURS else line_of_dcm2niix, source,
@@ -39,8 +39,8 @@ def measure_growth(place: Place, counts: Sequence[int], n_rounds: int, budget_s:
     contestants = [Contestant(name, "other", command.turn) for name, command in commands.items()]
     times = take_turns(contestants, n_rounds, budget_s)
     blocks = _tell(names, counts, commands, times)
-    for n_series in counts:
-        shutil.rmtree(place.root / f"growth-{n_series}")
+    for source in sources.values():
+        shutil.rmtree(source)
     shutil.rmtree(place.outputs)
     return blocks
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from monai_tl.errors import ConfigError
@@ -15,9 +19,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BACKEND_VARIABLE = "MONAI_TL_BACKEND"
-"""``loky`` (default) or ``sequential``. An environment variable, so it never changes a hash."""
+"""``fork``, ``loky`` or ``sequential``; unset: fork where it is safe, else loky. No result or hash depends on it."""
 JOBS_VARIABLE = "MONAI_TL_JOBS"
-_BACKENDS = ("loky", "sequential")
+_BACKENDS = ("fork", "loky", "sequential")
 _STOPPED = 128 + signal.SIGTERM
 
 
@@ -47,17 +51,45 @@ def map_cases(function: Callable[[Item], Result], items: Iterable[Item]) -> Iter
         ConfigError: MONAI_TL_BACKEND names no backend.
     """
     work = list(items)
-    backend = os.environ.get(BACKEND_VARIABLE, "loky")
+    backend = os.environ.get(BACKEND_VARIABLE) or ("fork" if _is_fork_safe() else "loky")
     if backend not in _BACKENDS:
         raise ConfigError(f"{BACKEND_VARIABLE}: {backend!r} is none of {', '.join(_BACKENDS)}; unset it", "environment")
     if backend == "sequential" or n_jobs() == 1 or len(work) <= 1:
         yield from (function(item) for item in work)
+        return
+    if backend == "fork":
+        yield from _map_forked(function, work)
         return
     import joblib
 
     with joblib.parallel_config(backend=backend, inner_max_num_threads=1, initializer=die_with_parent):
         run = joblib.Parallel(n_jobs=n_jobs(), return_as="generator", batch_size=1)
         yield from run(joblib.delayed(_work)(function, item) for item in work)
+
+
+def _is_fork_safe() -> bool:
+    """A forked worker starts with all that is loaded, a loky worker loads it again, for as long as a volume takes.
+
+    But a fork copies one thread alone: locks that others hold, as those of torch do, would stay locked for ever.
+    """
+    return sys.platform.startswith("linux") and threading.active_count() == 1 and "torch" not in sys.modules
+
+
+def _map_forked(function: Callable[[Item], Result], work: list[Item]) -> Iterator[Result]:
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(min(n_jobs(), len(work)), context, initializer=_begin_forked) as pool:
+        try:
+            yield from pool.map(partial(_work, function), work)
+        finally:
+            # after an error, or when nobody asks on, the rest is not begun
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_forked() -> None:
+    # the parent's handlers are not this process's, and the parent alone answers to the terminal
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
 
 
 def _work(function: Callable[[Item], Result], item: Item) -> Result:

@@ -12,8 +12,9 @@ from monai_tl.dicom.admission import admit
 from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.explicit_writing import element, join, sequence, to_implicit
 from monai_tl.dicom.identity import identity_words
-from monai_tl.dicom.pixel_release import read_format, release_pixels
-from monai_tl.dicom.reading import FileMeta, dicom_faults, read_file
+from monai_tl.dicom.pixel_release import release_pixels
+from monai_tl.dicom.pixel_source import PixelSource, read_format
+from monai_tl.dicom.reading import dicom_faults, read_file, scan_file
 from monai_tl.dicom.released_value import PatientContext
 from monai_tl.dicom.scrub import scrub
 from monai_tl.dicom.write import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -62,11 +63,14 @@ def deidentify_file(path: Path, name: str, hasher: Pseudonyms) -> DeidentifiedFi
     with dicom_faults():
         if path.stat().st_size > _MAX_BYTES:
             raise DicomError(f"the file has more than {_MAX_BYTES >> 30} GiB; split it", "too_large")
-        dataset, meta = read_file(path, with_pixels=True)
-        return _compose(dataset, meta, name, hasher)
+        # what stands behind the pixels is never read
+        scanned, meta = scan_file(path, frozenset())
+        dataset, _ = read_file(path)
+        return _compose(dataset, PixelSource(path, meta, scanned), name, hasher)
 
 
-def _compose(dataset: Dataset, meta: FileMeta, name: str, hasher: Pseudonyms) -> DeidentifiedFile:
+def _compose(dataset: Dataset, source: PixelSource, name: str, hasher: Pseudonyms) -> DeidentifiedFile:
+    meta = source.meta
     sop_class = _uid(dataset, "SOPClassUID") or meta.sop_class_uid
     has_pixels = admit(dataset, sop_class)
     # files whose identifiers were blanked: what shares a folder shares a study and a series
@@ -82,9 +86,7 @@ def _compose(dataset: Dataset, meta: FileMeta, name: str, hasher: Pseudonyms) ->
     pixels: dict[int, bytes] = {}
     signed = dataset.get("PixelRepresentation") == 1
     if has_pixels:
-        pixels[_PIXEL_DATA], syntax = release_pixels(
-            dataset, read_format(dataset), meta.transfer_syntax_uid or _EXPLICIT_LITTLE_ENDIAN, context.identity
-        )
+        pixels[_PIXEL_DATA], syntax = release_pixels(source, read_format(dataset), context.identity)
     elements = {
         **scrub(dataset, context, signed=signed),
         **{tag: element(tag, "UI", uid.encode("ascii")) for tag, uid in uids.items()},

@@ -205,7 +205,8 @@ def _read_chunk(paths: list[Path]) -> list[Found]:
         try:
             found.append(read_headers(path))
         except DicomError as error:
-            found.append(error)
+            # not the error itself: its traceback keeps alive what was read, for a bomb a quarter of a GiB
+            found.append(DicomError(str(error), error.code))
     return found
 
 

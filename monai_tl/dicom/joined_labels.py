@@ -15,7 +15,7 @@ from monai_tl.dicom.label_object import LabelObject
 from monai_tl.dicom.rtstruct import RtstructDrawing, rtstruct_structures
 from monai_tl.dicom.segmentation_reading import SegDrawing, seg_structures
 from monai_tl.dicom.structures import Structure, check_count, names_only, scheme_of, values_of
-from monai_tl.errors import DicomError, LabelError
+from monai_tl.errors import LabelError, describe_fault
 from monai_tl.labels import LabelScheme
 
 
@@ -90,8 +90,8 @@ def join_labels(
             # of everything that is drawn, to be put in order below
             layers = _each_its_own(drawing) if scheme is None else asked_for(drawing, scheme)
             opened.append(_Opened(label, drawing, layers))
-        except (LabelError, DicomError) as error:
-            refused.append(RefusedLabel(label, error.code, str(error)))
+        except Exception as error:
+            refused.append(RefusedLabel(label, *describe_fault(error)))
     notes: list[str] = []
     if scheme is None:
         opened, found, order = _by_size(opened, words, refused)
@@ -137,8 +137,8 @@ def _by_size(
     for one in opened:
         try:
             counted = one.drawing.sizes(one.layers)
-        except (LabelError, DicomError) as error:
-            refused.append(RefusedLabel(one.label, error.code, str(error)))
+        except Exception as error:
+            refused.append(RefusedLabel(one.label, *describe_fault(error)))
             continue
         sizes.append((one, {number: float(counted[layer]) for number, layer in one.layers.items()}))
     if not sizes:
@@ -176,8 +176,8 @@ def _draw(
     for one in opened:
         try:
             drawn, remarks = draw_values(one.drawing, one.layers, names)
-        except (LabelError, DicomError) as error:
-            refused.append(RefusedLabel(one.label, error.code, str(error)))
+        except Exception as error:
+            refused.append(RefusedLabel(one.label, *describe_fault(error)))
             continue
         joined = drawn if joined is None else np.maximum(joined, drawn, out=joined)
         used.append(one)

@@ -194,6 +194,10 @@ def _targets(label: LabelObject, series: Sequence[_Series]) -> list[int]:
     for index, one in enumerate(series):
         if one.uid in label.referenced_series:
             volumes.setdefault(one.uid, []).append(index)
+    if not volumes:
+        # what was drawn on images without a SeriesInstanceUID names one that stands for it
+        nameless = [index for index, one in enumerate(series) if not one.headers[0].series_uid]
+        return _holding(_named_images(label), series, nameless) if nameless else []
     if all(len(parts) == 1 for parts in volumes.values()):
         return [index for parts in volumes.values() for index in parts]
     images = _named_images(label)

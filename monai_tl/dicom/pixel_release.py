@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import get_decoder, get_encoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
+from pydicom.pixels import get_encoder
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
+from monai_tl.dicom.codestream import declared_size
+from monai_tl.dicom.decoding import FrameForm, decode_frame
 from monai_tl.dicom.explicit_writing import element, encapsulated
+from monai_tl.dicom.pixel_source import PixelFormat, PixelSource
 from monai_tl.dicom.reading import DEFLATED
 from monai_tl.dicom.stream_cleaning import clean_jpeg, clean_jpeg_2000
 from monai_tl.errors import DicomError
@@ -22,60 +23,12 @@ _PIXEL_DATA = 0x7FE00010
 _NATIVE = frozenset(("1.2.840.10008.1.2", ExplicitVRLittleEndian, "1.2.840.10008.1.2.2", DEFLATED))
 _JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
 _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
+_MAX_FRAME_BYTES = 256 << 20
 _MIN_WORD = 6
 """Shorter words stand in a megabyte of noise by chance."""
 
 
-@dataclass(frozen=True)
-class PixelFormat:
-    """What the header says of the pixels; checked."""
-
-    rows: int
-    columns: int
-    frames: int
-    bits_allocated: int
-    bits_stored: int
-    high_bit: int
-    signed: bool
-
-    @property
-    def per_frame(self) -> int:
-        """Pixels of one frame."""
-        return self.rows * self.columns
-
-
-def read_format(dataset: Dataset) -> PixelFormat:
-    """The pixels' format.
-
-    Raises:
-        DicomError: Codes ``bits``, ``colour``, ``damaged``: nothing that a volume or a segmentation can have.
-    """
-    allocated = _number(dataset, "BitsAllocated", 16)
-    stored = _number(dataset, "BitsStored", allocated)
-    found = PixelFormat(
-        rows=_number(dataset, "Rows", 0),
-        columns=_number(dataset, "Columns", 0),
-        frames=_number(dataset, "NumberOfFrames", 1),
-        bits_allocated=allocated,
-        bits_stored=stored,
-        high_bit=_number(dataset, "HighBit", stored - 1),
-        signed=_number(dataset, "PixelRepresentation", 0) == 1,
-    )
-    if _number(dataset, "SamplesPerPixel", 1) != 1:
-        raise DicomError("pixels of several samples are those of a colour image; it is held back", "colour")
-    if min(found.rows, found.columns, found.frames) < 1:
-        raise DicomError("the header gives the image no size; export the file again", "damaged")
-    if allocated not in (1, 8, 16, 32) or not 1 <= stored <= found.high_bit + 1 <= allocated:
-        raise DicomError(f"{stored} of {allocated} bits a pixel are not supported; export the file again", "bits")
-    return found
-
-
-def _number(dataset: Dataset, keyword: str, default: int) -> int:
-    value = dataset.get(keyword)
-    return default if value is None or value == "" else int(value)
-
-
-def release_pixels(dataset: Dataset, form: PixelFormat, syntax: str, identity: frozenset[str]) -> tuple[bytes, str]:
+def release_pixels(source: PixelSource, form: PixelFormat, identity: frozenset[str]) -> tuple[bytes, str]:
     """The pixel data element and the transfer syntax it is in now.
 
     Native pixels are cut to the size of the image, bits above BitsStored are cleared or follow the sign. Compressed
@@ -83,60 +36,54 @@ def release_pixels(dataset: Dataset, form: PixelFormat, syntax: str, identity: f
     it does.
 
     Args:
-        dataset: As read, with its pixel data.
+        source: Where the pixels lie.
         form: From :func:`read_format`.
-        syntax: Transfer syntax UID of the file.
         identity: Words of the patient, which must not stand in the bytes.
 
     Raises:
         DicomError: Codes ``no_pixels``, ``truncated_pixels``, ``unsupported_syntax``, ``undecodable_pixels``,
-            ``identity_in_pixels``.
+            ``too_large``, ``identity_in_pixels``.
     """
-    raw: Any = dataset.get_item(_PIXEL_DATA) if _PIXEL_DATA in dataset else None
-    if raw is None or not isinstance(raw.value, bytes) or not raw.value:
-        raise DicomError("the image holds no pixel data; export the series again", "no_pixels")
-    if syntax in _NATIVE:
-        content = _native(raw.value, form, _order(dataset, raw, syntax))
-        released = [content]
-        result = element(_PIXEL_DATA, "OB" if form.bits_allocated <= 8 else "OW", content), str(ExplicitVRLittleEndian)
-    else:
-        released, kept = _compressed(dataset, form, syntax, raw.value)
-        native = b"".join(released)
-        result = (
-            (encapsulated(_PIXEL_DATA, released), syntax)
-            if kept
-            else (element(_PIXEL_DATA, "OB" if form.bits_allocated <= 8 else "OW", native), str(ExplicitVRLittleEndian))
+    place, syntax = source.place, source.syntax
+    if place is None or place.is_float or not place.length:
+        raise DicomError("the image holds no pixel data of whole numbers; export the series again", "no_pixels")
+    if (syntax in _NATIVE) == place.is_encapsulated:
+        raise DicomError(
+            "the pixel data are not packed as the transfer syntax says; export the file again", "undecodable_pixels"
         )
-    _refuse_identity(released, identity)
-    return result
+    if form.frame_bytes > _MAX_FRAME_BYTES:
+        raise DicomError(f"one image has more than {_MAX_FRAME_BYTES >> 20} MiB; split it", "too_large")
+    native = "OB" if form.bits_allocated <= 8 else "OW"
+    if syntax in _NATIVE:
+        content = _native(source, form)
+        _refuse_identity([content], identity)
+        return element(_PIXEL_DATA, native, content), str(ExplicitVRLittleEndian)
+    frames, kept = _compressed(source, form)
+    _refuse_identity(frames, identity)
+    if kept:
+        return encapsulated(_PIXEL_DATA, frames), syntax
+    return element(_PIXEL_DATA, native, b"".join(frames)), str(ExplicitVRLittleEndian)
 
 
-def _order(dataset: Dataset, raw: Any, syntax: str) -> str:
-    if syntax != "1.2.840.10008.1.2.2":
-        return "<"
-    # in big endian files 8-bit pixels in OW words are swapped in pairs
-    return ">" if (raw.VR or "OW") == "OW" else "|"
-
-
-def _native(content: bytes, form: PixelFormat, order: str) -> bytes:
+def _native(source: PixelSource, form: PixelFormat) -> bytes:
     n_bits = form.per_frame * form.frames * form.bits_allocated
     expected = -(-n_bits // 8)
+    # the last word of 8-bit pixels in big endian holds its pixel in the second byte
+    content = source.read(expected + expected % 2)
     if len(content) < expected:
         raise DicomError(
             f"the pixel data end after {len(content)} of {expected} bytes; transfer the series again",
             "truncated_pixels",
         )
-    if order == ">" and form.bits_allocated <= 8:
-        even = content[: expected + expected % 2]
-        content = np.frombuffer(even, dtype=">u2").astype("<u2").tobytes()
+    if form.bits_allocated <= 8 and not source.is_little and source.is_words:
+        content = np.frombuffer(content, dtype=">u2").astype("<u2").tobytes()
     if form.bits_allocated == 1:
         spare = expected * 8 - n_bits
         last = content[expected - 1] & (0xFF >> spare)
         return content[: expected - 1] + bytes([last])
     size = form.bits_allocated // 8
-    values = np.frombuffer(
-        content, dtype=f"{order if order != '|' else '<'}u{size}", count=form.per_frame * form.frames
-    )
+    order = "<" if source.is_little else ">"
+    values = np.frombuffer(content, dtype=f"{order}u{size}", count=form.per_frame * form.frames)
     return keep_stored_bits(values.astype(f"<u{size}", copy=False), form).tobytes()
 
 
@@ -159,48 +106,62 @@ def keep_stored_bits(values: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
     return np.asarray(kept)
 
 
-def _compressed(dataset: Dataset, form: PixelFormat, syntax: str, content: bytes) -> tuple[list[bytes], bool]:
+def _compressed(source: PixelSource, form: PixelFormat) -> tuple[list[bytes], bool]:
     """Frames, and whether they are still in their syntax; native otherwise."""
-    if syntax == RLELossless:
+    if source.syntax == RLELossless:
         # its segments may be followed by anything: packed anew, nothing but pixels is in them
         encoder = get_encoder(RLELossless)
-        return [_encode_rle(encoder, frame, form) for frame in _decoded(dataset, form, syntax)], True
+        return [_encode_rle(encoder, _decode(frame, source, form), form) for frame in _frames(source, form)], True
     clean: Callable[[bytes], tuple[bytes, int]] | None = (
-        clean_jpeg if syntax in _JPEG else clean_jpeg_2000 if syntax in _JPEG_2000 else None
+        clean_jpeg if source.syntax in _JPEG else clean_jpeg_2000 if source.syntax in _JPEG_2000 else None
     )
     if clean is None:
         raise DicomError(
             "pixels in this transfer syntax cannot be checked; export the file again, uncompressed",
             "unsupported_syntax",
         )
-    offsets = (dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths"))
-    frames = list(
-        generate_frames(content, number_of_frames=form.frames, extended_offsets=offsets if all(offsets) else None)
+    cleaned = [clean(frame) for frame in _frames(source, form)]
+    streams = [stream for stream, _ in cleaned]
+    for stream in streams:
+        # a larger image than the header's could hold more than is ever shown; and a bomb must be seen before
+        if declared_size(stream) != (form.rows, form.columns):
+            raise DicomError(
+                "the compressed image is not as large as the header says; export the file again", "undecodable_pixels"
+            )
+    if all(precision <= form.bits_stored for _, precision in cleaned) and form.high_bit + 1 == form.bits_stored:
+        return streams, True
+    if all(_has_stored_bits_alone(_decode(stream, source, form), form) for stream in streams):
+        return streams, True
+    return [keep_stored_bits(_decode(stream, source, form), form).tobytes() for stream in streams], False
+
+
+def _frames(source: PixelSource, form: PixelFormat) -> list[bytes]:
+    place = source.place
+    if place is None:
+        return []
+    packed = generate_frames(
+        source.read(place.length), number_of_frames=form.frames, extended_offsets=place.offset_table
     )
+    frames = [frame for frame, _ in zip(packed, range(form.frames + 1), strict=False)]
     if len(frames) != form.frames:
         raise DicomError("the frames are not as many as the header says; export the file again", "truncated_pixels")
-    cleaned = [clean(frame) for frame in frames]
-    if all(precision <= form.bits_stored for _, precision in cleaned) and form.high_bit + 1 == form.bits_stored:
-        return [stream for stream, _ in cleaned], True
-    unpacked = list(_decoded(dataset, form, syntax))
-    kept = [keep_stored_bits(frame, form) for frame in unpacked]
-    if all(np.array_equal(one, other) for one, other in zip(unpacked, kept, strict=True)):
-        return [stream for stream, _ in cleaned], True
-    return [frame.tobytes() for frame in kept], False
+    return frames
 
 
-def _decoded(dataset: Dataset, form: PixelFormat, syntax: str) -> Iterator[NDArray[Any]]:
-    """Frames of unsigned numbers as wide as BitsAllocated, little endian."""
-    try:
-        for values, _ in get_decoder(UID(syntax)).iter_array(dataset, raw=True):
-            if values.shape != (form.rows, form.columns) or values.dtype.itemsize * 8 != form.bits_allocated:
-                raise ValueError("another size than the header's")
-            yield np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).view(f"<u{values.dtype.itemsize}")
-    except (ValueError, RuntimeError, NotImplementedError, AttributeError):
+def _has_stored_bits_alone(values: NDArray[Any], form: PixelFormat) -> bool:
+    return np.array_equal(values, keep_stored_bits(values, form))
+
+
+def _decode(frame: bytes, source: PixelSource, form: PixelFormat) -> NDArray[Any]:
+    """One frame as unsigned numbers as wide as BitsAllocated, little endian."""
+    stored = FrameForm(form.rows, form.columns, form.bits_allocated, form.bits_stored, form.signed)
+    values = decode_frame(frame, source.syntax, stored)
+    if values.dtype.itemsize * 8 != form.bits_allocated:
         raise DicomError(
-            "the compressed pixels cannot be decoded and so not be checked; export the file again, uncompressed",
-            "undecodable_pixels",
-        ) from None
+            "the compressed pixels are not as wide as the header says; export the file again", "undecodable_pixels"
+        )
+    size = values.dtype.itemsize
+    return np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).view(f"<u{size}")
 
 
 def _encode_rle(encoder: Any, frame: NDArray[Any], form: PixelFormat) -> bytes:

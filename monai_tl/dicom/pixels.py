@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from io import RawIOBase
@@ -11,18 +10,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import get_decoder
-from pydicom.uid import UID
+from pydicom.encaps import generate_frames
 
-from monai_tl.dicom.codestream import declared_size, is_cut
+from monai_tl.dicom.decoding import FrameForm, check_decoder, decode_frame, name_of
 from monai_tl.dicom.header import Header
 from monai_tl.dicom.reading import DEFLATED, dicom_faults, inflate, scan_file
 from monai_tl.dicom.scan import PixelPlace
 from monai_tl.errors import DicomError
 
 _RAW_SYNTAXES = frozenset(("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED))
-_MEND = "transfer the series again, uncompressed"
 
 
 def read_pixels(headers: Sequence[Header]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -116,67 +112,23 @@ def _take_words(stream: RawIOBase, offset: int, start: int, size: int) -> bytes:
 
 
 def _decoded(path: Path, place: PixelPlace, header: Header, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
-    syntax = UID(header.transfer_syntax_uid)
-    name = syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "unknown"
-    try:
-        decoder = get_decoder(syntax)
-        is_known = decoder.is_available
-    except NotImplementedError:
-        is_known = False
-    if not is_known:
-        raise DicomError(f"the pixels (transfer syntax {name}) cannot be decoded; {_MEND}", "unsupported_syntax")
+    syntax = header.transfer_syntax_uid
+    check_decoder(syntax)
     with dicom_faults(), path.open("rb") as stream:
         stream.seek(place.offset)
         content = stream.read(place.length)
     packed = generate_frames(content, number_of_frames=header.n_frames, extended_offsets=place.offset_table)
+    form = FrameForm(
+        header.rows, header.columns, header.bits_allocated, header.bits_stored, header.is_signed, header.photometric
+    )
     number = -1
     for frame in frames:
-        with dicom_faults(f"the pixels (transfer syntax {name}) are cut off or damaged", "transfer the series again"):
+        with dicom_faults(f"the pixels (transfer syntax {name_of(syntax)}) are damaged", "transfer the series again"):
             while number < frame:
                 stored, number = next(packed, b""), number + 1
         if not stored:
             raise DicomError(f"frame {frame + 1} has no pixel data; transfer the series again", "truncated_pixels")
-        yield _decode(decoder, stored, header, name)
-
-
-def _decode(decoder: Any, frame: bytes, header: Header, name: str) -> NDArray[Any]:
-    # what the stream itself says is allocated by the decoder: a bomb must be seen before
-    declared = declared_size(frame)
-    if declared is not None and declared[0] and declared != (header.rows, header.columns):
-        raise DicomError(
-            f"the compressed image has {declared[0]} x {declared[1]} pixels and the header says {header.rows} x "
-            f"{header.columns}; transfer the series again",
-            "undecodable_pixels",
-        )
-    if is_cut(frame):
-        raise DicomError(
-            f"the pixels (transfer syntax {name}) are cut off before their end; transfer the series again",
-            "truncated_pixels",
-        )
-    facts = {
-        "transfer_syntax_uid": UID(header.transfer_syntax_uid),
-        "rows": header.rows,
-        "columns": header.columns,
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "bits_allocated": header.bits_allocated,
-        "bits_stored": header.bits_stored,
-        "pixel_representation": int(header.is_signed),
-        "photometric_interpretation": header.photometric,
-        "pixel_keyword": "PixelData",
-    }
-    try:
-        with warnings.catch_warnings():
-            # about odd streams that it decodes all the same
-            warnings.simplefilter("ignore")
-            values, _ = decoder.as_array(encapsulate([frame]), raw=True, **facts)
-    except (RuntimeError, ValueError, NotImplementedError, EOFError):
-        raise DicomError(
-            f"the pixels (transfer syntax {name}) are damaged and cannot be decoded; {_MEND}", "undecodable_pixels"
-        ) from None
-    if values.shape != (header.rows, header.columns):
-        raise DicomError(f"the decoded image is not as large as its header says; {_MEND}", "undecodable_pixels")
-    return np.asarray(values)
+        yield decode_frame(stored, syntax, form)
 
 
 def _keep_stored_bits(values: NDArray[Any], header: Header) -> NDArray[Any]:

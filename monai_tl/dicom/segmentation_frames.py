@@ -135,7 +135,7 @@ def read_seg(path: Path) -> Segmentation:
                 f"the SEG claims {n_frames} frames of {rows} x {columns} pixels; it is damaged, export it again",
                 "too_large",
             )
-        items = dataset.PerFrameFunctionalGroupsSequence
+        items = dataset.get("PerFrameFunctionalGroupsSequence") or ()
         if len(items) != n_frames:
             raise DicomError("the SEG describes another number of frames than it holds; export it again", "damaged")
         shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
@@ -203,11 +203,14 @@ def _frame(item: Dataset, shared: Dataset, kind: str) -> Frame:
     def group(keyword: str) -> Dataset:
         return (item.get(keyword) or shared.get(keyword) or [Dataset()])[0]
 
+    segment = group("SegmentIdentificationSequence").get("ReferencedSegmentNumber")
+    if segment is None and kind != "LABELMAP":
+        raise DicomError("a frame of the SEG does not say which segment it shows; export it again", "damaged")
     measures = group("PixelMeasuresSequence")
     step = measures.get("SpacingBetweenSlices")
     position = _vector(group("PlanePositionSequence").get("ImagePositionPatient"), 3)
     return Frame(
-        segment=None if kind == "LABELMAP" else int(group("SegmentIdentificationSequence").ReferencedSegmentNumber),
+        segment=None if segment is None or kind == "LABELMAP" else int(segment),
         position_lps=position,
         directions=_vector(group("PlaneOrientationSequence").get("ImageOrientationPatient"), 6),
         spacing_mm=_vector(measures.get("PixelSpacing"), 2),

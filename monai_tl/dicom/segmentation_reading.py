@@ -184,5 +184,7 @@ def _check_belongs(content: Segmentation, reference: SliceGeometry) -> None:
         raise LabelError(
             "the SEG lies in another frame of reference than the image; export it on this image", "frame_of_reference"
         )
-    if content.series_uids and reference.series_instance_uid not in content.series_uids:
+    # images whose UID was blanked are known by their instances
+    named = content.series_uids
+    if named and reference.series_instance_uid and reference.series_instance_uid not in named:
         raise LabelError("the SEG was drawn on another series; export it on this image", "missing_series")

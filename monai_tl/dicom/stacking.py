@@ -180,7 +180,9 @@ def _axes(headers: Sequence[Header]) -> tuple[NDArray[np.float64], NDArray[np.fl
         )
     mean = cosines.mean(axis=0)
     row, column = mean[:3], mean[3:]
-    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    with np.errstate(over="ignore"):
+        # of absurd numbers the length is infinite, and refused
+        lengths = np.linalg.norm(row), np.linalg.norm(column)
     if max(abs(float(length) - 1.0) for length in lengths) > 1e-2:
         raise DicomError(
             "ImageOrientationPatient does not hold unit vectors; export the series again", "non_orthonormal"

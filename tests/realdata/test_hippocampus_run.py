@@ -28,8 +28,8 @@ SHARED = Path(os.environ.get("MONAI_TL_SHARED", ROOT.parent / "shared"))
 HIPPOCAMPUS = SHARED / "data" / "hippocampus"
 N_TRAIN, N_TEST = 16, 12
 CLASSES = (
-    ClassSpec(name="anterior", type="SCT|6740002|Pes hippocampi", structures=("anterior",)),
-    ClassSpec(name="posterior", type="SCT|36825006|Tail of hippocampus", structures=("posterior",)),
+    ClassSpec(name="anterior", type="SCT|5366008|Hippocampus", structures=("anterior",)),
+    ClassSpec(name="posterior", type="SCT|5366008|Hippocampus", structures=("posterior",)),
 )
 PARAMS = {
     "ingest": {

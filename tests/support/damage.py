@@ -100,7 +100,7 @@ def setting(**values: tuple[str, bytes] | None) -> Callable[[Elements], None]:
 
 
 def one_file(codes: str, says: str) -> Sequence[Outcome]:
-    """A slice in the middle that cannot be read: it is named, and its series has a gap; or the series is named for it."""
+    """A slice in the middle cannot be read: it is named and its series has a gap, or the series is named for it."""
     return (refused("file", codes, says), GAP), (refused("series", codes, says),)
 
 

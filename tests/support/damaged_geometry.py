@@ -135,7 +135,7 @@ def every_other_slice_missing_in_one_half(folder, rng):
 def irregular_spacing(folder, rng):
     series = new_series(rng)
     slices = series.slices
-    slices[3][POSITION] = ("DS", decimal(*(series.position(3) + [0, 0, 0.6])))
+    slices[3][POSITION] = ("DS", decimal(*(series.position(3) + np.array([0, 0, 0.6]))))
     write_series(folder, slices)
     return [(refused("series", "irregular_spacing", r"mm"),)]
 
@@ -293,7 +293,7 @@ def _second_volume(series: Series, rng: np.random.Generator, shift_mm: float) ->
     slices = again.slices
     for k, one in enumerate(slices):
         one[0x00080018] = ("UI", uid(series.instance(50 + k)))
-        one[POSITION] = ("DS", decimal(*(series.position(k) + [0, 0, shift_mm])))
+        one[POSITION] = ("DS", decimal(*(series.position(k) + np.array([0, 0, shift_mm]))))
     return slices
 
 

@@ -285,14 +285,14 @@ def rtstruct_padded_with_zeros(folder, rng):
 
 
 @damaged
-def rtstruct_of_ten_thousand_outlines(folder, rng):
+def rtstruct_of_three_thousand_outlines(folder, rng):
     """Each of its own, too small to hold the centre of a pixel."""
     series = new_series(rng)
     write_series(folder, series.slices)
     # the corner of four pixels in slice 2, 0.35 mm and more from any centre
     corner = (-10 + 3.5 * 0.8, -20 + 3.5 * 0.7, 35)
     contours = []
-    for number in range(10_000):
+    for number in range(3_000):
         size = 0.1 + number * 1e-5
         triangle = np.array([corner, corner, corner]) + size * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
         contours.append({0x30060042: ("CS", text("CLOSED_PLANAR")), 0x30060050: ("DS", decimal(*triangle.ravel()))})

@@ -58,8 +58,10 @@ _object("registration", _CLASS + "66.1", "REG")
 _object("raw_data", _CLASS + "66", "MR", {0x00091001: ("OB", b"\0" * 512)})
 _object("waveform", _CLASS + "9.1.1", "ECG", {0x54000100: sequence({0x54001010: ("OW", b"\0" * 512)})})
 _object("treatment_plan", _CLASS + "481.5", "RTPLAN")
-_object("overlay_only", "1.2.840.10008.5.1.4.1.1.8", "OT", {0x60000010: ("US", short(12)), 0x60000011: ("US", short(14)),
-        0x60003000: ("OW", b"\x55" * 22)})  # fmt: skip
+_object(
+    "overlay_only", _CLASS + "8", "OT",
+    {0x60000010: ("US", short(12)), 0x60000011: ("US", short(14)), 0x60003000: ("OW", b"\x55" * 22)},
+)  # fmt: skip
 
 
 def _whole(name: str, codes: str, says: str, **values: tuple[str, bytes] | None) -> None:

@@ -226,7 +226,7 @@ def rtstruct(
     frame: str | None = None,
     tail: int = 7,
 ) -> Elements:
-    """One structure "GTV": a rectangle of 3 x 4 pixels in slices 2 and 3, or the (N, 3) outlines (or raw texts) given."""
+    """One structure "GTV": :func:`rectangle`, or the (N, 3) outlines, or raw texts, that are given."""
     drawn = rectangle(series) if outlines is None else outlines
     contours = [
         {

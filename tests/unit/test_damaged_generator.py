@@ -66,9 +66,8 @@ def test_labels_that_damage_begins_from_are_sound():
     series = new_series(np.random.default_rng(3))
     seg = pydicom.dcmread(io.BytesIO(file_bytes(segmentation(series))))
     assert np.array_equal(seg.pixel_array, rectangle_label(series)[2:4])
-    assert [frame.PlanePositionSequence[0].ImagePositionPatient[2] for frame in seg.PerFrameFunctionalGroupsSequence] == [
-        35.0, 37.5,
-    ]  # fmt: skip
+    frames = seg.PerFrameFunctionalGroupsSequence
+    assert [frame.PlanePositionSequence[0].ImagePositionPatient[2] for frame in frames] == [35.0, 37.5]
     drawn = pydicom.dcmread(io.BytesIO(file_bytes(rtstruct(series))))
     (contour, _) = drawn.ROIContourSequence[0].ContourSequence
     points = np.reshape([float(value) for value in contour.ContourData], (4, 3))

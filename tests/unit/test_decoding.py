@@ -1,0 +1,42 @@
+"""Decoders that fail in their own ways end in one kind of error."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from pydicom.pixels import get_encoder
+from pydicom.uid import RLELossless
+
+from monai_tl.dicom.decoding import FrameForm, check_decoder, decode_frame
+from monai_tl.errors import DicomError
+
+FORM = FrameForm(rows=16, columns=16, bits_allocated=16, bits_stored=16, is_signed=False)
+
+
+def test_an_rle_segment_that_holds_too_much_is_refused():
+    """The decoder panics over it, with an error that is no Exception."""
+    segment = bytes([129, 7]) * 40  # 40 runs of 128 bytes for 256 pixels
+    head = struct.pack("<16I", 2, 64, 64 + len(segment), *[0] * 13)
+    with pytest.raises(DicomError) as caught:
+        decode_frame(head + segment + segment, RLELossless, FORM)
+    assert caught.value.code == "undecodable_pixels"
+
+
+def test_an_rle_frame_is_what_was_encoded():
+    pixels = np.random.default_rng(0).integers(0, 1 << 16, (16, 16), dtype=np.uint16)
+    facts = {"rows": 16, "columns": 16, "samples_per_pixel": 1, "number_of_frames": 1, "bits_allocated": 16,
+             "bits_stored": 16, "pixel_representation": 0, "photometric_interpretation": "MONOCHROME2"}  # fmt: skip
+    stream = get_encoder(RLELossless).encode(pixels.tobytes(), **facts)
+    assert np.array_equal(decode_frame(stream, RLELossless, FORM), pixels)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.100", "1.2.3.4.CANARY"])
+def test_a_syntax_without_a_decoder_is_named_unless_it_is_private(syntax):
+    with pytest.raises(DicomError) as caught:
+        check_decoder(syntax)
+    assert caught.value.code == "unsupported_syntax"
+    assert "CANARY" not in str(caught.value)
+    assert ("MPEG2" in str(caught.value)) == syntax.startswith("1.2.840")
