@@ -16,6 +16,8 @@ _ON_SLICE = 0.1
 """Of a step: a plane this near to a slice was drawn on it."""
 _SAME_PLANE = 0.02
 """Of a step, within 0.01 to 0.1 mm: exporters round coordinates, and a hole must stay in the plane of its outline."""
+_MAX_APART_MM = 20.0
+"""Planes of one structure further apart are islands or strays: no series that one draws on has such slices."""
 _MOSTLY = 0.75
 """Share of planes on slices from which a set of outlines was drawn on this series."""
 
@@ -57,7 +59,7 @@ def reach_of(structures: Sequence[Distances], geometry: SliceGeometry) -> Reach:
         return Reach(step / 2)
     # islands far apart make wide gaps, but never most of them
     apart = float(gaps[len(gaps) // 4])
-    return Reach(max(apart, step) / 2, apart)
+    return Reach(max(apart, step) / 2, apart) if apart <= max(_MAX_APART_MM, step) else Reach(step / 2)
 
 
 def group_planes(distances: Distances, geometry: SliceGeometry) -> tuple[Distances, list[NDArray[np.int64]]]:

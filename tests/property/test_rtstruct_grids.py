@@ -6,7 +6,7 @@ import numpy as np
 from dicom_files import write_rtstruct
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from outlines import area_and_perimeter, in_world, inside, rotation, slices, star
+from outlines import area_and_perimeter, away_from, in_world, inside, rotation, slices, star
 
 from monai_tl.dicom.rtstruct import read_rtstruct
 from monai_tl.labels import ClassSpec, LabelScheme
@@ -31,8 +31,10 @@ def test_areas_agree_on_oblique_sheared_grids_with_non_square_pixels(tmp_path, s
         drawn = np.count_nonzero(label[k]) * spacing[0] * spacing[1]
         # the rim: a band along the outline, half a pixel's diagonal to each side
         assert abs(drawn - area) <= perimeter * np.hypot(spacing[0], spacing[1]) / 2
-        # ten written digits move a corner by 1e-8 of a pixel: no centre of a random outline lies that close
-        assert np.array_equal(label[k] == 1, inside(flat[k], ROWS, COLUMNS))
+        # corners are rounded to 1e-4 of a pixel, so that float noise does not decide
+        clear = away_from(flat[k], ROWS, COLUMNS)
+        assert np.array_equal(label[k][clear] == 1, inside(flat[k], ROWS, COLUMNS)[clear])
+        assert np.count_nonzero(~clear) < 5
 
 
 @given(st.integers(0, 10_000), spacings)
@@ -41,6 +43,7 @@ def test_a_ring_is_a_ring_however_it_is_told(tmp_path, seed, spacing):
     """Inner outline wound either way, as keyhole, as exclusive or: all are what matplotlib says of both outlines."""
     geometry = slices(N_SLICES, ROWS, COLUMNS, axes=rotation(seed), spacing=spacing)
     outer, inner = star(seed, (29.3, 24.6), 14.0, 22.0), star(seed + 1, (28.7, 24.1), 4.0, 9.0)
+    clear = away_from(outer, ROWS, COLUMNS) & away_from(inner, ROWS, COLUMNS)
     ring = inside(outer, ROWS, COLUMNS) & ~inside(inner, ROWS, COLUMNS)
     keyhole = np.concatenate([outer, outer[:1], inner[::-1], inner[-1:], outer[:1]])
     told = {
@@ -54,5 +57,5 @@ def test_a_ring_is_a_ring_however_it_is_told(tmp_path, seed, spacing):
         solid = [in_world(outline, 2, geometry) for outline in outlines]
         path = write_rtstruct(tmp_path / "rs.dcm", {"tumour": solid}, geometric_type=kind)
         label, notes = read_rtstruct(path, geometry, SCHEME)
-        assert np.array_equal(label[2] == 2, ring), name
+        assert np.array_equal(label[2][clear] == 2, ring[clear]), name
         assert notes == (), name

@@ -91,3 +91,12 @@ def inside(outline: np.ndarray, rows: int, columns: int) -> np.ndarray:
     x, y = np.meshgrid(np.arange(columns), np.arange(rows))
     closed = Outline(np.concatenate([outline, outline[:1]]), closed=True)
     return closed.contains_points(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(rows, columns)
+
+
+def away_from(outline: np.ndarray, rows: int, columns: int, margin: float = 2e-4) -> np.ndarray:
+    """(rows, columns) bool: centres further than a margin, in pixels, from every edge of an outline."""
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
+    points = np.stack([x, y], axis=-1)[..., None, :]
+    edges = np.roll(outline, -1, axis=0) - outline
+    along = np.clip(((points - outline) * edges).sum(axis=-1) / (edges**2).sum(axis=-1), 0, 1)
+    return np.linalg.norm(points - outline - along[..., None] * edges, axis=-1).min(axis=-1) > margin

@@ -97,6 +97,12 @@ def test_few_planes_far_apart_are_not_bridged(planes):
     assert (reach.half_mm, reach.planes_apart_mm) == (pytest.approx(1.5), pytest.approx(3.0))
 
 
+def test_two_single_planes_far_apart_stay_two():
+    geometry = grid(1.0, 90)
+    reach = reach_of([np.array([40.4, 70.4])], geometry)
+    assert [k for k, _ in planes_of_slices(np.array([40.4, 70.4]), geometry, reach)] == [20, 50]
+
+
 def test_an_outline_far_away_moves_no_other(tmp_path):
     geometry = grid(2.5, 36)
     near = ellipsoid(geometry.distances_mm[14:16])
