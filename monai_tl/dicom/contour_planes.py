@@ -16,8 +16,6 @@ _ON_SLICE = 0.1
 """Of a step: a plane this near to a slice was drawn on it."""
 _SAME_PLANE = 0.02
 """Of a step, within 0.01 to 0.1 mm: exporters round coordinates, and a hole must stay in the plane of its outline."""
-_MAX_APART_MM = 50.0
-"""Planes of one structure further apart are strays: a solid is not drawn on them."""
 _MOSTLY = 0.75
 """Share of planes on slices from which a set of outlines was drawn on this series."""
 
@@ -49,18 +47,16 @@ def reach_of(structures: Sequence[Distances], geometry: SliceGeometry) -> Reach:
         geometry: Slices of the series.
     """
     step = geometry.spacing_between_slices_mm
-    merged = [_distinct(one, geometry) for one in structures if len(one)]
-    if not merged:
-        return Reach(step / 2)
-    planes = np.concatenate(merged)
+    low, high = geometry.distances_mm[0] - step, geometry.distances_mm[-1] + step
+    # an outline far away says nothing of those here
+    merged = [_distinct(one[(one > low) & (one < high)], geometry) for one in structures]
+    planes = np.concatenate([np.empty(0), *merged])
+    gaps = np.sort(np.concatenate([np.empty(0), *(np.diff(one) for one in merged)]))
     on_slice = _offsets(planes, geometry) <= _ON_SLICE * step
-    gaps = np.concatenate([np.diff(one) for one in merged])
-    if float(on_slice.mean()) >= _MOSTLY or not len(gaps):
+    if not len(gaps) or float(on_slice.mean()) >= _MOSTLY:
         return Reach(step / 2)
-    # the lower of two: one plane astray must not stretch the others over the whole series
-    apart = float(np.percentile(gaps, 50, method="lower"))
-    if apart > _MAX_APART_MM:
-        return Reach(step / 2)
+    # islands far apart make wide gaps, but never most of them
+    apart = float(gaps[len(gaps) // 4])
     return Reach(max(apart, step) / 2, apart)
 
 

@@ -90,6 +90,22 @@ def test_two_islands_far_apart_are_not_bridged(tmp_path):
     assert not ((drawn > 51.0) & (drawn < 68.8)).any()
 
 
+@pytest.mark.parametrize("planes", [[40.4, 43.4, 70.4], [40.4, 43.4, 9999.0], [40.4, 70.4, 73.4, 100.4]])
+def test_few_planes_far_apart_are_not_bridged(planes):
+    geometry = grid(1.0, 90)
+    reach = reach_of([np.array(planes)], geometry)
+    assert (reach.half_mm, reach.planes_apart_mm) == (pytest.approx(1.5), pytest.approx(3.0))
+
+
+def test_an_outline_far_away_moves_no_other(tmp_path):
+    geometry = grid(2.5, 36)
+    near = ellipsoid(geometry.distances_mm[14:16])
+    far = near[0] + np.array([0, 0, 9000.3])
+    label, notes = read(tmp_path, [far, *near], geometry)
+    assert np.array_equal(label, read(tmp_path, near, geometry)[0])
+    assert notes == ("RTSTRUCT: 1 outline planes lie beyond the first or the last slice and were cut off",)
+
+
 def test_planes_on_half_steps_neither_double_nor_drop_a_slice(tmp_path):
     """As many slices as planes: each plane stands for what lies from half a step before it to half a step after."""
     geometry = grid(2.0, 45)
