@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from pydicom.uid import UID
 from monai_tl.dicom.codestream import declared_size, is_cut
 from monai_tl.errors import DicomError
 
+_UID = re.compile(r"[0-9.]{1,64}")
 _MEND = "transfer the series again, uncompressed"
 
 
@@ -31,14 +33,9 @@ class FrameForm:
     photometric: str = "MONOCHROME2"
 
 
-def _uid(text: str) -> UID:
-    # its warning would quote the text
-    return UID(text, IGNORE)
-
-
 def name_of(syntax: str) -> str:
     """A transfer syntax in words; private and unknown ones are ``unknown``, as their text could be anything."""
-    uid = _uid(syntax)
+    uid = UID(syntax, IGNORE)
     return str(uid.name) if uid.is_transfer_syntax and not uid.is_private else "unknown"
 
 
@@ -49,7 +46,8 @@ def check_decoder(syntax: str) -> None:
         DicomError: Code ``unsupported_syntax``.
     """
     try:
-        is_known = get_decoder(_uid(syntax)).is_available
+        # pydicom's warning would quote what is no UID
+        is_known = bool(_UID.fullmatch(syntax)) and get_decoder(UID(syntax)).is_available
     except NotImplementedError:
         is_known = False
     if not is_known:
@@ -96,7 +94,7 @@ def decode_frame(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any]:
 
 def _decoded(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any] | None:
     facts = {
-        "transfer_syntax_uid": _uid(syntax),
+        "transfer_syntax_uid": UID(syntax),
         "rows": form.rows,
         "columns": form.columns,
         "number_of_frames": 1,
@@ -111,7 +109,7 @@ def _decoded(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any] | None:
         with warnings.catch_warnings():
             # about odd streams that are decoded all the same
             warnings.simplefilter("ignore")
-            values, _ = get_decoder(_uid(syntax)).as_array(encapsulate([frame]), raw=True, **facts)
+            values, _ = get_decoder(UID(syntax)).as_array(encapsulate([frame]), raw=True, **facts)
     except (RuntimeError, ValueError, NotImplementedError, AttributeError, EOFError):
         return None
     except BaseException as error:
