@@ -17,6 +17,7 @@ from pydicom.uid import UID
 from monai_tl.dicom.codestream import declared_size, is_cut
 from monai_tl.errors import DicomError
 
+_PLUGINS = ("pyjpegls", "pylibjpeg", "pydicom")
 _UID = re.compile(r"[0-9.]{1,64}")
 _MEND = "transfer the series again, uncompressed"
 
@@ -47,13 +48,18 @@ def check_decoder(syntax: str) -> None:
     """
     try:
         # pydicom's warning would quote what is no UID
-        is_known = bool(_UID.fullmatch(syntax)) and get_decoder(UID(syntax)).is_available
+        is_known = bool(_UID.fullmatch(syntax)) and _plugin(get_decoder(UID(syntax))) is not None
     except NotImplementedError:
         is_known = False
     if not is_known:
         raise DicomError(
             f"the pixels (transfer syntax {name_of(syntax)}) cannot be decoded; {_MEND}", "unsupported_syntax"
         )
+
+
+def _plugin(decoder: Any) -> str | None:
+    """One of this package's own dependencies: another that happens to be installed may give other values, or abort."""
+    return next((name for name in _PLUGINS if name in decoder.available_plugins), None)
 
 
 def decode_frame(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any]:
@@ -109,7 +115,10 @@ def _decoded(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any] | None:
         with warnings.catch_warnings():
             # about odd streams that are decoded all the same
             warnings.simplefilter("ignore")
-            values, _ = get_decoder(UID(syntax)).as_array(encapsulate([frame]), raw=True, **facts)
+            decoder = get_decoder(UID(syntax))
+            values, _ = decoder.as_array(
+                encapsulate([frame]), raw=True, decoding_plugin=_plugin(decoder) or "", **facts
+            )
     except (RuntimeError, ValueError, NotImplementedError, AttributeError, EOFError):
         return None
     except BaseException as error:

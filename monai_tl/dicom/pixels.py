@@ -123,7 +123,7 @@ def _decoded(path: Path, place: PixelPlace, header: Header, frames: Sequence[int
     )
     number = -1
     for frame in frames:
-        with dicom_faults(f"the pixels (transfer syntax {name_of(syntax)}) are damaged", "transfer the series again"):
+        with dicom_faults(f"the pixels ({name_of(syntax)}) are cut off or damaged", "transfer the series again"):
             while number < frame:
                 stored, number = next(packed, b""), number + 1
         if not stored:
