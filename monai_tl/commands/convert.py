@@ -12,7 +12,8 @@ from pathlib import Path
 from monai_tl import DEFAULT_KEY_FILE
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
-from monai_tl.dicom.index import ImageSeries, index_folder
+from monai_tl.dicom.image_series import ImageSeries
+from monai_tl.dicom.index import index_folder
 from monai_tl.dicom.label_object import refused_with_series
 from monai_tl.dicom.labelled_series import LabelledSeries, read_labelled_series
 from monai_tl.dicom.volume import patient_of, to_ras

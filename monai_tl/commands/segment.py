@@ -15,7 +15,8 @@ from monai_tl.config import ExportConfig
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dataset.transforms import prepare_image, restore_probabilities
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
-from monai_tl.dicom.index import ImageSeries, index_folder
+from monai_tl.dicom.image_series import ImageSeries
+from monai_tl.dicom.index import index_folder
 from monai_tl.dicom.segmentation import Algorithm, write_segmentation
 from monai_tl.dicom.volume import DicomVolume, labels_to_source, read_volume, to_ras
 from monai_tl.errors import ConfigError, ContractError, DataError, DicomError, describe_fault

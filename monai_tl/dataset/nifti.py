@@ -139,7 +139,7 @@ def write_image(path: Path, array: NDArray[Any], affine: Affine) -> None:
     header.set_slope_inter(1.0, 0.0)
     header["vox_offset"] = 352
     head = bytes(header.as_byteswapped("<").binaryblock) + b"\0\0\0\0"
-    chunks: Iterable[bytes | memoryview] = chain((head,), _slabs(volume))
+    chunks: Iterable[bytes | memoryview] = chain((head,), slabs_of(volume))
     write_chunks(path, _packed(chunks) if path.suffix == ".gz" else chunks)
 
 
@@ -149,8 +149,12 @@ def _apart_mm(first: Affine, second: Affine, shape: tuple[int, ...]) -> float:
     return float(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max())
 
 
-def _slabs(volume: NDArray[Any]) -> Iterator[memoryview]:
-    """The voxels with the first axis fastest, a few slices of the last axis at a time: no second volume in memory."""
+def slabs_of(volume: NDArray[Any]) -> Iterator[memoryview]:
+    """The voxels as in a file, a few slices of the last axis at a time: no second volume in memory.
+
+    Args:
+        volume: (I, J, K) or more axes; the first is fastest in what is yielded, little endian.
+    """
     planes = volume.reshape(*volume.shape[:2], -1, order="F") if volume.ndim > 3 else volume
     little = planes.dtype.newbyteorder("<")
     step = max(1, _SLAB_BYTES // max(1, planes[..., :1].nbytes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 from collections.abc import Mapping
@@ -10,15 +9,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import tag_for_keyword
 
 from monai_tl.dicom.identity import IDENTITY_TAGS, words_of_values
 from monai_tl.dicom.lookup import LookupTable, read_lookup
 from monai_tl.dicom.modality import known_modality
+from monai_tl.dicom.raw_values import RawValues, decode, plain_text
 from monai_tl.dicom.reading import FileMeta, dicom_faults, scan_file
 from monai_tl.dicom.scan import PixelPlace, Scanned
-from monai_tl.errors import DicomError
 
 _SCANNER_TEXTS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel")
 _SCANNER_NUMBERS = ("MagneticFieldStrength", "SliceThickness", "KVP")
@@ -40,7 +38,6 @@ _KEYWORDS = frozenset((
 ))  # fmt: skip
 TAG_OF: Mapping[str, int] = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in _KEYWORDS}
 _WANTED = frozenset(TAG_OF.values())
-_IDENTITY = tuple((keyword, TAG_OF[keyword]) for keyword in IDENTITY_TAGS)
 
 
 @dataclass(frozen=True)
@@ -113,85 +110,11 @@ def read_header(path: Path) -> Header:
     """
     found, meta = scan_file(path, _WANTED)
     with dicom_faults():
-        return _header_of(_Values(found), meta, path)
+        return _header_of(found, meta, path)
 
 
-class _Values:
-    """Raw bytes as values (PS3.5, section 6.2)."""
-
-    def __init__(self, found: Scanned) -> None:
-        self.found, self.values = found, found.values
-
-    def raw(self, keyword: str) -> bytes:
-        return self.values.get(TAG_OF[keyword], b"")
-
-    def text(self, keyword: str) -> str:
-        raw = self.values.get(TAG_OF[keyword])
-        return _plain_text(raw) if raw else ""
-
-    def decoded(self, keyword: str) -> str:
-        """Text in the file's own character set."""
-        raw = self.values.get(TAG_OF[keyword])
-        if not raw:
-            return ""
-        return (
-            _plain_text(raw) if raw.isascii() and b"\x1b" not in raw else decode(raw, self.raw("SpecificCharacterSet"))
-        )
-
-    def short(self, keyword: str, default: int, is_signed: bool = False) -> int:
-        raw = self.values.get(TAG_OF[keyword])
-        if not raw:
-            return default
-        return int.from_bytes(raw[:2], "little" if self.found.is_little else "big", signed=is_signed)
-
-    def integer(self, keyword: str, default: int) -> int:
-        text = self.text(keyword)
-        try:
-            return int(text) if text else default
-        except ValueError:
-            raise DicomError(f"{keyword} is no whole number; export the file again", "damaged") from None
-
-    def number(self, keyword: str) -> float | None:
-        found = self.numbers(keyword, 1)
-        return found[0] if found else None
-
-    def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
-        raw = self.values.get(TAG_OF[keyword])
-        try:
-            found = _decimals(raw) if raw else ()
-        except ValueError:
-            raise DicomError(f"{keyword} holds something that is no number; export the file again", "damaged") from None
-        if not found:
-            return None
-        # a second value where one is meant does no harm
-        found = found[:1] if count == 1 else found
-        if len(found) != count or not all(map(math.isfinite, found)):
-            numbers = "a finite number" if count == 1 else f"{count} finite numbers"
-            raise DicomError(f"{keyword} does not hold {numbers}; export the file again", "damaged")
-        return found
-
-
-@lru_cache(maxsize=4096)
-def _plain_text(raw: bytes) -> str:
-    return raw.decode("latin-1").strip(" \0\t\r\n")
-
-
-@lru_cache(maxsize=4096)
-def _decimals(raw: bytes) -> tuple[float, ...]:
-    text = raw.decode("latin-1").strip(" \0")
-    return tuple(float(part) for part in text.split("\\")) if text else ()
-
-
-def decode(raw: bytes, character_set: bytes) -> str:
-    """Text of a data set's character set; what that set cannot read is taken byte by byte, so that nothing is lost."""
-    names = character_set.decode("latin-1").strip(" \0").split("\\")
-    try:
-        return str(decode_bytes(raw, convert_encodings(names), {"\\", "^", "="})).strip(" \0")
-    except (LookupError, UnicodeError, ValueError):
-        return _plain_text(raw)
-
-
-def _header_of(values: _Values, meta: FileMeta, path: Path) -> Header:
+def _header_of(found: Scanned, meta: FileMeta, path: Path) -> Header:
+    values = RawValues(found, TAG_OF)
     text, short = values.text, values.short
     bits_allocated = short("BitsAllocated", 16)
     bits_stored = short("BitsStored", bits_allocated)
@@ -237,19 +160,19 @@ def _header_of(values: _Values, meta: FileMeta, path: Path) -> Header:
         pixel_spacing_mm=values.numbers("PixelSpacing", 2),
         slice_thickness_mm=values.number("SliceThickness"),
         transfer_syntax_uid=meta.transfer_syntax_uid,
-        is_little=values.found.is_little,
-        pixels=values.found.pixels,
+        is_little=values.is_little,
+        pixels=found.pixels,
         scanner=_scanner(values),
         identity_words=_identity_words(values),
     )
 
 
-def _echo(values: _Values) -> str:
+def _echo(values: RawValues) -> str:
     time = values.number("EchoTime")
     return f"{time:.6g}" if time is not None else values.text("EchoNumbers")
 
 
-def _padding(values: _Values, is_signed: bool) -> tuple[int, int] | None:
+def _padding(values: RawValues, is_signed: bool) -> tuple[int, int] | None:
     if not values.raw("PixelPaddingValue"):
         return None
     first = values.short("PixelPaddingValue", 0, is_signed)
@@ -257,21 +180,21 @@ def _padding(values: _Values, is_signed: bool) -> tuple[int, int] | None:
     return min(first, last), max(first, last)
 
 
-def _traits(values: _Values) -> tuple[tuple[str, str], ...]:
+def _traits(values: RawValues) -> tuple[tuple[str, str], ...]:
     found = []
     for keyword in TRAITS:
-        raw = values.values.get(TAG_OF[keyword])
+        raw = values.raw(keyword)
         if raw and keyword == "DiffusionBValue" and len(raw) == 8:
-            (weight,) = struct.unpack("<d" if values.found.is_little else ">d", raw)
+            (weight,) = struct.unpack("<d" if values.is_little else ">d", raw)
             found.append((keyword, f"{weight:g}"))
         elif raw:
             # binary too; as text it only has to differ where the bytes do
             is_binary = keyword in ("DiffusionBValue", "DiffusionGradientOrientation")
-            found.append((keyword, raw.hex() if is_binary else _plain_text(raw)))
+            found.append((keyword, raw.hex() if is_binary else plain_text(raw)))
     return tuple(found)
 
 
-def _scanner(values: _Values) -> tuple[tuple[str, str], ...]:
+def _scanner(values: RawValues) -> tuple[tuple[str, str], ...]:
     facts: list[tuple[str, str]] = []
     for keyword in _SCANNER_TEXTS:
         text = values.text(keyword).split("\\")[0]
@@ -284,8 +207,8 @@ def _scanner(values: _Values) -> tuple[tuple[str, str], ...]:
     return tuple(facts)
 
 
-def _identity_words(values: _Values) -> frozenset[str]:
-    raw = tuple((keyword, values.values[tag]) for keyword, tag in _IDENTITY if tag in values.values)
+def _identity_words(values: RawValues) -> frozenset[str]:
+    raw = tuple((keyword, content) for keyword in IDENTITY_TAGS if (content := values.raw(keyword)))
     return _identity_of(raw, values.raw("SpecificCharacterSet"))
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from monai_tl.dicom.deidentify import Pseudonyms
+from monai_tl.dicom.duplicates import drop_duplicate_labels, drop_duplicates
 from monai_tl.dicom.frames import read_headers
-from monai_tl.dicom.grouping import Part, split_series
+from monai_tl.dicom.grouping import split_series
 from monai_tl.dicom.header import Header
+from monai_tl.dicom.image_series import ImageSeries, describe_part
 from monai_tl.dicom.label_object import (
     LABEL_CLASSES,
     LabelObject,
@@ -22,7 +24,6 @@ from monai_tl.dicom.label_object import (
 from monai_tl.dicom.listing import list_files
 from monai_tl.dicom.modality import MODALITY_OF
 from monai_tl.errors import DicomError
-from monai_tl.files import sha256_file
 from monai_tl.parallel import map_cases
 from monai_tl.records import Rejection
 
@@ -30,41 +31,6 @@ _CHUNK = 500
 _PARALLEL_FROM = 3000
 # objects with pixels that are no image to segment
 _OTHER_MODALITIES = frozenset(("RTDOSE", "RTIMAGE", "REG", "SR", "PR", "KO", "DOC", "SEG", "RTSTRUCT", "ECG", "AU"))
-
-
-@dataclass(frozen=True)
-class ImageSeries:
-    """Images that share a SeriesInstanceUID and whatever else makes one volume; not yet checked to be one.
-
-    Attributes:
-        uid: SeriesInstanceUID; a made-up text where the files have none.
-        study_uid: May be empty.
-        headers: In no particular order; one a frame of a multi-frame object.
-        labels: SEG and RTSTRUCT objects that refer to this series.
-        notes: What was done while grouping, e.g. duplicates dropped.
-        part: What tells this volume from others of its series; empty for a whole series.
-    """
-
-    uid: str
-    study_uid: str
-    headers: tuple[Header, ...]
-    labels: tuple[LabelObject, ...] = ()
-    notes: tuple[str, ...] = ()
-    part: Part = ()
-
-    @property
-    def name(self) -> str:
-        """What identifiers of the volume are made of: the UID, and the part where there are several."""
-        return "|".join((self.uid, *(f"{key}={value}" for key, value in self.part)))
-
-    def reason(self, fault: str) -> str:
-        """Why the volume is refused; where its series holds others too, with what it is of them."""
-        return f"{fault} ({_told(self.part)} of its series)" if self.part else fault
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """Its files, each once."""
-        return tuple(dict.fromkeys(header.path for header in self.headers))
 
 
 @dataclass(frozen=True)
@@ -115,8 +81,8 @@ def index_folder(root: Path, hasher: Pseudonyms) -> DicomIndex:
     if not root.is_dir():
         raise DicomError(f"there is no folder {root}; check its path", "missing_folder")
     found = _sort(root, hasher)
-    grouped, refused = _drop_duplicates(found.series, hasher)
-    labels, refused_labels = _drop_duplicate_labels(found.labels, hasher)
+    grouped, refused = drop_duplicates(found.series, hasher)
+    labels, refused_labels = drop_duplicate_labels(found.labels, hasher)
     volumes = [volume for one in grouped for volume in _volumes(one)]
     # refused series take part: a label of theirs must not go to another one
     attached, orphans = attach_labels(labels, volumes, hasher)
@@ -144,14 +110,10 @@ def _volumes(series: ImageSeries) -> list[ImageSeries]:
     return [
         replace(
             series, headers=headers, part=part,
-            notes=(*series.notes, f"one of {len(parts)} volumes of its series: {_told(part)}"),
+            notes=(*series.notes, f"one of {len(parts)} volumes of its series: {describe_part(part)}"),
         )
         for part, headers in parts
     ]  # fmt: skip
-
-
-def _told(part: Part) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in part)
 
 
 def _sort(root: Path, hasher: Pseudonyms) -> _Sorted:
@@ -214,60 +176,3 @@ def _stand_in(header: Header, name: str) -> str:
     """A series name for files whose SeriesInstanceUID was blanked: what shares a folder and a frame of reference."""
     folder = name.rpartition("/")[0]
     return f"no uid|{header.study_uid}|{header.frame_of_reference_uid or ''}|{header.modality}|{folder}"
-
-
-def _drop_duplicates(
-    series: dict[str, list[Header]], hasher: Pseudonyms
-) -> tuple[list[ImageSeries], dict[str, Rejection]]:
-    """All series, each instance once; and the refused among them by item, as their instances contradict each other."""
-    found: list[ImageSeries] = []
-    refused: dict[str, Rejection] = {}
-    for uid, headers in series.items():
-        files: dict[str, list[Path]] = defaultdict(list)
-        for header in headers:
-            if (header.frame or 1) == 1:
-                files[header.sop_instance_uid or str(header.path)].append(header.path)
-        conflicts = sum(not _same_bytes(paths) for paths in files.values())
-        if conflicts:
-            reason = (
-                f"{conflicts} instance identifiers are each used by files of different content; "
-                "keep one version of the series"
-            )
-            item = hasher.item("series", uid)
-            n_files = sum(map(len, files.values()))
-            refused[item] = Rejection(
-                item=item, kind="series", code="conflicting_instance", reason=reason, n_files=n_files
-            )
-        n_dropped = sum(len(paths) - 1 for paths in files.values())
-        notes = (f"{n_dropped} byte-identical duplicate files dropped",) if n_dropped else ()
-        kept = {paths[0] for paths in files.values()}
-        unique = tuple(header for header in headers if header.path in kept) if n_dropped else tuple(headers)
-        found.append(ImageSeries(uid, unique[0].study_uid, unique, notes=notes))
-    return found, refused
-
-
-def _drop_duplicate_labels(labels: list[LabelObject], hasher: Pseudonyms) -> tuple[list[LabelObject], list[Rejection]]:
-    groups: dict[str, list[LabelObject]] = defaultdict(list)
-    for label in labels:
-        groups[label.sop_instance_uid].append(label)
-    kept: list[LabelObject] = []
-    refused: list[Rejection] = []
-    for uid, group in groups.items():
-        if _same_bytes([label.path for label in group]):
-            kept.append(group[0])
-            continue
-        reason = "label objects of different content share one instance identifier; keep one of them"
-        refused.append(
-            Rejection(
-                item=hasher.item("label", uid),
-                kind="label",
-                code="conflicting_instance",
-                reason=reason,
-                n_files=len(group),
-            )
-        )
-    return kept, refused
-
-
-def _same_bytes(paths: list[Path]) -> bool:
-    return len(paths) == 1 or len({sha256_file(path) for path in paths}) == 1

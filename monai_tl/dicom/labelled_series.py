@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monai_tl.dicom.index import ImageSeries
+from monai_tl.dicom.image_series import ImageSeries
 from monai_tl.dicom.joined_labels import RefusedLabel, join_labels
 from monai_tl.dicom.label_object import LabelObject
 from monai_tl.dicom.volume import DicomVolume, labels_to_ras, read_volume

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from monai_tl.dicom.geometry import SliceGeometry
 from monai_tl.dicom.header import Header
 from monai_tl.dicom.identity import shares_word
-from monai_tl.dicom.index import ImageSeries
+from monai_tl.dicom.image_series import ImageSeries
 from monai_tl.dicom.stacking import stack
 from monai_tl.dicom.tilt import Shear, shear_of, slant_labels, straighten_image, straighten_labels
 from monai_tl.dicom.values import read_values

@@ -11,7 +11,8 @@ from monai_tl import __version__
 from monai_tl.config import Arm, ExportConfig, Params
 from monai_tl.dataset.manifest import Manifest, read_manifest
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
-from monai_tl.dicom.index import ImageSeries, index_folder
+from monai_tl.dicom.image_series import ImageSeries
+from monai_tl.dicom.index import index_folder
 from monai_tl.dicom.segmentation import Algorithm
 from monai_tl.errors import PrivacyError, StageError
 from monai_tl.files import read_json, sha256_of, whole_folder, write_json

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from monai_tl.config import ExportConfig
 from monai_tl.dataset.nifti import read_label, write_image
 from monai_tl.dicom.deidentify import Pseudonyms
-from monai_tl.dicom.index import ImageSeries
+from monai_tl.dicom.image_series import ImageSeries
 from monai_tl.dicom.segmentation import Algorithm, write_segmentation
 from monai_tl.dicom.volume import labels_to_source, read_volume
 from monai_tl.errors import DataError, DicomError, describe_fault

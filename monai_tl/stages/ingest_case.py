@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ import numpy as np
 from monai_tl.cache import CaseCache
 from monai_tl.config import IngestConfig
 from monai_tl.dataset.layouts import NiftiCase
-from monai_tl.dataset.nifti import write_image
+from monai_tl.dataset.nifti import slabs_of, write_image
 from monai_tl.dataset.nifti_case import read_case
 from monai_tl.dicom.deidentify import Pseudonyms
-from monai_tl.dicom.index import ImageSeries
+from monai_tl.dicom.image_series import ImageSeries
 from monai_tl.dicom.label_object import refused_with_series
 from monai_tl.dicom.labelled_series import LabelledSeries, read_labelled_series
 from monai_tl.dicom.stacking import stack
@@ -157,8 +158,10 @@ def ingest_nifti(task: NiftiTask) -> CaseOutcome:
 
 
 def _image_sha256(image: Volume) -> str:
-    values = np.asarray(image, dtype=image.dtype.newbyteorder("<"))
-    return sha256_of(str(values.shape), values.dtype.str, values.tobytes())
+    digest = hashlib.sha256(f"{image.shape}|{image.dtype.name}|".encode("ascii"))
+    for slab in slabs_of(image):
+        digest.update(slab)
+    return digest.hexdigest()
 
 
 def _hash_input(paths: Sequence[Path]) -> str:
