@@ -17,6 +17,7 @@ from pydicom.uid import UID
 from monai_tl.dicom.codestream import declared_size, is_cut
 from monai_tl.errors import DicomError
 
+# in order: pydicom's own RLE decoder is slow, and reads streams with slack that the fast one refuses
 _PLUGINS = ("pyjpegls", "pylibjpeg", "pydicom")
 _UID = re.compile(r"[0-9.]{1,64}")
 _MEND = "transfer the series again, uncompressed"
@@ -48,7 +49,7 @@ def check_decoder(syntax: str) -> None:
     """
     try:
         # pydicom's warning would quote what is no UID
-        is_known = bool(_UID.fullmatch(syntax)) and _plugin(get_decoder(UID(syntax))) is not None
+        is_known = bool(_UID.fullmatch(syntax)) and bool(_plugins(get_decoder(UID(syntax))))
     except NotImplementedError:
         is_known = False
     if not is_known:
@@ -57,9 +58,9 @@ def check_decoder(syntax: str) -> None:
         )
 
 
-def _plugin(decoder: Any) -> str | None:
-    """One of this package's own dependencies: another that happens to be installed may give other values, or abort."""
-    return next((name for name in _PLUGINS if name in decoder.available_plugins), None)
+def _plugins(decoder: Any) -> list[str]:
+    """This package's own dependencies: another that happens to be installed may give other values, or abort."""
+    return [name for name in _PLUGINS if name in decoder.available_plugins]
 
 
 def decode_frame(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any]:
@@ -89,16 +90,18 @@ def decode_frame(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any]:
             f"the pixels (transfer syntax {name_of(syntax)}) are cut off before their end; transfer the series again",
             "truncated_pixels",
         )
-    values = _decoded(frame, syntax, form)
-    if values is None or values.shape != (form.rows, form.columns):
-        raise DicomError(
-            f"the pixels (transfer syntax {name_of(syntax)}) are damaged and cannot be decoded; {_MEND}",
-            "undecodable_pixels",
-        )
-    return values
+    decoder = get_decoder(UID(syntax))
+    for plugin in _plugins(decoder):
+        values = _decoded(decoder, plugin, frame, syntax, form)
+        if values is not None and values.shape == (form.rows, form.columns):
+            return values
+    raise DicomError(
+        f"the pixels (transfer syntax {name_of(syntax)}) are damaged and cannot be decoded; {_MEND}",
+        "undecodable_pixels",
+    )
 
 
-def _decoded(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any] | None:
+def _decoded(decoder: Any, plugin: str, frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any] | None:
     facts = {
         "transfer_syntax_uid": UID(syntax),
         "rows": form.rows,
@@ -115,10 +118,7 @@ def _decoded(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any] | None:
         with warnings.catch_warnings():
             # about odd streams that are decoded all the same
             warnings.simplefilter("ignore")
-            decoder = get_decoder(UID(syntax))
-            values, _ = decoder.as_array(
-                encapsulate([frame]), raw=True, decoding_plugin=_plugin(decoder) or "", **facts
-            )
+            values, _ = decoder.as_array(encapsulate([frame]), raw=True, decoding_plugin=plugin, **facts)
     except (RuntimeError, ValueError, NotImplementedError, AttributeError, EOFError):
         return None
     except BaseException as error:

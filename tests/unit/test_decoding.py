@@ -15,9 +15,15 @@ from monai_tl.errors import DicomError
 FORM = FrameForm(rows=16, columns=16, bits_allocated=16, bits_stored=16, is_signed=False)
 
 
-def test_an_rle_segment_that_holds_too_much_is_refused():
-    """The decoder panics over it, with an error that is no Exception."""
+def test_an_rle_segment_that_holds_too_much_ends_with_the_image():
+    """The fast decoder panics over it, with an error that is no Exception."""
     segment = bytes([129, 7]) * 40  # 40 runs of 128 bytes for 256 pixels
+    head = struct.pack("<16I", 2, 64, 64 + len(segment), *[0] * 13)
+    assert (decode_frame(head + segment + segment, RLELossless, FORM) == 0x0707).all()
+
+
+def test_an_rle_segment_that_holds_too_little_is_refused():
+    segment = bytes([129, 7])  # one run of 128 bytes for 256 pixels
     head = struct.pack("<16I", 2, 64, 64 + len(segment), *[0] * 13)
     with pytest.raises(DicomError) as caught:
         decode_frame(head + segment + segment, RLELossless, FORM)
