@@ -7,6 +7,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from monai_tl import DEFAULT_KEY_FILE
@@ -27,6 +28,7 @@ from monai_tl.records import ConvertedIndex, ConvertedVolume, Rejection, Rejecti
 INDEX_FILE, REJECTED_FILE = "index.json", "rejected.json"
 _FIELDS = ("case", "patient", "study", "series", "modality", "part", "number")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MAX_STEM = 200
 _NO_NAME = re.compile(r"[^A-Za-z0-9.]+")
 
 
@@ -126,7 +128,7 @@ def _check(source: Path, out: Path, names: str) -> None:
 
 def _stems(series: Sequence[ImageSeries], names: str, hasher: Pseudonyms) -> list[str]:
     """A name for each volume that no other has, from pseudonyms and plain words alone."""
-    taken: Counter[str] = Counter()
+    taken: set[str] = set()
     stems = []
     for number, one in enumerate(series, start=1):
         header = one.headers[0]
@@ -140,8 +142,12 @@ def _stems(series: Sequence[ImageSeries], names: str, hasher: Pseudonyms) -> lis
             "number": f"{number:04d}",
         }
         stem = names.format(**words)
-        taken[stem] += 1
-        stems.append(stem if taken[stem] == 1 else f"{stem}-{taken[stem]}")
+        if len(stem) > _MAX_STEM:
+            raise ConfigError(f"--names: makes names of {len(stem)} letters; {_MAX_STEM} are the most", "arguments")
+        free = (f"{stem}-{copy}" for copy in count(2))
+        stem = stem if stem not in taken else next(name for name in free if name not in taken)
+        taken.add(stem)
+        stems.append(stem)
     return stems
 
 
@@ -152,23 +158,25 @@ def _convert(task: _Task) -> tuple[ConvertedVolume | None, tuple[Rejection, ...]
         OSError: It cannot be written: no fault of the series, and every other would meet it too.
     """
     series, hasher = task.series, Pseudonyms(task.key)
+    image_path, label_path = (task.out / f"{task.stem}{end}.nii.gz" for end in ("", "_label"))
     try:
         found = read_labelled_series(series, task.scheme, 1, keep_shear=task.keep_shear, in_parallel=task.in_parallel)
         image, affine = to_ras(found.volume)
-        write_image(task.out / f"{task.stem}.nii.gz", image, affine)
-        label_path = task.out / f"{task.stem}_label.nii.gz"
-        if found.label is None:
-            # of an earlier run, when there was one
-            label_path.unlink(missing_ok=True)
-        else:
-            write_image(label_path, found.label, affine)
     except Exception as error:
+        # of an earlier run, when there was one: they are no longer what the series says
+        image_path.unlink(missing_ok=True)
+        label_path.unlink(missing_ok=True)
         code, reason = describe_fault(error)
         item = hasher.item("series", series.name)
         refused = Rejection(
             item=item, kind="series", code=code, reason=series.reason(reason), n_files=len(series.paths)
         )
         return None, (refused, *(refused_with_series(label, code, hasher) for label in series.labels))
+    write_image(image_path, image, affine)
+    if found.label is None:
+        label_path.unlink(missing_ok=True)
+    else:
+        write_image(label_path, found.label, affine)
     labels = tuple(
         Rejection(item=hasher.item("label", one.label.sop_instance_uid), kind="label", code=one.code, reason=one.reason)
         for one in found.refused

@@ -38,11 +38,20 @@ _SHOWN = {
 }  # fmt: skip
 _COUNTED = {
     "DiffusionGradientOrientation": "diffusion_direction", "ContrastBolusAgentPhase": "contrast_phase",
-    "TemporalPositionTimeOffset": "time_offset", "ConvolutionKernel": "kernel", "AcquisitionTime": "acquisition_time",
-    "ContentTime": "content_time",
+    "TemporalPositionTimeOffset": "time_offset", "FrameReferenceTime": "frame_time",
+    "NominalPercentageOfCardiacPhase": "cardiac_phase", "ConvolutionKernel": "kernel",
+    "AcquisitionTime": "acquisition_time", "ContentTime": "content_time",
+    "AcquisitionPhase": "acquisition_time", "ContentPhase": "content_time",
 }  # fmt: skip
 _TRAITS = ("StackID", *(name for name in (*_SHOWN, *_COUNTED) if name != "StackID"))
-_NUMBER = re.compile(r"-?\d{1,6}(\.\d{1,6})?")
+_PHASES = {"AcquisitionTime": "AcquisitionPhase", "ContentTime": "ContentPhase"}
+_SHOT_IN_TURNS = frozenset(("AcquisitionNumber", "AcquisitionPhase", "ContentPhase", "TriggerTime"))
+_NUMBERED = frozenset(("StackID", "AcquisitionNumber", "TemporalPositionIdentifier"))
+_PAUSE_S = 2.0
+"""Between two phases of a scan; slices of one follow each other faster."""
+_ECHO_TOLERANCE = 0.02
+# longer ones may be the number of a patient
+_NUMBER = re.compile(r"-?\d{1,4}(\.\d{1,3})?")
 # the words that image types and components are made of, by the standard and by usage; a name may stand in any text
 _WORDS = frozenset((
     "ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "OTHER", "VOLUME", "NONE", "MIXED", "MPR",
@@ -81,7 +90,7 @@ def split_series(headers: Sequence[Header]) -> Parts:
 _KINDS: tuple[tuple[str, Callable[[Header], Hashable], bool], ...] = (
     ("kind", lambda header: (header.modality, header.sop_class_uid), False),
     ("frame_of_reference", lambda header: header.frame_of_reference_uid or "", False),
-    ("image_type", lambda header: "\\".join(header.image_type), True),
+    ("image_type", lambda header: "\\".join(header.image_type).rstrip("\\"), True),
     ("component", lambda header: header.component, True),
     ("echo", lambda header: header.echo, True),
 )
@@ -90,14 +99,34 @@ _KINDS: tuple[tuple[str, Callable[[Header], Hashable], bool], ...] = (
 def _split_by(
     part: Part, headers: tuple[Header, ...], name: str, value_of: Callable[[Header], Hashable], shows: bool
 ) -> Iterator[tuple[Part, tuple[Header, ...]]]:
-    groups = _grouped(headers, value_of)
-    if len(groups) == 1:
+    groups = _grouped(headers, value_of) if name != "echo" else _by_echo(headers)
+    if len(groups) == 1 or (name in ("image_type", "frame_of_reference") and _is_one_volume(name, headers, groups)):
         yield part, headers
         return
     if name == "echo" and all(header.has_echo_time for header in headers):
         name = "echo_time_ms"
     for number, value in enumerate(sorted(groups, key=lambda value: _natural(str(value))), start=1):
         yield (*part, (name, _shown(value, number, len(groups), shows))), groups[value]
+
+
+def _is_one_volume(name: str, headers: tuple[Header, ...], groups: dict[Hashable, tuple[Header, ...]]) -> bool:
+    """Whether a stray word in ImageType, or a blank frame of reference, tears apart what is one volume as a whole."""
+    if name == "frame_of_reference" and (len(groups) > 2 or "" not in groups):
+        # each slice in a frame of its own: left together, to be refused by name
+        return len(groups) == len(headers) >= _MIN_CLUSTER
+    if any("LOCALIZER" in header.image_type for header in headers) or _fault(headers):
+        return False
+    return any(len(group) < _MIN_CLUSTER or _fault(group) in _FAULTS_OF_MIXTURE for group in groups.values())
+
+
+def _by_echo(headers: tuple[Header, ...]) -> dict[Hashable, tuple[Header, ...]]:
+    """Echo times that differ by less than any sequence's echoes are one: some scanners record them slice by slice."""
+    values = sorted({header.echo for header in headers}, key=_natural)
+    first_of: dict[str, str] = {}
+    for before, value in zip([None, *values], values, strict=False):
+        near = before is not None and _natural(value)[0] - _natural(before)[0] <= _ECHO_TOLERANCE * _natural(value)[0]
+        first_of[value] = first_of[before] if near and before is not None and before and value else value
+    return dict(_grouped(headers, lambda header: first_of[header.echo]))
 
 
 def _grouped(headers: Sequence[Header], value_of: Callable[[Header], _Value]) -> dict[_Value, tuple[Header, ...]]:
@@ -172,11 +201,11 @@ def _clusters(
 
 def _by_traits(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[Part, tuple[Header, ...]]]:
     """Split what is no volume as it is by the fewest traits that make volumes of it; else leave it as it is."""
-    fault, overlapping = _fault(headers), _overlapping(headers)
+    traits = _traits_of(headers)
+    fault, overlapping = _fault(headers), _overlapping(headers, traits)
     if fault not in _FAULTS_OF_MIXTURE and not overlapping:
         yield part, headers
         return
-    traits = [dict(header.traits) for header in headers]
     # a gap where an acquisition or a time changes is still a missing slice
     eligible = _TRAITS if fault == "duplicate_position" else ("StackID", *overlapping)
     present = [name for name in eligible if len({found.get(name) for found in traits}) > 1]
@@ -186,7 +215,8 @@ def _by_traits(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[Part, 
             groups: dict[tuple[str | None, ...], list[Header]] = defaultdict(list)
             for header, found in zip(headers, traits, strict=True):
                 groups[tuple(found.get(name) for name in names)].append(header)
-            if _are_volumes([*groups.values()], n_places, fault):
+            least = n_places // 2 + 1 if fault == "duplicate_position" and set(names) - _NUMBERED else _MIN_CLUSTER
+            if _are_volumes([*groups.values()], min(least, n_places)):
                 yield from _named(part, names, groups)
                 return
     yield part, headers
@@ -200,21 +230,50 @@ def _fault(headers: Sequence[Header]) -> str:
     return ""
 
 
-def _overlapping(headers: Sequence[Header]) -> tuple[str, ...]:
-    """Traits whose CT acquisitions overlap along the normal: phases, though together they may look like one finer scan.
+def _traits_of(headers: Sequence[Header]) -> list[dict[str, str]]:
+    """Traits of each image; times also by the phase they belong to, as slices of one phase may each have their own."""
+    traits = [dict(header.traits) for header in headers]
+    for name, phase in _PHASES.items():
+        phases = _phases({found[name] for found in traits if name in found})
+        for found in traits:
+            if name in found and len(set(phases.values())) > 1:
+                found[phase] = str(phases[found[name]])
+    return traits
+
+
+def _phases(times: set[str]) -> dict[str, int]:
+    """Times of day (HHMMSS.F, after the day where there is one) → number of the phase; a pause begins a new one."""
+    seconds = {}
+    for text in times:
+        clock = text[8:] if len(text) >= 14 and text[:14].isdigit() else text
+        if clock[:6].isdigit():
+            seconds[text] = int(clock[:2]) * 3600 + int(clock[2:4]) * 60 + float(clock[4:6])
+    ordered = sorted(seconds, key=lambda text: (seconds[text], text))
+    phases, number = dict.fromkeys(times, 0), 0
+    for before, text in zip([None, *ordered], ordered, strict=False):
+        number += before is not None and seconds[text] - seconds[before] > _PAUSE_S
+        phases[text] = number
+    return phases
+
+
+def _overlapping(headers: Sequence[Header], traits: Sequence[dict[str, str]]) -> tuple[str, ...]:
+    """Traits by which volumes interleave along the normal, though together they may look like one finer volume.
 
     In MR, slices of several acquisitions are shot in turns on purpose and are one volume.
     """
-    if headers[0].modality != "CT":
-        return ()
-    return tuple(name for name in ("AcquisitionNumber", "AcquisitionTime") if _overlaps(headers, name))
+    in_turns = _SHOT_IN_TURNS if headers[0].modality == "MR" else frozenset[str]()
+    names = [name for name in _TRAITS if name not in in_turns and name not in _PHASES]
+    distances = _distances(headers)
+    return tuple(name for name in names if _overlaps([found.get(name, "") for found in traits], distances))
 
 
-def _overlaps(headers: Sequence[Header], name: str) -> bool:
-    groups = _grouped(headers, lambda header: dict(header.traits).get(name, ""))
-    if len(groups) < 2 or len(groups) == len(headers):
+def _overlaps(values: Sequence[str], distances: Sequence[float]) -> bool:
+    groups: dict[str, list[float]] = defaultdict(list)
+    for value, distance in zip(values, distances, strict=True):
+        groups[value].append(distance)
+    if len(groups) < 2 or len(groups) == len(values):
         return False
-    spans = sorted((min(found), max(found)) for found in map(_distances, groups.values()))
+    spans = sorted((min(found), max(found)) for found in groups.values())
     return any(later[0] < earlier[1] for earlier, later in pairwise(spans))
 
 
@@ -223,20 +282,25 @@ def _distances(headers: Sequence[Header]) -> list[float]:
     orientation = headers[0].orientation
     if orientation is None:
         return [0.0] * len(headers)
-    normal = np.cross(orientation[:3], orientation[3:])
-    return [float(np.dot(header.position_lps, normal)) if header.position_lps else 0.0 for header in headers]
+    with np.errstate(all="ignore"):
+        # absurd numbers are refused by name later
+        normal = np.cross(orientation[:3], orientation[3:])
+        return [float(np.dot(header.position_lps, normal)) if header.position_lps else 0.0 for header in headers]
 
 
 def _n_places(headers: Sequence[Header]) -> int:
     return len({round(distance, 1) for distance in _distances(headers)})
 
 
-def _are_volumes(groups: Sequence[Sequence[Header]], n_places: int, fault: str) -> bool:
+def _are_volumes(groups: Sequence[Sequence[Header]], least: int) -> bool:
+    """Whether each part is a volume of at least so many slices.
+
+    Of one place, each part must fill most of it unless it is numbered: a trait that differs in each slice would make
+    "volumes" of single slices.
+    """
     if not 2 <= len(groups) <= _MAX_VOLUMES:
         return False
-    # of one place, each part must fill most of it: a trait that differs in each slice would make "volumes" of one
-    least = max(1, n_places // 2 + 1) if fault == "duplicate_position" else _MIN_CLUSTER
-    return min(map(len, groups)) >= least and not any(_fault(group) for group in groups)
+    return min(map(len, groups)) >= max(1, least) and not any(_fault(group) for group in groups)
 
 
 def _named(

@@ -25,6 +25,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/+-]{0,31}")
 TRAITS = (
     "AcquisitionNumber", "TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation",
     "InversionTime", "FlipAngle", "TriggerTime", "KVP", "ConvolutionKernel", "AcquisitionTime", "ContentTime",
+    "FrameReferenceTime", "NominalPercentageOfCardiacPhase",
 )  # fmt: skip
 """What may tell volumes at one place apart, the most telling first."""
 _KEYWORDS = frozenset((
@@ -158,7 +159,7 @@ def _header_of(found: Scanned, meta: FileMeta, path: Path) -> Header:
         position_lps=values.numbers("ImagePositionPatient", 3),
         orientation=values.numbers("ImageOrientationPatient", 6),
         pixel_spacing_mm=values.numbers("PixelSpacing", 2),
-        slice_thickness_mm=values.number("SliceThickness"),
+        slice_thickness_mm=values.number_if_any("SliceThickness"),
         transfer_syntax_uid=meta.transfer_syntax_uid,
         is_little=values.is_little,
         pixels=found.pixels,
@@ -168,7 +169,7 @@ def _header_of(found: Scanned, meta: FileMeta, path: Path) -> Header:
 
 
 def _echo(values: RawValues) -> str:
-    time = values.number("EchoTime")
+    time = values.number_if_any("EchoTime")
     return f"{time:.6g}" if time is not None else values.text("EchoNumbers")
 
 
@@ -189,7 +190,11 @@ def _traits(values: RawValues) -> tuple[tuple[str, str], ...]:
             found.append((keyword, f"{weight:g}"))
         elif raw:
             # binary too; as text it only has to differ where the bytes do
-            is_binary = keyword in ("DiffusionBValue", "DiffusionGradientOrientation")
+            is_binary = keyword in (
+                "DiffusionBValue",
+                "DiffusionGradientOrientation",
+                "NominalPercentageOfCardiacPhase",
+            )
             found.append((keyword, raw.hex() if is_binary else plain_text(raw)))
     return tuple(found)
 
@@ -201,7 +206,7 @@ def _scanner(values: RawValues) -> tuple[tuple[str, str], ...]:
         if _PLAIN.fullmatch(text):
             facts.append((keyword, text))
     for keyword in _SCANNER_NUMBERS:
-        number = values.number(keyword)
+        number = values.number_if_any(keyword)
         if number is not None:
             facts.append((keyword, f"{number:g}"))
     return tuple(facts)

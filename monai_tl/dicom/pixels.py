@@ -18,6 +18,8 @@ from monai_tl.dicom.reading import DEFLATED, dicom_faults, inflate, scan_file
 from monai_tl.dicom.scan import PixelPlace
 from monai_tl.errors import DicomError
 
+_SPARE_SHARE, _SPARE_BYTES = 1.1, 1024
+"""Some writers fill up the pixel data; more than this is another image than the header's."""
 _RAW_SYNTAXES = frozenset(("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED))
 
 
@@ -32,7 +34,8 @@ def read_pixels(headers: Sequence[Header]) -> Iterator[tuple[int, NDArray[Any]]]
         PixelRepresentation name; bits above BitsStored (old overlays, rubbish) are cleared, or follow the sign.
 
     Raises:
-        DicomError: Codes ``no_pixels``, ``truncated_pixels``, ``unsupported_syntax``, ``undecodable_pixels``.
+        DicomError: Codes ``no_pixels``, ``truncated_pixels``, ``pixel_length``, ``unsupported_syntax``,
+            ``undecodable_pixels``.
     """
     files: dict[Path, list[int]] = defaultdict(list)
     for index, header in enumerate(headers):
@@ -71,6 +74,13 @@ def _check_length(header: Header) -> None:
         raise DicomError(
             f"the pixel data end after {place.length} of {expected} bytes; transfer the series again",
             "truncated_pixels",
+        )
+    whole = _frame_bytes(header) * max(1, header.n_frames)
+    if is_raw and place.length > whole * _SPARE_SHARE + _SPARE_BYTES:
+        # Rows, Columns or BitsAllocated were changed after the pixels were written
+        raise DicomError(
+            f"the pixel data have {place.length} bytes where the header says {whole}; export the series again",
+            "pixel_length",
         )
 
 

@@ -70,6 +70,13 @@ class RawValues:
         found = self.numbers(keyword, 1)
         return found[0] if found else None
 
+    def number_if_any(self, keyword: str) -> float | None:
+        """The same for an attribute that can be done without: None too where it is no finite number."""
+        try:
+            return self.number(keyword)
+        except DicomError:
+            return None
+
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
         """Decimal strings; None when absent.
 

@@ -189,7 +189,17 @@ def _read(path: Path) -> Dataset:
 
 
 def _contour_items(dataset: Dataset) -> dict[int, Dataset]:
-    return {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or ()}
+    found: dict[int, Dataset] = {}
+    for item in dataset.get("ROIContourSequence") or ():
+        number = int(item.ReferencedROINumber)
+        if number in found:
+            raise LabelError(
+                "two sets of outlines name one structure of the RTSTRUCT, and one of them must be another's; export it "
+                "again",
+                "damaged_contour",
+            )
+        found[number] = item
+    return found
 
 
 def _structures(dataset: Dataset, starts: Mapping[int, Points]) -> tuple[Structure, ...]:

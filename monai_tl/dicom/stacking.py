@@ -16,7 +16,8 @@ MAX_VOXELS = 1 << 30
 MAX_SLICE_PIXELS = 1 << 26
 """A few bytes of a compressed slice can claim any size, and decoding takes the memory for it."""
 _DUPLICATE_MM = 0.01
-AXES_TOLERANCE = 2e-3
+AXES_TOLERANCE = 1.1e-3
+"""Of a direction's components: what rounding to three decimals can do; 0.2 mm at the edge of a body."""
 PIXEL_TOLERANCE = 1e-3
 """Pixel spacings of one volume differ by no more than this share."""
 
@@ -50,12 +51,15 @@ def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...
     order = sorted(range(len(headers)), key=along.__getitem__)
     ordered = tuple(headers[index] for index in order)
     first = ordered[0]
-    spacing = first.pixel_spacing_mm or (0.0, 0.0)
+    spacing, thickness = first.pixel_spacing_mm or (0.0, 0.0), first.slice_thickness_mm or 0.0
     geometry = SliceGeometry(
         sop_instance_uids=tuple(header.sop_instance_uid for header in ordered),
         series_instance_uid=first.series_uid,
         study_instance_uid=first.study_uid,
-        frame_of_reference_uid=first.frame_of_reference_uid,
+        # blank in a slice or two: a slip of whoever blanked it
+        frame_of_reference_uid=next(
+            (one.frame_of_reference_uid for one in ordered if one.frame_of_reference_uid), None
+        ),
         sop_class_uid=first.sop_class_uid,
         rows=first.rows,
         columns=first.columns,
@@ -64,7 +68,7 @@ def stack(headers: Sequence[Header], min_slices: int) -> tuple[tuple[Header, ...
         column_direction=column,
         pixel_spacing_mm=(spacing[0], spacing[1]),
         paths=tuple(header.path for header in ordered),
-        slice_thickness_mm=first.slice_thickness_mm or 1.0,
+        slice_thickness_mm=thickness if 0.01 <= thickness <= 100.0 else 1.0,
         frame_numbers=tuple(header.frame or 1 for header in ordered) if first.frame is not None else (),
     )
     _check_steps(geometry)
@@ -160,6 +164,9 @@ def _check_uniform(headers: Sequence[Header]) -> None:
             f"one series holds {len(patients)} patients and {len(studies)} studies; mend its identifiers",
             "mixed_study",
         )
+    frames = {header.frame_of_reference_uid for header in headers} - {None}
+    if len(frames) > 1:
+        raise DicomError(f"{len(frames)} frames of reference in one volume; mend its identifiers", "mixed_geometry")
     sizes = sorted({(header.rows, header.columns) for header in headers})
     if len(sizes) > 1:
         listed = ", ".join(f"{rows} x {columns}" for rows, columns in sizes[:4])

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_tl.dicom.geometry import SliceGeometry
+from monai_tl.dicom.stacking import MAX_VOXELS
+from monai_tl.errors import DicomError
 from monai_tl.geometry import Affine
+
+MAX_TILT_DEG = 80.0
+"""Gantries tilt by 30 degrees at most; more is a lying position."""
+MAX_SIDE = 32767
+"""Voxels along an axis of a NIfTI file."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,19 @@ def shear_of(geometry: SliceGeometry) -> Shear | None:
     affine[:3, 3] -= shift[0] * geometry.row_direction + shift[1] * geometry.column_direction
     affine[:3, 2] = geometry.normal * geometry.spacing_between_slices_mm
     angle = float(np.degrees(np.arctan2(np.linalg.norm(across), geometry.spacing_between_slices_mm)))
+    _check_size(grow, angle, geometry)
     return Shear(offsets, (geometry.columns + int(grow[0]), geometry.rows + int(grow[1])), affine, angle)
+
+
+def _check_size(grow: NDArray[np.int64], angle_deg: float, geometry: SliceGeometry) -> None:
+    columns, rows = geometry.columns + int(grow[0]), geometry.rows + int(grow[1])
+    n_voxels = columns * rows * geometry.n_slices
+    if angle_deg > MAX_TILT_DEG or n_voxels > MAX_VOXELS or max(columns, rows) > MAX_SIDE:
+        raise DicomError(
+            f"slices drift by {angle_deg:.1f} degrees against their normal, and a straight grid of {columns} x {rows} "
+            f"x {geometry.n_slices} would be needed; no gantry tilts like this: send another reconstruction",
+            "tilt",
+        )
 
 
 def straighten_image(slices: NDArray[Any], shear: Shear) -> NDArray[Any]:

@@ -79,6 +79,8 @@ def read_volume(
         values = straighten_image(values, shear)
         affine = shear.affine_lps
         notes.append(f"gantry tilt of {shear.angle_deg:.2f} degrees resampled to an orthogonal grid")
+    if len(headers) == 1 and geometry.slice_thickness_mm != headers[0].slice_thickness_mm:
+        notes.append("a single slice without a sane SliceThickness: 1 mm was taken")
     if any(header.photometric == "MONOCHROME1" for header in headers):
         notes.append("MONOCHROME1: low values are shown bright; stored values kept")
     scanner, doubtful = _facts(headers)
