@@ -146,7 +146,7 @@ def _shown(value: object, number: int, count: int, shows: bool) -> str:
 def _by_orientation(part: Part, headers: tuple[Header, ...]) -> Iterator[tuple[Part, tuple[Header, ...]]]:
     """Sets of parallel slices; a stray slice that is not parallel leaves all together, to be refused by name."""
     placed = [header for header in headers if header.orientation is not None]
-    if len(placed) < len(headers) or len(headers) < 2 * _MIN_CLUSTER:
+    if len(placed) < len(headers) or len(headers) < 2 * _MIN_CLUSTER or headers[0].said_localizer:
         yield part, headers
         return
     cosines = np.array([header.orientation for header in headers])

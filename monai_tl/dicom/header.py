@@ -22,6 +22,7 @@ _SCANNER_TEXTS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel")
 _SCANNER_NUMBERS = ("MagneticFieldStrength", "SliceThickness", "KVP")
 # device facts are free text that people type into; only short plain words pass
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/+-]{0,31}")
+_LOCALIZER = re.compile(r"locali[sz]er|scout|survey|surview|topogram|3.?plane", re.IGNORECASE)
 TRAITS = (
     "AcquisitionNumber", "TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation",
     "InversionTime", "FlipAngle", "TriggerTime", "KVP", "ConvolutionKernel", "AcquisitionTime", "ContentTime",
@@ -33,7 +34,8 @@ _KEYWORDS = frozenset((
     "FrameOfReferenceUID", "Modality", "ImageType", "ComplexImageComponent", "EchoTime", "EchoNumbers",
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "BurnedInAnnotation", "PerFrameFunctionalGroupsSequence",
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "BurnedInAnnotation",
+    "SeriesDescription", "ProtocolName", "PerFrameFunctionalGroupsSequence",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     *_SCANNER_TEXTS, *_SCANNER_NUMBERS, *TRAITS, *IDENTITY_TAGS,
 ))  # fmt: skip
@@ -53,6 +55,7 @@ class Header:
         pixel_spacing_mm: (between rows, between columns); None when absent.
         has_scaling: Whether slope or intercept was given (else 1 and 0).
         lookup: Modality look-up table, which takes the place of slope and intercept.
+        said_localizer: Its description says so; not written anywhere.
         padding: Lowest and highest stored value that mean no image.
         echo: What tells the echo: its time in ms, else its number; empty when neither is given.
         traits: Of :data:`TRAITS`, those given, as text.
@@ -92,6 +95,7 @@ class Header:
     lookup: LookupTable | None
     padding: tuple[int, int] | None
     burned_in: bool
+    said_localizer: bool
     position_lps: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
@@ -155,6 +159,7 @@ def _header_of(found: Scanned, meta: FileMeta, path: Path) -> Header:
         has_scaling=slope is not None or intercept is not None,
         lookup=read_lookup(path, is_signed) if values.raw("ModalityLUTSequence") else None,
         padding=_padding(values, is_signed),
+        said_localizer=any(_LOCALIZER.search(text(keyword)) for keyword in ("SeriesDescription", "ProtocolName")),
         burned_in=text("BurnedInAnnotation").upper() == "YES",
         position_lps=values.numbers("ImagePositionPatient", 3),
         orientation=values.numbers("ImageOrientationPatient", 6),

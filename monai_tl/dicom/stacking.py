@@ -81,6 +81,12 @@ def _check_kind(headers: Sequence[Header]) -> None:
     if n_localizers:
         mend = "nothing is to be done" if n_localizers == len(headers) else "move them out of this series"
         raise DicomError(f"{n_localizers} of {len(headers)} images are localizers, not a volume; {mend}", "localizer")
+    cosines = np.array([header.orientation or (0.0,) * 6 for header in headers])
+    if all(header.said_localizer for header in headers) and float(np.ptp(cosines, axis=0).max()) > AXES_TOLERANCE:
+        raise DicomError(
+            "the series is described as a localizer, and its slices lie in several planes; nothing is to be done",
+            "localizer",
+        )
     for header in headers:
         if (header.sop_class_uid + ".").startswith(_SECONDARY_CAPTURE + "."):
             raise DicomError(

@@ -136,3 +136,18 @@ def test_names_that_repeat_never_overwrite(tmp_path):
     assert files == sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz"))
     means = {float(np.asanyarray(nibabel.load(tmp_path / "out" / name).dataobj).mean()) for name in files}
     assert means == {140.0, 180.0, 240.0, 280.0, 342.0, 343.0, 382.0, 383.0}
+
+
+def test_a_three_plane_localizer_is_refused_by_name_whatever_its_image_type(tmp_path):
+    planes = ([1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1])
+    for plane, directions in enumerate(planes):
+        normal = np.cross(directions[:3], directions[3:])
+        for k in range(3):
+            tags = {**MR, "ImageOrientationPatient": directions, "ImageType": ["ORIGINAL", "PRIMARY", "M", "NORM"]}
+            tags["SeriesDescription"] = "AAHead Localizer"
+            ds = slice_dataset(np.zeros((5, 7), np.uint16), 10.0 * k * normal, 3 * plane + k, **tags)
+            save_file(ds, tmp_path / f"in/{plane}{k}.dcm")
+    with pytest.raises(convert.DataError):
+        converted(tmp_path)
+    (refused,) = json.loads((tmp_path / "out/rejected.json").read_text())["rejected"]
+    assert (refused["code"], refused["n_files"]) == ("localizer", 9)
