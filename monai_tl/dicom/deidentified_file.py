@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from monai_tl.dicom.admission import admit
 from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.explicit_writing import element, join, sequence, to_implicit
+from monai_tl.dicom.identifiers import identifying_numbers
 from monai_tl.dicom.identity import identity_words
 from monai_tl.dicom.pixel_release import release_pixels
 from monai_tl.dicom.pixel_source import PixelSource, read_format
@@ -113,6 +114,7 @@ def _patient(dataset: Dataset, study: str, hasher: Pseudonyms) -> PatientContext
         pseudonym=hasher.patient_key(patient),
         days_back=hasher.days_back(patient),
         identity=identity_words(dataset),
+        identifiers=identifying_numbers(dataset),
     )
 
 
