@@ -36,9 +36,16 @@ class PatientContext:
     identity: frozenset[str] = field(repr=False)
     identifiers: frozenset[str] = field(repr=False)
 
-    def mark(self, text: str) -> str:
-        """Stands for a text that may not leave; the same for equal texts, and a valid code string."""
-        return f"X{self.hasher.text(unicodedata.normalize('NFC', text.strip()))}".upper()
+    def mark(self, text: str, place: str = "") -> str:
+        """Stands for a text that may not leave; the same for equal texts of one place, and a valid code string.
+
+        Args:
+            text: Anything.
+            place: The attribute, so that equal texts in different ones do not show; empty for names of regions and
+                codes, which are the same class wherever they stand.
+        """
+        plain = unicodedata.normalize("NFC", text.strip())
+        return f"X{self.hasher.text(f'{place}|{plain}' if place else plain)}".upper()
 
 
 def as_text(element: RawDataElement | DataElement, decoded: Callable[[], Any]) -> str:
@@ -56,37 +63,41 @@ def as_text(element: RawDataElement | DataElement, decoded: Callable[[], Any]) -
     return "\\".join(str(part) for part in parts).strip(" \x00")
 
 
-def release_text(kind: str, text: str, context: PatientContext) -> str:
+def release_text(kind: str, text: str, context: PatientContext, place: str) -> str:
     """A text of a given kind of the profile, ASCII; empty where it does not pass.
 
     Args:
         kind: One of the kinds of ``profile.py`` that hold text.
         text: As read; several values are separated by backslashes.
         context: The patient's.
+        place: The attribute: see :meth:`PatientContext.mark`.
     """
     if not text:
         return ""
     if kind == "hash":
-        return context.mark(text)
+        return context.mark(text, place)
     if kind == "name":
         return text if is_structure(text, context.identity) else context.mark(text)
-    return "\\".join(_release_part(kind, part.strip(" \x00"), context) for part in text.split("\\"))
+    return "\\".join(_release_part(kind, part.strip(" \x00"), context, place) for part in text.split("\\"))
 
 
-def _release_part(kind: str, text: str, context: PatientContext) -> str:
+def _release_part(kind: str, text: str, context: PatientContext, place: str) -> str:
     if not text:
         return ""
     if kind == "uid":
         return text if text in UID_dictionary else context.hasher.replaced_uid(text)
-    if kind in ("date", "datetime"):
-        return (shift_date if kind == "date" else shift_datetime)(text, context.days_back) or ""
+    if kind == "date":
+        return shift_date(text, context.days_back) or ""
+    if kind == "datetime":
+        return shift_datetime(text, context.days_back, context.identifiers) or ""
     if kind == "time":
-        return clean_time(text) or ""
+        return clean_time(text, context.identifiers) or ""
     if kind in ("device", "kernel"):
-        return text if (is_device if kind == "device" else is_kernel)(text) else context.mark(text)
+        is_known = (is_device if kind == "device" else is_kernel)(text, context.identity)
+        return text if is_known else context.mark(text, place)
     plain = text.upper()
     if is_term(plain):
         return plain
     if kind == "label" and _COUNTER.fullmatch(text):
         return text
-    return "" if kind == "term" else context.mark(text)
+    return "" if kind == "term" else context.mark(text, place)

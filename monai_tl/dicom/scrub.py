@@ -90,7 +90,7 @@ def _release(
         if kind == "essential" and (content is None or len(content) <= _HEAD):
             raise DicomError("a number that describes the pixels is none; export the file again", "damaged")
         return content
-    text = release_text(kind, _text(dataset, tag, raw), context)
+    text = release_text(kind, _text(dataset, tag, raw), context, place=f"{int(tag):08X}")
     if tag == _PHOTOMETRIC and text.startswith("PALETTE"):
         # a label map in colours: without its tables, which are free bytes, it is one in grey
         text = "MONOCHROME2"
