@@ -64,7 +64,9 @@ def spells_word(content: bytes, words: Iterable[str]) -> bool:
     even = content[: len(content) - len(content) % 2]
     swapped = b"".join(even[index + 1 : index + 2] + even[index : index + 1] for index in range(0, len(even), 2))
     texts = {
-        *(_folded(content.decode(encoding, "ignore")) for encoding in ("latin-1", "utf-8", "utf-16-le", "utf-16-be")),
+        *(_folded(content.decode(encoding, "ignore")) for encoding in ("latin-1", "utf-8")),
+        # characters of two bytes begin at an odd place as well
+        *(_folded(content[start:].decode(kind, "ignore")) for kind in ("utf-16-le", "utf-16-be") for start in (0, 1)),
         _folded(swapped.decode("latin-1")),
     }
     return any(word in text for text in texts for word in wanted)

@@ -18,8 +18,12 @@ from pydicom.sequence import Sequence as Items
 
 from monai_tl.dicom.deidentified_file import deidentify_file
 from monai_tl.dicom.deidentify import Pseudonyms, seeded_key
+from monai_tl.dicom.explicit_writing import element, join, sequence
 from monai_tl.dicom.identifiers import identifying_numbers
+from monai_tl.dicom.last_look import refuse_identity
+from monai_tl.dicom.released_value import PatientContext
 from monai_tl.dicom.repeated_identity import repeats_number, spells_word
+from monai_tl.dicom.scrub import scrub
 from monai_tl.errors import DicomError
 
 WORD = b"KANARIVOGEL!"
@@ -189,3 +193,35 @@ def test_palettes_are_removed(tmp_path):
     content, made = released(dataset, tmp_path)
     assert WORD not in content
     assert not any("Palette" in element.keyword for element in made)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("word", ["Kanari", "12345678"])
+def test_the_last_look_finds_the_patient_whatever_let_it_through(encoding, word):
+    value = word.encode(encoding)
+    item = join({0x00181310: element(0x00181310, "US", value)})
+    for elements in (
+        {0x00283006: element(0x00283006, "OW", b"\1\0" + value)},
+        {0x52009229: sequence(0x52009229, [item])},
+        {0x00080070: element(0x00080070, "LO", b"Maker of " + value)},
+    ):
+        refuse_identity(elements, frozenset(["canary"]), frozenset(["87654321"]))
+        with pytest.raises(DicomError) as refused:
+            refuse_identity(elements, frozenset(["kanari"]), frozenset(["12345678"]))
+        assert refused.value.code == "identity_in_values"
+        assert word not in str(refused.value)
+
+
+def test_the_last_look_passes_hashes_and_words_of_the_standard():
+    elements = {
+        0x00080060: element(0x00080060, "CS", b"PRIMARY"),
+        0x00081090: element(0x00081090, "LO", b"X12345678"),
+        0x0020000D: element(0x0020000D, "UI", b"2.25.12345678"),
+    }
+    refuse_identity(elements, frozenset(["primary"]), frozenset(["12345678"]))
+
+
+def test_a_label_map_in_palette_colours_becomes_one_in_grey(tmp_path):
+    context = PatientContext(Pseudonyms(seeded_key(0)), "patient-0", 1, frozenset(), frozenset())
+    made = scrub(image(PhotometricInterpretation="PALETTE COLOR"), context, signed=False)
+    assert made[0x00280004].endswith(b"MONOCHROME2 ")
