@@ -11,7 +11,9 @@ from pydicom.dataset import Dataset
 from monai_tl.dicom.admission import admit
 from monai_tl.dicom.deidentify import Pseudonyms
 from monai_tl.dicom.explicit_writing import element, join, sequence, to_implicit
+from monai_tl.dicom.identifiers import identifying_numbers
 from monai_tl.dicom.identity import identity_words
+from monai_tl.dicom.last_look import refuse_identity
 from monai_tl.dicom.pixel_release import release_pixels
 from monai_tl.dicom.pixel_source import PixelSource, read_format
 from monai_tl.dicom.reading import dicom_faults, read_file, scan_file
@@ -87,8 +89,10 @@ def _compose(dataset: Dataset, source: PixelSource, name: str, hasher: Pseudonym
     signed = dataset.get("PixelRepresentation") == 1
     if has_pixels:
         pixels[_PIXEL_DATA], syntax = release_pixels(source, read_format(dataset), context.identity)
+    scrubbed = scrub(dataset, context, signed=signed)
+    refuse_identity(scrubbed, context.identity, context.identifiers)
     elements = {
-        **scrub(dataset, context, signed=signed),
+        **scrubbed,
         **{tag: element(tag, "UI", uid.encode("ascii")) for tag, uid in uids.items()},
         _SOP_CLASS: element(_SOP_CLASS, "UI", sop_class.encode("ascii")),
         **_stamps(),
@@ -113,6 +117,7 @@ def _patient(dataset: Dataset, study: str, hasher: Pseudonyms) -> PatientContext
         pseudonym=hasher.patient_key(patient),
         days_back=hasher.days_back(patient),
         identity=identity_words(dataset),
+        identifiers=identifying_numbers(dataset),
     )
 
 

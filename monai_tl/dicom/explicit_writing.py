@@ -59,21 +59,28 @@ def encapsulated(tag: int, frames: Sequence[bytes]) -> bytes:
 def to_implicit(content: bytes) -> bytes:
     """Elements written by this module, in Implicit VR Little Endian: there a text has no largest length."""
     written: list[bytes] = []
-    position = 0
-    while position < len(content):
-        tag, representation = content[position : position + 4], content[position + 4 : position + 6].decode("ascii")
-        long = representation in _LONG
-        start = position + (12 if long else 8)
-        length = int.from_bytes(content[position + (8 if long else 6) : start], "little")
-        value = content[start : start + length]
+    for tag, representation, value in elements_of(content):
         if representation == "SQ":
-            value = b"".join(_item(to_implicit(item)) for item in _items(value))
-        written += (tag, struct.pack("<I", len(value)), value)
-        position = start + length
+            value = b"".join(_item(to_implicit(item)) for item in items_of(value))
+        written += (struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)), value)
     return b"".join(written)
 
 
-def _items(value: bytes) -> Iterator[bytes]:
+def elements_of(content: bytes) -> Iterator[tuple[int, str, bytes]]:
+    """(tag, representation, value) of elements written by this module."""
+    position = 0
+    while position < len(content):
+        group, number = struct.unpack_from("<HH", content, position)
+        representation = content[position + 4 : position + 6].decode("ascii")
+        long = representation in _LONG
+        start = position + (12 if long else 8)
+        length = int.from_bytes(content[position + (8 if long else 6) : start], "little")
+        yield (group << 16) | number, representation, content[start : start + length]
+        position = start + length
+
+
+def items_of(value: bytes) -> Iterator[bytes]:
+    """The items of a sequence written by this module, each the bytes of its elements."""
     position = 0
     while position < len(value):
         length = int.from_bytes(value[position + 4 : position + 8], "little")

@@ -7,7 +7,9 @@ Confidentiality Profile); the rest is not in the table. Kinds:
 ==========  ======================================================  =============================================
 kind        what leaves                                             where the value does not pass
 ==========  ======================================================  =============================================
-number      numbers alone, none of them an identifier               text: empty; binary: removed
+number      numbers alone, as many as the attribute holds, none     text: empty; binary: removed
+            of them an identifier, none of them spelling a text
+vital       the same; other values mean nothing without             the same; an identifier: the file is refused
 essential   the same; the image cannot be read without              the file is refused
 tag         the number of a standard attribute                      removed
 term        words of DICOM's own lists (``terms.py``)               empty
@@ -25,7 +27,8 @@ zero        nothing: the attribute is empty
 dummy       the fixed text of ``DUMMIES``
 pseudonym   the patient's pseudonym
 items       items of a sequence, each by this list again
-table       binary numbers, no more than their descriptor says      removed
+table       numbers that rise or fall throughout, no more than      the file is refused
+            their descriptor says
 ==========  ======================================================  =============================================
 
 Coded entries (value, scheme, meaning) are treated as a whole (``terms.known_code``); pixel data in
@@ -53,23 +56,23 @@ uid SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferen
 uid ReferencedSOPClassUID ReferencedSOPInstanceUID SynchronizationFrameOfReferenceUID ConcatenationUID
 uid SOPInstanceUIDOfConcatenationSource DimensionOrganizationUID IrradiationEventUID TrackingUID
 uid MultiFrameSourceSOPInstanceUID RelatedFrameOfReferenceUID RadiopharmaceuticalAdministrationEventUID
-uid PaletteColorLookupTableUID
 date StudyDate SeriesDate AcquisitionDate ContentDate InstanceCreationDate StructureSetDate ReviewDate
 time StudyTime SeriesTime AcquisitionTime ContentTime InstanceCreationTime StructureSetTime ReviewTime
 time RadiopharmaceuticalStartTime RadiopharmaceuticalStopTime ContrastBolusStartTime ContrastBolusStopTime
 datetime AcquisitionDateTime FrameAcquisitionDateTime FrameReferenceDateTime RadiopharmaceuticalStartDateTime
 datetime RadiopharmaceuticalStopDateTime DecayCorrectionDateTime StartAcquisitionDateTime EndAcquisitionDateTime
 essential Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation SamplesPerPixel NumberOfFrames
-number PlanarConfiguration PixelSpacing ImagePositionPatient ImageOrientationPatient SliceThickness
-number SpacingBetweenSlices SliceLocation InstanceNumber SeriesNumber AcquisitionNumber ImagesInAcquisition
-number RescaleSlope RescaleIntercept WindowCenter WindowWidth PixelPaddingValue PixelPaddingRangeLimit PixelAspectRatio
-number LossyImageCompressionRatio LUTDescriptor RealWorldValueFirstValueMapped RealWorldValueLastValueMapped
-number RealWorldValueIntercept RealWorldValueSlope DoubleFloatRealWorldValueFirstValueMapped
-number DoubleFloatRealWorldValueLastValueMapped RedPaletteColorLookupTableDescriptor
-number GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor RepresentativeFrameNumber KVP
-number XRayTubeCurrent XRayTubeCurrentInmA Exposure ExposureInuAs ExposureInmAs ExposureTime ExposureTimeInms
-number GantryDetectorTilt GantryDetectorSlew TableHeight TablePosition TableSpeed TableFeedPerRotation
-number SpiralPitchFactor DataCollectionDiameter DataCollectionCenterPatient ReconstructionDiameter
+vital ImagePositionPatient ImageOrientationPatient PixelSpacing RescaleSlope RescaleIntercept PixelPaddingValue
+vital PixelPaddingRangeLimit LUTDescriptor RealWorldValueFirstValueMapped RealWorldValueLastValueMapped
+vital RealWorldValueIntercept RealWorldValueSlope DoubleFloatRealWorldValueFirstValueMapped
+vital DoubleFloatRealWorldValueLastValueMapped DimensionIndexValues ReferencedFrameNumber ReferencedSegmentNumber
+vital SegmentNumber ROINumber ReferencedROINumber ContourData ContourOffsetVector FrameOfReferenceTransformationMatrix
+vital ConcatenationFrameOffsetNumber MaximumFractionalValue
+number PlanarConfiguration SliceThickness SpacingBetweenSlices SliceLocation InstanceNumber SeriesNumber
+number AcquisitionNumber ImagesInAcquisition WindowCenter WindowWidth PixelAspectRatio LossyImageCompressionRatio
+number RepresentativeFrameNumber KVP XRayTubeCurrent XRayTubeCurrentInmA Exposure ExposureInuAs ExposureInmAs
+number ExposureTime ExposureTimeInms GantryDetectorTilt GantryDetectorSlew TableHeight TablePosition TableSpeed
+number TableFeedPerRotation SpiralPitchFactor DataCollectionDiameter DataCollectionCenterPatient ReconstructionDiameter
 number ReconstructionFieldOfView ReconstructionPixelSpacing ReconstructionTargetCenterPatient ReconstructionAngle
 number RevolutionTime TubeAngle SingleCollimationWidth TotalCollimationWidth DistanceSourceToDetector
 number DistanceSourceToPatient DistanceSourceToDataCollectionCenter GeneratorPower FocalSpots CTDIvol
@@ -80,36 +83,33 @@ number NumberOfPhaseEncodingSteps PercentSampling PercentPhaseFieldOfView PixelB
 number B1rms TemporalPositionIdentifier NumberOfTemporalPositions TemporalResolution NominalInterval LowRRValue
 number HighRRValue IntervalsAcquired IntervalsRejected SkipBeats HeartRate CardiacNumberOfImages TriggerWindow
 number EffectiveEchoTime DiffusionBValue DiffusionGradientOrientation DiffusionBValueXX DiffusionBValueXY
-number DiffusionBValueXZ DiffusionBValueYY DiffusionBValueYZ DiffusionBValueZZ GradientEchoTrainLength
-number RFEchoTrainLength MRAcquisitionFrequencyEncodingSteps MRAcquisitionPhaseEncodingStepsInPlane
+number DiffusionBValueXZ DiffusionBValueYY DiffusionBValueYZ DiffusionBValueZZ GradientEchoTrainLength RFEchoTrainLength
+number MRAcquisitionFrequencyEncodingSteps MRAcquisitionPhaseEncodingStepsInPlane
 number MRAcquisitionPhaseEncodingStepsOutOfPlane ParallelReductionFactorInPlane ParallelReductionFactorOutOfPlane
 number ParallelReductionFactorSecondInPlane TransmitterFrequency SpecificAbsorptionRateValue GradientOutput
 number NumberOfKSpaceTrajectories ChemicalShiftMaximumIntegrationLimitInppm ChemicalShiftMinimumIntegrationLimitInppm
-number VelocityEncodingDirection VelocityEncodingMinimumValue VelocityEncodingMaximumValue SlabThickness
-number SlabOrientation MidSlabPosition TagAngleFirstAxis TagAngleSecondAxis TagSpacingFirstDimension
-number TagSpacingSecondDimension TagThickness TaggingDelay ASLSlabNumber ASLSlabThickness ASLSlabOrientation
-number ASLMidSlabPosition ASLPulseTrainDuration ASLBolusCutoffDelayTime ASLCrusherFlowLimit FrameAcquisitionNumber
-number FrameAcquisitionDuration AcquisitionDuration DimensionIndexValues InStackPositionNumber TemporalPositionIndex
-number TemporalPositionTimeOffset InConcatenationNumber InConcatenationTotalNumber ConcatenationFrameOffsetNumber
-number NominalPercentageOfCardiacPhase NominalCardiacTriggerDelayTime ActualCardiacTriggerDelayTime
-number NominalRespiratoryTriggerDelayTime ActualRespiratoryTriggerDelayTime NominalPercentageOfRespiratoryPhase
-number StartingRespiratoryAmplitude EndingRespiratoryAmplitude RRIntervalTimeNominal CardiacRRIntervalSpecified
-number RespiratoryIntervalTime RespiratoryTriggerDelayThreshold TimeRange ContrastBolusVolume ContrastBolusTotalDose
-number ContrastFlowRate ContrastFlowDuration ContrastBolusIngredientConcentration ContrastBolusAgentNumber
-number NumberOfSlices NumberOfTimeSlices NumberOfTimeSlots NumberOfRRIntervals ImageIndex FrameReferenceTime FrameTime
-number ActualFrameDuration DecayFactor DoseCalibrationFactor ScatterFractionFactor DeadTimeFactor
-number SliceSensitivityFactor PrimaryPromptsCountsAccumulated SecondaryCountsAccumulated RadionuclideTotalDose
-number RadionuclideHalfLife RadionuclidePositronFraction RadiopharmaceuticalVolume RadiopharmaceuticalSpecificActivity
-number RadiopharmaceuticalAgentNumber EnergyWindowLowerLimit EnergyWindowUpperLimit CoincidenceWindowWidth
-number AxialAcceptance AxialMash TransverseMash DetectorElementSize FieldOfViewDimensions AcquisitionStartConditionData
-number AcquisitionTerminationConditionData NumberOfIterations NumberOfSubsets TerminationCountsThreshold
-number TerminationTimeThreshold AxialDetectorDimension TransverseDetectorSeparation ReferencedFrameNumber
-number ReferencedSegmentNumber SegmentNumber MaximumFractionalValue RecommendedDisplayCIELabValue
-number RecommendedDisplayGrayscaleValue ROINumber ReferencedROINumber ObservationNumber ROIDisplayColor ROIVolume
-number ContourNumber NumberOfContourPoints ContourData ContourSlabThickness ContourOffsetVector
-number ROIPhysicalPropertyValue FrameOfReferenceTransformationMatrix
+number VelocityEncodingDirection VelocityEncodingMinimumValue VelocityEncodingMaximumValue SlabThickness SlabOrientation
+number MidSlabPosition TagAngleFirstAxis TagAngleSecondAxis TagSpacingFirstDimension TagSpacingSecondDimension
+number TagThickness TaggingDelay ASLSlabNumber ASLSlabThickness ASLSlabOrientation ASLMidSlabPosition
+number ASLPulseTrainDuration ASLBolusCutoffDelayTime ASLCrusherFlowLimit FrameAcquisitionNumber FrameAcquisitionDuration
+number AcquisitionDuration InStackPositionNumber TemporalPositionIndex TemporalPositionTimeOffset InConcatenationNumber
+number InConcatenationTotalNumber NominalPercentageOfCardiacPhase NominalCardiacTriggerDelayTime
+number ActualCardiacTriggerDelayTime NominalRespiratoryTriggerDelayTime ActualRespiratoryTriggerDelayTime
+number NominalPercentageOfRespiratoryPhase StartingRespiratoryAmplitude EndingRespiratoryAmplitude RRIntervalTimeNominal
+number CardiacRRIntervalSpecified RespiratoryIntervalTime RespiratoryTriggerDelayThreshold TimeRange ContrastBolusVolume
+number ContrastBolusTotalDose ContrastFlowRate ContrastFlowDuration ContrastBolusIngredientConcentration
+number ContrastBolusAgentNumber NumberOfSlices NumberOfTimeSlices NumberOfTimeSlots NumberOfRRIntervals ImageIndex
+number FrameReferenceTime FrameTime ActualFrameDuration DecayFactor DoseCalibrationFactor ScatterFractionFactor
+number DeadTimeFactor SliceSensitivityFactor PrimaryPromptsCountsAccumulated SecondaryCountsAccumulated
+number RadionuclideTotalDose RadionuclideHalfLife RadionuclidePositronFraction RadiopharmaceuticalVolume
+number RadiopharmaceuticalSpecificActivity RadiopharmaceuticalAgentNumber EnergyWindowLowerLimit EnergyWindowUpperLimit
+number CoincidenceWindowWidth AxialAcceptance AxialMash TransverseMash DetectorElementSize FieldOfViewDimensions
+number AcquisitionStartConditionData AcquisitionTerminationConditionData NumberOfIterations NumberOfSubsets
+number TerminationCountsThreshold TerminationTimeThreshold AxialDetectorDimension TransverseDetectorSeparation
+number RecommendedDisplayCIELabValue RecommendedDisplayGrayscaleValue ObservationNumber ROIDisplayColor ROIVolume
+number ContourNumber NumberOfContourPoints ContourSlabThickness ROIPhysicalPropertyValue
 tag DimensionIndexPointer FunctionalGroupPointer FrameIncrementPointer
-table LUTData RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
+table LUTData
 token ImageType FrameType ScanningSequence SequenceVariant ScanOptions ContentLabel CorrectedImage
 term Modality PhotometricInterpretation BodyPartExamined Laterality ImageLaterality FrameLaterality PatientPosition
 term PatientOrientation PresentationIntentType LossyImageCompression LossyImageCompressionMethod BurnedInAnnotation
@@ -187,7 +187,7 @@ X RadiopharmaceuticalStartDateTime RadiopharmaceuticalStopDateTime
 D StructureSetLabel FrameAcquisitionDateTime FrameReferenceDateTime DecayCorrectionDateTime
 U SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID ReferencedFrameOfReferenceUID
 U ReferencedSOPInstanceUID SynchronizationFrameOfReferenceUID ConcatenationUID DimensionOrganizationUID
-U IrradiationEventUID TrackingUID RelatedFrameOfReferenceUID PaletteColorLookupTableUID
+U IrradiationEventUID TrackingUID RelatedFrameOfReferenceUID
 X/Z/U* ReferencedImageSequence SourceImageSequence
 """
 """Actions of PS3.15 Table E.1-1 (2026c): X remove, Z empty, D dummy, U replace the UID, by keyword."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -11,13 +10,13 @@ from pydicom.tag import BaseTag, Tag
 
 from monai_tl.dicom.explicit_writing import element, join, sequence
 from monai_tl.dicom.profile import DUMMIES, RULES
+from monai_tl.dicom.released_number import binary_numbers, number_text, packed
 from monai_tl.dicom.released_value import (
     PatientContext,
     as_text,
-    release_number_text,
-    release_numbers,
     release_text,
 )
+from monai_tl.dicom.repeated_identity import as_numbers, repeats_number, spells_by_codes, spells_word
 from monai_tl.dicom.terms import is_structure, known_code
 from monai_tl.errors import DicomError
 
@@ -29,7 +28,10 @@ _DUMMY_BY_TAG = {Tag(keyword): text for keyword, text in DUMMIES.items()}
 _MAX_DEPTH = 12
 _HEAD = 8
 """Bytes of an element without a value."""
-_TABLE_DESCRIPTORS = {0x00283006: 0x00283002, 0x00281201: 0x00281101, 0x00281202: 0x00281102, 0x00281203: 0x00281103}
+_DESCRIPTOR, _PHOTOMETRIC = 0x00283002, 0x00280004
+_TABLE_FAULT = (
+    "the look-up table does not rise or fall throughout, or contradicts its description; export with a rescale"
+)
 _MAX_ENTRIES = 1 << 16
 
 
@@ -83,39 +85,76 @@ def _release(
     if kind == "table":
         return _table(tag, dataset, context)
     raw = dataset.get_item(tag)
-    if kind in ("number", "essential", "tag"):
-        content = _numbers(representation, tag, raw, dataset, context)
+    if kind in ("number", "essential", "vital", "tag"):
+        content = _numbers(kind, representation, tag, dataset, context)
         if kind == "essential" and (content is None or len(content) <= _HEAD):
             raise DicomError("a number that describes the pixels is none; export the file again", "damaged")
         return content
-    text = release_text(kind, _text(dataset, tag, raw), context)
+    text = release_text(kind, _text(dataset, tag, raw), context, place=f"{int(tag):08X}")
+    if tag == _PHOTOMETRIC and text.startswith("PALETTE"):
+        # a label map in colours: without its tables, which are free bytes, it is one in grey
+        text = "MONOCHROME2"
     return element(tag, representation, text.encode("ascii"))
 
 
-def _numbers(representation: str, tag: BaseTag, raw: Any, dataset: Dataset, context: PatientContext) -> bytes | None:
+def _numbers(kind: str, representation: str, tag: BaseTag, dataset: Dataset, context: PatientContext) -> bytes | None:
+    raw = dataset.get_item(tag)
+    content: bytes | None
     if representation in ("DS", "IS"):
-        text = release_number_text(representation, _text(dataset, tag, raw), context)
-        return element(tag, representation, (text or "").encode("ascii"))
-    content = release_numbers(representation, raw, context)
-    return None if content is None else element(tag, representation, content)
+        text = number_text(tag, representation, _text(dataset, tag, raw))
+        content, parts = (text or "").encode("ascii"), (text or "").split("\\")
+    else:
+        values = binary_numbers(tag, representation, raw)
+        content = None if values is None else packed(representation, values)
+        if content is None:
+            return None
+        parts = [] if representation == "AT" else as_numbers(representation, values or ())
+        if spells_word(content, context.identity):
+            _refused(kind)
+            return None
+    if repeats_number(parts, context.identifiers, is_bulk=kind == "vital") or spells_by_codes(parts, context.identity):
+        _refused(kind)
+        return element(tag, representation, b"") if representation in ("DS", "IS") else None
+    return element(tag, representation, content)
+
+
+def _refused(kind: str) -> None:
+    """Nothing stands for a number that repeats the identity; without some, the others would mean something else."""
+    if kind in ("essential", "vital"):
+        raise DicomError(
+            "a number that the image or its outlines need repeats an identifier of the patient; look at the file",
+            "identity_in_numbers",
+        )
 
 
 def _text(dataset: Dataset, tag: BaseTag, raw: RawDataElement | DataElement) -> str:
     return as_text(raw, lambda: dataset[tag].value)
 
 
-def _table(tag: BaseTag, dataset: Dataset, context: PatientContext) -> bytes | None:
-    """A lookup table, no longer than its descriptor says: what is behind it could be anything."""
-    descriptor = dataset.get(_TABLE_DESCRIPTORS[int(tag)])
+def _table(tag: BaseTag, dataset: Dataset, context: PatientContext) -> bytes:
+    """A lookup table, no longer than its descriptor says: what is behind it could be anything.
+
+    Raises:
+        DicomError: Code ``lookup_table``: it is none that rises or falls throughout, as no text does.
+    """
     raw = dataset.get_item(tag)
-    content = release_numbers("OW", raw, context) if isinstance(raw, RawDataElement) else None
-    if content is None or descriptor is None or len(descriptor.value) != 3:
-        return None
+    descriptor = dataset.get(_DESCRIPTOR)
+    values = binary_numbers(tag, "OW", raw) if isinstance(raw, RawDataElement) else None
+    content = packed("OW", values) if values else None
+    if content is None or descriptor is None or len(descriptor.value or ()) != 3:
+        raise DicomError(_TABLE_FAULT, "lookup_table")
     entries = int(descriptor.value[0]) % _MAX_ENTRIES or _MAX_ENTRIES
-    size = 2 if int(descriptor.value[2]) > 8 else 1
+    bits = int(descriptor.value[2])
     # tables of 8-bit entries are also written with 16 bits an entry
-    wanted = entries * size if len(content) < 2 * entries else 2 * entries
-    return element(tag, "OW", content[: wanted + wanted % 2])
+    size = 2 if bits > 8 or len(content) >= 2 * entries else 1
+    content = content[: entries * size]
+    outputs = np.frombuffer(content, "<u2" if size == 2 else np.uint8).astype(np.int64)
+    steps = np.diff(outputs)
+    fine = len(outputs) == entries and 8 <= bits <= 16 and int(outputs.max()) < 1 << bits
+    if not fine or not ((steps >= 0).all() or (steps <= 0).all()) or spells_word(content, context.identity):
+        raise DicomError(_TABLE_FAULT, "lookup_table")
+    # the pad of an odd number of bytes is a zero, which a text's would not be
+    return element(tag, "OW", content + b"\x00" * (len(content) % 2))
 
 
 def _coded_entry(dataset: Dataset, context: PatientContext) -> dict[int, bytes]:

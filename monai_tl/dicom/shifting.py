@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from datetime import date, timedelta
 
 _DATE = re.compile(r"(\d{4})[.]?(\d{2})[.]?(\d{2})")
@@ -22,13 +23,21 @@ def shift_date(text: str, days_back: int) -> str | None:
     return f"{moved.year:04d}{moved.month:02d}{moved.day:02d}"
 
 
-def clean_time(text: str) -> str | None:
-    """A DICOM time (TM) as it is; None when it is no time."""
+def clean_time(text: str, identifiers: Set[str] = frozenset()) -> str | None:
+    """A DICOM time (TM) to the millisecond; None when it is no time, or one of the patient's identifiers.
+
+    Fractions of a second hold six digits, as record numbers do; one that is an identifier goes as a whole.
+    """
     found = _TIME.fullmatch(text.strip())
-    return None if found is None else "".join(part for part in found.groups() if part)
+    if found is None:
+        return None
+    whole, fraction = "".join(part for part in found.groups()[:3] if part), found.group(4) or ""
+    if not identifiers.isdisjoint((whole, whole + fraction[1:], whole + fraction[1:4])):
+        return None
+    return whole if not identifiers.isdisjoint((fraction[1:], fraction[1:].lstrip("0"))) else whole + fraction[:4]
 
 
-def shift_datetime(text: str, days_back: int) -> str | None:
+def shift_datetime(text: str, days_back: int, identifiers: Set[str] = frozenset()) -> str | None:
     """A DICOM date and time (DT) moved; its time zone, which tells a region, is dropped.
 
     Returns:
@@ -38,5 +47,5 @@ def shift_datetime(text: str, days_back: int) -> str | None:
     moved = shift_date(text[:8], days_back)
     if moved is None or len(text) == 8:
         return moved
-    time = clean_time(text[8:])
+    time = clean_time(text[8:], identifiers)
     return None if time is None else moved + time

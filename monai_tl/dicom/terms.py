@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import permutations
 
@@ -78,7 +78,8 @@ NONE A B C D E F L YA YB YC UA UB UC
 # e.g. B30f, Br40d\\3, FC18, I31s: a group of letters, two digits, letters
 _KERNEL = re.compile(r"[A-Z][A-Za-z]{0,2}[0-9]{2}[a-z]{0,2}")
 _SHORT_NUMBER = re.compile(r"[0-9]{1,2}")
-_MOST_DIGITS = 4
+_MOST_DIGITS = _MOST_LETTERS = 2
+_MATTER = re.compile(r"\b(?:white|gr[ae]y)[ _-]+matter\b", re.IGNORECASE)
 _RADIOTHERAPY = """
 roi gtv ctv ptv itv igtv ictv prv oar oars rt lt l r left right total boost dose gy pre post ring couch table outline
 contour contours external body tumour tumours tumor lesion mass nodule oesophagus brainstem cochlea lens bowel bag
@@ -86,6 +87,7 @@ loops small large cauda equina lymphnode lymphnodes nodes node hippocampus hippo
 vertebrae organ organs ctvn ctvp gtvn gtvp ptvn ptvp eval opt sub minus plus high low risk cm mm haemorrhage oedema
 background foreground vessel vessels lad svc ivc pa la lv ra rv wm gm csf et tc wt ncr net ed enhancing necrotic core
 """
+_PERSONS = frozenset(("male", "female", "white", "gray", "grey", "black", "patient", "subject", "single", "normal"))
 # eponyms of anatomy are surnames
 _SURNAMES = frozenset(
     ("boyd", "dodd", "willis", "cockett", "couinaud", "fleischner", "giacomini", "hunterian", "kerley", "model", "mark")
@@ -108,22 +110,27 @@ DEVICES = frozenset(_DEVICES.split())
 
 def is_term(text: str) -> bool:
     """Whether a code string consists of words of the list."""
-    return text in ORIENTATIONS or (text != "" and all(word in TERMS for word in text.split(" ")))
+    words = text.split(" ")
+    return text in ORIENTATIONS or (text != "" and all(word in TERMS for word in words) and not _are_letters(words))
 
 
-def is_device(text: str) -> bool:
-    """Whether the name of a maker, model or kernel consists of known words."""
+def is_device(text: str, identity: Iterable[str]) -> bool:
+    """Whether the name of a maker, model or kernel consists of known words, none of them of the patient's identity."""
     words = text.upper().replace(",", " ").split()
-    return text.isascii() and bool(words) and all(word in DEVICES or _is_digit(word) for word in words)
+    if not text.isascii() or not words or sum(map(_is_digit, words)) > _MOST_DIGITS or _are_letters(words):
+        return False
+    return all(word in DEVICES or _is_digit(word) for word in words) and not _repeats(text, identity)
 
 
-def is_kernel(text: str) -> bool:
-    """Whether a reconstruction kernel is known, or looks as kernels do."""
-    return is_device(text) or _KERNEL.fullmatch(text) is not None
+def is_kernel(text: str, identity: Iterable[str]) -> bool:
+    """Whether a reconstruction kernel is known, or looks as kernels do, and repeats no identity."""
+    return is_device(text, identity) or (_KERNEL.fullmatch(text) is not None and not _repeats(text, identity))
 
 
 def is_structure(text: str, identity: Iterable[str]) -> bool:
-    """Whether a name of a region consists of words of anatomy, radiotherapy and short numbers, and repeats no identity.
+    """Whether a name of a region consists of words of anatomy and radiotherapy, and repeats no identity.
+
+    One number of two digits may stand among them: two could be a date, or an age and a year.
 
     Args:
         text: E.g. ``GTV-1`` or ``Lung_L``.
@@ -133,16 +140,26 @@ def is_structure(text: str, identity: Iterable[str]) -> bool:
         return False
     # LungLeft → Lung Left; GTVp1 → GTVp 1
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    words = re.findall(r"[A-Za-z]+|[0-9]+", spaced)
-    numbers = [word for word in words if word.isdigit()]
-    if not words or sum(map(len, numbers)) > _MOST_DIGITS:
+    # white and grey are of the brain only before matter: else they are people's
+    words = re.findall(r"[A-Za-z]+|[0-9]+", _MATTER.sub("matter", spaced))
+    if not words or sum(word.isdigit() for word in words) > 1 or _are_letters(words):
         return False
     known = structure_words()
     fine = all(
         _SHORT_NUMBER.fullmatch(word) or word.lower() in known or word.lower().removesuffix("s") in known
         for word in words
     )
-    return fine and not shares_word(text, identity)
+    return fine and not _repeats(text, identity)
+
+
+def _repeats(text: str, identity: Iterable[str]) -> bool:
+    # a name may stand there letter by letter
+    return shares_word(f"{text} {re.sub('[^A-Za-z0-9]', '', text)}", identity)
+
+
+def _are_letters(words: Sequence[str]) -> bool:
+    """Whether there are so many single letters that they could spell a word."""
+    return sum(len(word) == 1 and word.isalpha() for word in words) > _MOST_LETTERS
 
 
 def _is_digit(word: str) -> bool:
@@ -160,7 +177,7 @@ def structure_words() -> frozenset[str]:
         if not _STRUCTURE_GROUPS.isdisjoint(groups)
         for word in re.findall("[a-z]+", meaning.lower())
     }
-    return frozenset(found | set(_RADIOTHERAPY.split())) - _SURNAMES
+    return frozenset(found | set(_RADIOTHERAPY.split())) - _SURNAMES - _PERSONS
 
 
 def known_code(scheme: str, value: str) -> str | None:

@@ -18,6 +18,7 @@ from talking_study import stored_pixels
 from monai_tl.dicom.deidentified_file import deidentify_file
 from monai_tl.dicom.deidentify import Pseudonyms, seeded_key
 from monai_tl.dicom.profile import BASIC_PROFILE, RULES
+from monai_tl.errors import DicomError
 
 HASHER = Pseudonyms(seeded_key(0))
 _TABLE = Path(__file__).parents[1] / "support" / "ps3_15_table_e1_1.txt"
@@ -123,7 +124,7 @@ def words_in_all_attributes(dataset: Dataset, count: int) -> list[str]:
 
 _NEEDED = frozenset(
     ("Modality", "ImageType", "PhotometricInterpretation", "SOPClassUID", "BurnedInAnnotation", "SpecificCharacterSet",
-     "PixelData", "DataSetTrailingPadding", "QueryRetrieveLevel")
+     "PixelData", "DataSetTrailingPadding", "QueryRetrieveLevel", "LUTData")
 )  # fmt: skip
 
 
@@ -156,13 +157,27 @@ def test_no_number_in_any_attribute_is_the_record_number(tmp_path):
     number = "73409182"
     dataset = slice_dataset(stored_pixels()[0], (0, 0, 0), 1, PatientID=number)
     for tag, (representation, _, _, _, keyword) in DicomDictionary.items():
-        if keyword and representation in ("DS", "IS", "UL", "SL") and tag >> 16 not in (0, 2, 4):
-            value = int(number) if representation in ("UL", "SL") else number
-            if keyword not in ("NumberOfFrames", "RescaleSlope", "RescaleIntercept"):
+        if keyword and representation in ("DS", "IS", "UL", "SL", "FL", "FD") and tag >> 16 not in (0, 2, 4):
+            value = number if representation in ("DS", "IS") else int(number)
+            if RULES.get(tag) not in ("essential", "vital"):
                 dataset.add(DataElement(tag, representation, value))
     content, made = deidentified(dataset, tmp_path)
     assert number.encode() not in content
-    assert not any(str(element.value) == number for element in made.iterall())
+    assert not any(str(element.value).startswith(number) for element in made.iterall())
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("RescaleIntercept", "-10000"), ("ImagePositionPatient", ["10000", "0", "0"]), ("PixelSpacing", ["10000", "1"]),
+     ("ROINumber", "10000"), ("PixelPaddingValue", 10000)],
+)  # fmt: skip
+def test_an_identifier_where_the_image_needs_the_number_refuses_the_file(tmp_path, keyword, value):
+    dataset = slice_dataset(stored_pixels()[0], (0, 0, 0), 1, PatientID="10000")
+    setattr(dataset, keyword, value)
+    with pytest.raises(DicomError) as refused:
+        deidentified(dataset, tmp_path)
+    assert refused.value.code == "identity_in_numbers"
+    assert "10000" not in str(refused.value)
 
 
 @pytest.mark.parametrize("keyword", ["KVP", "EchoTime", "SliceLocation", "InstanceNumber", "WindowCenter"])
