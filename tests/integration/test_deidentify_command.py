@@ -6,8 +6,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -310,6 +312,95 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, key, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from monai_tl.commands import deidentify
+setattr(os, sys.argv[1], lambda *given: os.kill(os.getpid(), signal.SIGKILL))
+deidentify.run(*(Path(one) for one in sys.argv[2:4]), key_file=Path(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("at", ["sync", "rename", "chmod"])
+def test_a_killed_run_leaves_an_empty_folder_and_the_next_one_cleans_up(tmp_path, key, at):
+    """There is one step from nothing to all, of however many patients."""
+    for number in range(3):
+        save(one_slice(PatientID=f"{number}", SOPInstanceUID=f"1.2.9.{number}"), tmp_path / "in" / f"{number}.dcm")
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, at, tmp_path / "in", out, key]
+    done = subprocess.run(command, env={**os.environ, "MONAI_TL_BACKEND": "sequential"}, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert list(out.iterdir()) == []
+    assert list(tmp_path.glob(".out.*.part"))
+    made, _ = run(tmp_path, key)
+    assert len(made) == 3
+    assert list(tmp_path.glob(".out.*.part")) == []
+    assert sorted(one.name.partition("-")[0] for one in out.iterdir()) == ["patient"] * 3 + ["rejected.json"]
+
+
+def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path, key, monkeypatch):
+    """While the first one writes, after it, and when it ends between the second's look and its lock."""
+    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    write_ct(tmp_path / "in", pixels(2))
+    save(one_slice(PatientID="other"), tmp_path / "else" / "a.dcm")
+    write_bytes, refused = Path.write_bytes, []
+
+    def second_starts(self: Path, content: bytes) -> int:
+        with pytest.raises(ConfigError, match="another run is writing") as caught:
+            deidentify.run(tmp_path / "else", tmp_path / "out", key_file=key)
+        refused.append(caught.value)
+        return write_bytes(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", second_starts)
+    made, _ = run(tmp_path, key)
+    assert (len(made), len({one.PatientID for one in made}), len(refused)) == (2, 1, 2)
+    monkeypatch.undo()
+    content = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    monkeypatch.setattr(deidentify, "_check_folders", lambda *given: None)
+    with pytest.raises(ConfigError, match="not empty"):
+        deidentify.run(tmp_path / "else", tmp_path / "out", key_file=key)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == content
+
+
+def test_what_someone_put_there_meanwhile_stays(tmp_path, key, monkeypatch):
+    write_ct(tmp_path / "in", pixels(1))
+    sync = os.sync
+
+    def put() -> None:
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+        sync()
+
+    monkeypatch.setattr(os, "sync", put)
+    with pytest.raises(ConfigError, match="not empty"):
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    assert list(tmp_path.glob(".out.*.part")) == []
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_before_anything_is_read(tmp_path, key, monkeypatch):
+    write_ct(tmp_path / "in", pixels(1))
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "out")
+    with pytest.raises(ConfigError, match="mount point"):
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(ConfigError, match="may write to"):
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_folders_own_permissions_and_the_link_to_it_stay(tmp_path, key):
+    write_ct(tmp_path / "in", pixels(1))
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real").chmod(0o750)
+    (tmp_path / "out").symlink_to("real")
+    made, _ = run(tmp_path, key)
+    assert len(made) == 1
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o750
 
 
 def test_the_summary_speaks_of_faces_and_counts(tmp_path, key):
