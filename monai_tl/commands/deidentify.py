@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monai_tl.dicom.deidentified_file import deidentify_file
-from monai_tl.dicom.deidentify import Pseudonyms, load_key
+from monai_tl.dicom.deidentify import Pseudonyms, check_secret, load_key
 from monai_tl.dicom.listing import list_files
 from monai_tl.errors import ConfigError, DataError, describe_fault
 from monai_tl.new_folder import check_empty, new_folder
@@ -67,12 +67,14 @@ def run(source: Path, out: Path, *, key_file: Path | None = None) -> str:
 
     Raises:
         ConfigError: There is no such source, OUT holds something or is in use, or one lies in the other.
-        PrivacyError: The key is missing, readable by others, or in a repository.
+        PrivacyError: The key is missing, readable by others, public, easily guessed, or in a repository.
         DataError: Nothing was written; rejected.json says why.
         OSError: OUT cannot be written.
     """
     _check_folders(source, out)
-    hasher = Pseudonyms(load_key(_KEY_FILE if key_file is None else key_file))
+    key = load_key(_KEY_FILE if key_file is None else key_file)
+    check_secret(key)
+    hasher = Pseudonyms(key)
     with new_folder(out, (REJECTED_FILE,)) as folder:
         listing = list_files(source)
         rejected = [

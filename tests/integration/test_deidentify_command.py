@@ -243,6 +243,27 @@ def test_no_key_no_output(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("seed", [0, 7, 9999])
+def test_a_public_key_is_no_secret(tmp_path, seed):
+    write_ct(tmp_path / "in", pixels(1))
+    create_key(tmp_path / "public", seed=seed)
+    with pytest.raises(PrivacyError, match="public") as caught:
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=tmp_path / "public")
+    assert (tmp_path / "public").read_text().strip() not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["0" * 64, "0123456" * 10, "passpass" * 8])
+def test_a_key_that_can_be_guessed_is_refused(tmp_path, text):
+    write_ct(tmp_path / "in", pixels(1))
+    (tmp_path / "poor").write_text(text)
+    (tmp_path / "poor").chmod(0o600)
+    with pytest.raises(PrivacyError, match="different characters") as caught:
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=tmp_path / "poor")
+    assert text not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_default_key_is_the_users(tmp_path, monkeypatch):
     write_ct(tmp_path / "in", pixels(1))
     monkeypatch.setenv("HOME", str(tmp_path))
