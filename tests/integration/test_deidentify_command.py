@@ -24,9 +24,10 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit
 from talking_study import write_talking_study
 
-from monai_tl.commands import deidentify
-from monai_tl.dicom.deidentify import create_key
+from monai_tl.commands import convert, deidentify
+from monai_tl.dicom.deidentify import Pseudonyms, create_key
 from monai_tl.errors import ConfigError, DataError, PrivacyError
+from monai_tl.records import ConvertedIndex
 
 WORD = "KANARIVOGEL"
 
@@ -338,7 +339,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, key, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from monai_tl.commands import deidentify
+from monai_tl.commands import convert, deidentify
 setattr(os, sys.argv[1], lambda *given: os.kill(os.getpid(), signal.SIGKILL))
 deidentify.run(*(Path(one) for one in sys.argv[2:4]), key_file=Path(sys.argv[4]))
 """
@@ -524,6 +525,26 @@ def test_a_lookup_table_ends_where_its_descriptor_says(tmp_path, key):
     (table,) = made.ModalityLUTSequence
     assert (table.LUTDescriptor, table.ModalityLUTType) == ([64, 0, 16], "HU")
     np.testing.assert_array_equal(np.frombuffer(table.LUTData, "<u2"), entries)
+
+
+def test_a_hashed_region_is_one_class_over_all_patients(tmp_path, key):
+    """Many digits in a hash, and other hashed regions beside it, change nothing; no name is counted through."""
+    regions = [f"{WORD} {chr(97 + number)}" for number in range(24)]
+    outline = np.array([[-10, -20, 30], [-4, -20, 30], [-4, -14, 30], [-10, -14, 30]], float)
+    for patient, named in (("1", regions), ("2", regions[12:])):
+        uids = {"SeriesInstanceUID": f"1.2.3.{patient}", "StudyInstanceUID": f"1.2.4.{patient}"}
+        folder = tmp_path / "in" / patient
+        write_ct(folder, pixels(3), PatientID=patient, **uids)
+        path = write_rtstruct(tmp_path / "rt", {name: [outline] for name in named}, series=uids["SeriesInstanceUID"])
+        structures = pydicom.dcmread(path)
+        structures.PatientID, structures.SOPInstanceUID = patient, f"1.2.5.{patient}"
+        save(structures, folder / "rt.dcm")
+    deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
+    convert.run(tmp_path / "out", tmp_path / "nifti", key_file=key)
+    hasher = Pseudonyms(key.read_bytes().strip())
+    expected = [sorted(f"X{hasher.text(name).upper()}" for name in named) for named in (regions, regions[12:])]
+    volumes = ConvertedIndex.read(tmp_path / "nifti" / "index.json").volumes
+    assert sorted((sorted(one.label_classes.values()) for one in volumes), key=len) == sorted(expected, key=len)
 
 
 def test_several_processes_give_the_same_bytes(tmp_path, key, monkeypatch):
