@@ -27,7 +27,7 @@ from talking_study import write_talking_study
 from monai_tl.commands import convert, deidentify
 from monai_tl.dicom.deidentify import Pseudonyms, create_key
 from monai_tl.errors import ConfigError, DataError, PrivacyError
-from monai_tl.records import ConvertedIndex
+from monai_tl.records import ConvertedIndex, RejectionList
 
 WORD = "KANARIVOGEL"
 
@@ -525,6 +525,26 @@ def test_a_lookup_table_ends_where_its_descriptor_says(tmp_path, key):
     (table,) = made.ModalityLUTSequence
     assert (table.LUTDescriptor, table.ModalityLUTType) == ([64, 0, 16], "HU")
     np.testing.assert_array_equal(np.frombuffer(table.LUTData, "<u2"), entries)
+
+
+def test_what_is_written_can_be_read_again_and_nothing_of_it_is_refused(tmp_path, key):
+    """The lists of this program are no input; files that only bear their names, or lie deeper, are."""
+    write_ct(tmp_path / "in", pixels(3))
+    save(one_slice(Modality="US", SOPInstanceUID="1.9"), tmp_path / "in" / "us.dcm")
+    out = tmp_path / "out"
+    deidentify.run(tmp_path / "in", out, key_file=key)
+    convert.run(out, tmp_path / "nifti", key_file=key)
+    assert RejectionList.read(tmp_path / "nifti" / "rejected.json").rejected == ()
+    shutil.copy(tmp_path / "nifti" / "index.json", out)
+    deidentify.run(out, tmp_path / "again", key_file=key)
+    assert RejectionList.read(tmp_path / "again" / "rejected.json").rejected == ()
+    (out / "deeper").mkdir()
+    shutil.move(out / "index.json", out / "deeper")
+    for number, content in enumerate((b'{"rejected": "Kanari"}', b"[" * 100_000, b"\xff\xfe", b"")):
+        (out / "rejected.json").write_bytes(content)
+        convert.run(out, tmp_path / f"nifti{number}", key_file=key)
+        rejected = RejectionList.read(tmp_path / f"nifti{number}" / "rejected.json").rejected
+        assert [one.code for one in rejected] == ["not_dicom"] * 2
 
 
 def test_a_hashed_region_is_one_class_over_all_patients(tmp_path, key):
