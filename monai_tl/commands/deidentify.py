@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from monai_tl.dicom.deidentified_file import deidentify_file
-from monai_tl.dicom.deidentify import Pseudonyms, load_key
+from monai_tl.dicom.deidentify import Pseudonyms, check_secret, load_key
 from monai_tl.dicom.listing import list_files
 from monai_tl.errors import ConfigError, DataError, describe_fault
-from monai_tl.files import temporary_folder
+from monai_tl.new_folder import check_empty, new_folder
 from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
 from monai_tl.records import Rejection, RejectionList
@@ -22,7 +22,6 @@ from monai_tl.records import Rejection, RejectionList
 REJECTED_FILE = "rejected.json"
 _KEY_FILE = Path("~/.config/monai_tl/pseudonym.key")
 _CHUNK = 64
-_LEFTOVER = re.compile(r"\.deidentify\..{8}\.part")
 _FACES = (
     "Faces are not removed: a head scan shows who the patient is. Text in pixels that no tag tells of is not found; "
     "look at samples before the files leave."
@@ -55,7 +54,8 @@ def run(source: Path, out: Path, *, key_file: Path | None = None) -> str:
     """Write the de-identified counterpart of each DICOM file below a folder.
 
     OUT gets ``<patient>/<study>/<series>/<instance>.dcm``, all hashes under the key, and ``rejected.json`` with what
-    was refused or held back. The same files and key give the same bytes. Nothing appears in OUT before all is done.
+    was refused or held back. The same files and key give the same bytes. OUT stays empty until all is done, and then is
+    filled in one step.
 
     Args:
         source: Any nesting.
@@ -66,31 +66,30 @@ def run(source: Path, out: Path, *, key_file: Path | None = None) -> str:
         Counts, and what was not done.
 
     Raises:
-        ConfigError: There is no such source, OUT holds something, or one lies in the other.
-        PrivacyError: The key is missing, readable by others, or in a repository.
-        DataError: Nothing was written; rejected.json says why.
+        ConfigError: There is no such source, OUT holds something or is in use, or one lies in the other.
+        PrivacyError: The key is missing, readable by others, public, easily guessed, or in a repository.
+        DataError: SRC holds no file, or none that may leave; of those rejected.json says why.
         OSError: OUT cannot be written.
     """
     _check_folders(source, out)
-    hasher = Pseudonyms(load_key(_KEY_FILE if key_file is None else key_file))
-    out.mkdir(parents=True, exist_ok=True)
-    listing = list_files(source)
-    rejected = [
-        Rejection(item=_item(lost.path, source, hasher), kind="file", code=lost.code, reason=lost.reason)
-        for lost in listing.unfollowed
-    ]
-    with temporary_folder(out, "deidentify") as folder:
-        loose, tree = folder / "loose", folder / "tree"
+    key = load_key(_KEY_FILE if key_file is None else key_file)
+    check_secret(key)
+    hasher = Pseudonyms(key)
+    with new_folder(out, (REJECTED_FILE,)) as folder:
+        listing = list_files(source)
+        rejected = [
+            Rejection(item=_item(lost.path, source, hasher), kind="file", code=lost.code, reason=lost.reason)
+            for lost in listing.unfollowed
+        ]
+        if not (listing.files or rejected):
+            raise DataError("SRC: holds no file; give the folder that holds the DICOM files", "empty")
+        loose = folder / "loose"
         loose.mkdir()
-        tree.mkdir()
-        outcomes = _deidentify(source, listing.files, loose, hasher)
-        placed = _place(outcomes, loose, tree, rejected)
-        # no file has its name before its bytes are on the disk
-        os.sync()
-        for patient in sorted(tree.iterdir()):
-            os.replace(patient, out / patient.name)
-    in_order = tuple(sorted(rejected, key=lambda one: (one.code, one.item)))
-    RejectionList(rejected=in_order).write(out / REJECTED_FILE)
+        placed = _place(_deidentify(source, listing.files, loose, hasher), loose, folder, rejected)
+        # copies, which have no place
+        shutil.rmtree(loose)
+        in_order = tuple(sorted(rejected, key=lambda one: (one.code, one.item)))
+        RejectionList(rejected=in_order).write(folder / REJECTED_FILE)
     if not placed:
         raise DataError(
             f"none of {len(listing.files)} files could be de-identified; {out / REJECTED_FILE} lists the reasons",
@@ -101,7 +100,10 @@ def run(source: Path, out: Path, *, key_file: Path | None = None) -> str:
 
 def _check_folders(source: Path, out: Path) -> None:
     if not source.is_dir():
-        raise ConfigError("SRC: there is no such folder; give the one that holds the DICOM files", "arguments")
+        fault = "is a file" if source.exists() else "there is no such folder"
+        raise ConfigError(f"SRC: {fault}; give the folder that holds the DICOM files", "arguments")
+    if out.is_symlink() and not out.exists():
+        raise ConfigError("OUT: is a link that leads nowhere; make the folder it names, or give another", "arguments")
     inner, outer = out.resolve(), source.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise ConfigError(
@@ -109,10 +111,7 @@ def _check_folders(source: Path, out: Path) -> None:
         )
     if out.exists() and not out.is_dir():
         raise ConfigError("OUT: is a file; give a folder", "arguments")
-    if out.is_dir() and any(one.name != REJECTED_FILE and not _LEFTOVER.fullmatch(one.name) for one in out.iterdir()):
-        raise ConfigError(
-            "OUT: is not empty; give a new folder, so that nothing else is taken for de-identified", "arguments"
-        )
+    check_empty(out, (REJECTED_FILE,))
 
 
 def _deidentify(source: Path, paths: list[Path], folder: Path, hasher: Pseudonyms) -> Iterator[_Written | Rejection]:
@@ -121,8 +120,9 @@ def _deidentify(source: Path, paths: list[Path], folder: Path, hasher: Pseudonym
         for start in range(0, len(paths), _CHUNK)
     ]
     progress = Progress("deidentify", total=len(paths))
+    refused = 0
     for outcomes in map_cases(_deidentify_chunk, chunks):
-        refused = sum(isinstance(outcome, Rejection) for outcome in outcomes)
+        refused += sum(isinstance(outcome, Rejection) for outcome in outcomes)
         progress.advance(f"{refused} refused" if refused else "", steps=len(outcomes))
         yield from outcomes
 

@@ -11,6 +11,7 @@ from monai_tl import DEFAULT_KEY_FILE
 from monai_tl.config import IngestConfig, load_params
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
 from monai_tl.dicom.index import index_folder
+from monai_tl.dicom.listing import list_files
 from monai_tl.errors import ConfigError, DataError, PrivacyError
 from monai_tl.records import Dataset
 from monai_tl.stages.ingest import CASES_FOLDER, read_listed, source_folder
@@ -26,7 +27,7 @@ def run(
     Args:
         items: As in rejected.json, e.g. ``series-45c98ea69736``; case ids too.
         workspace: Folder that holds params.yaml; not looked at where there is a ``source``.
-        source: Folder of DICOM that ``convert`` or ``segment`` was given.
+        source: Folder of DICOM that ``convert``, ``deidentify`` or ``segment`` was given.
         key_file: The secret they were given; only used with ``source``.
 
     Yields:
@@ -44,7 +45,7 @@ def run(
                 "arguments",
             )
     if source is not None:
-        places = _dicom_places(source, Pseudonyms(load_key(key_file)))
+        places = _dicom_places(source, Pseudonyms(load_key(key_file)), items)
         yield from _tell(items, places, f"{source}; it was removed or changed, or the item comes from another key")
         return
     config = load_params(workspace).ingest
@@ -56,7 +57,7 @@ def run(
         f"{config.source}, where ingest.source points; it was removed or changed, or the item comes from another "
         "workspace or key"
     )
-    yield from _tell(items, _places(source_folder(workspace, config), config, hasher), where)
+    yield from _tell(items, _places(source_folder(workspace, config), config, hasher, items), where)
 
 
 def _tell(items: Sequence[str], places: Mapping[str, Sequence[Path]], where: str) -> Iterator[str]:
@@ -68,16 +69,25 @@ def _tell(items: Sequence[str], places: Mapping[str, Sequence[Path]], where: str
         raise DataError(f"{', '.join(unknown)}: not in {where}")
 
 
-def _dicom_places(source: Path, hasher: Pseudonyms) -> Mapping[str, Sequence[Path]]:
+def _dicom_places(source: Path, hasher: Pseudonyms, items: Sequence[str]) -> Mapping[str, Sequence[Path]]:
+    """Every file by its own item, since ``deidentify`` judges files alone; series, labels and cases by the index."""
+    listing = list_files(source)
+    paths = (*listing.files, *(lost.path for lost in listing.unfollowed))
+    files = {hasher.item("file", path.relative_to(source).as_posix()): (path,) for path in paths}
+    if files.keys() >= set(items):
+        # no header need be read
+        return files
     index = index_folder(source, hasher)
-    return {**index.places, **{hasher.case_id(one.study_uid, one.name): one.paths for one in index.series}}
+    return {**files, **index.places, **{hasher.case_id(one.study_uid, one.name): one.paths for one in index.series}}
 
 
-def _places(source: Path, config: IngestConfig, hasher: Pseudonyms) -> Mapping[str, Sequence[Path]]:
+def _places(
+    source: Path, config: IngestConfig, hasher: Pseudonyms, items: Sequence[str]
+) -> Mapping[str, Sequence[Path]]:
     """Files by item and by case id."""
     listed = read_listed(source, config)
     if listed is None:
-        return _dicom_places(source, hasher)
+        return _dicom_places(source, hasher, items)
     places: dict[str, Sequence[Path]] = {}
     for case in listed.cases:
         paths = [path for path in (*case.images, case.label) if path is not None]

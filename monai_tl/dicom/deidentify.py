@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 import stat
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,9 @@ MIN_KEY_BYTES = 32
 
 Domain = Literal["patient", "case", "uid", "file", "site", "replaced uid", "days", "text", "place"]
 _MAX_DAYS = 3650
+_PUBLIC_SEEDS = 10_000
+_MIN_DIFFERENT_BYTES = 8
+"""Of 64 random hex digits, 8 or more differ in all but one of 10¹⁸ keys."""
 
 
 class Pseudonyms:
@@ -103,13 +107,15 @@ def load_key(path: Path) -> bytes:
         PrivacyError: It is missing, others may read it, it lies in a git repository, or it is too short.
     """
     path = path.expanduser()
+    if path.is_dir():
+        raise PrivacyError(f"the pseudonym key {path} is a folder; give the file in it that holds the key")
     if not path.is_file():
         raise PrivacyError(f"there is no pseudonym key at {path}; make one with 'monai-tl key {path}'")
     repository = next((parent for parent in path.resolve().parents if (parent / ".git").exists()), None)
     if repository is not None:
         raise PrivacyError(
             f"the pseudonym key {path} lies inside the git repository {repository}, where it could be shared; "
-            "move it out and point ingest.key_file to it"
+            "move it out and give its new place with --key-file (in a workspace: ingest.key_file of params.yaml)"
         )
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -154,3 +160,27 @@ def create_key(path: Path, seed: int | None = None) -> bytes:
 def seeded_key(seed: int) -> bytes:
     """The public key of a seed: no secret at all; for synthetic data only."""
     return hashlib.sha256(f"monai_tl synthetic data key|{seed}".encode("ascii")).hexdigest().encode("ascii")
+
+
+def check_secret(key: bytes) -> None:
+    """Refuse a key under which anybody can undo the pseudonyms, where real patients' are made.
+
+    Raises:
+        PrivacyError: It is one of the public keys of a seed (0 to 9999), or hardly anything to guess.
+    """
+    if key.lower() in _public_keys():
+        raise PrivacyError(
+            "the pseudonym key is a public one, made with --demo-seed for synthetic data: anybody could undo the "
+            "pseudonyms; make a secret one with 'monai-tl key FILE' and give it with --key-file FILE"
+        )
+    n_different = len(set(key))
+    if n_different < _MIN_DIFFERENT_BYTES:
+        raise PrivacyError(
+            f"the pseudonym key has only {n_different} different characters and can be guessed; make one with "
+            "'monai-tl key FILE' and give it with --key-file FILE"
+        )
+
+
+@cache
+def _public_keys() -> frozenset[bytes]:
+    return frozenset(map(seeded_key, range(_PUBLIC_SEEDS)))

@@ -7,6 +7,12 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from monai_tl.errors import DataError
+from monai_tl.records import ConvertedIndex, Record, RejectionList
+
+_OWN_LISTS: dict[str, type[Record]] = {"rejected.json": RejectionList, "index.json": ConvertedIndex}
+"""What ``deidentify`` and ``convert`` write beside their results."""
+
 
 @dataclass(frozen=True)
 class Unfollowed:
@@ -63,7 +69,7 @@ def list_files(root: Path) -> Listing:
             continue
         for entry in entries:
             _sort_in(entry, found, pending)
-    found.files.sort()
+    found.files = sorted(path for path in found.files if path.parent != root or not _is_own_list(path))
     found.unfollowed.sort(key=lambda one: one.path)
     return found
 
@@ -92,3 +98,14 @@ def _sort_in(entry: os.DirEntry[str], found: Listing, pending: list[Path]) -> No
         pending.append(path)
     elif stat.S_ISREG(mode):
         found.files.append(path)
+
+
+def _is_own_list(path: Path) -> bool:
+    record = _OWN_LISTS.get(path.name)
+    if record is None:
+        return False
+    try:
+        record.read(path)
+    except (DataError, OSError, RecursionError):
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from monai_tl.labels import MAX_CLASSES, ClassSpec, LabelScheme
 
 _MAX_DIGITS = 5
 """A name with more may hold a date or a record number."""
+_HASHED_NAME = re.compile(r"X[0-9A-F]{8}")
+"""What ``monai-tl deidentify`` puts in the place of a name: the same for every patient, as a class must be."""
+_HASHED_PATIENT = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ def scheme_of(structures: Iterable[Structure], words: Iterable[str]) -> LabelSch
     """One class for each structure that is drawn, in the order of their names; names that differ in case are the same.
 
     A class is called what its structure is, where that is a plain short text that repeats nothing that identifies;
-    else ``structure-N``. The same set of structures gives the same scheme.
+    else ``structure-N``; a keyed hash that de-identification put there is one. The same set of structures
+    gives the same scheme.
 
     Args:
         structures: Of all label objects of a series.
@@ -124,10 +129,20 @@ def _stand_ins(taken: Mapping[str, object]) -> Iterator[str]:
 
 
 def _plain_class(name: str, words: frozenset[str]) -> ClassSpec | None:
+    is_hash = _HASHED_NAME.fullmatch(name) is not None
     n_digits = sum(one.isdigit() for one in name)
-    if n_digits > _MAX_DIGITS or shares_word(name, words) or _key(name) == "background":
+    if (n_digits > _MAX_DIGITS and not is_hash) or _key(name) == "background":
+        return None
+    # in a de-identified file both are hashes, and digits that they share by chance tell nothing; in any other file a
+    # name of this form may be a record number
+    if shares_word(name, words) and not (is_hash and _is_pseudonymous(words)):
         return None
     try:
         return ClassSpec(name=name, structures=(name,))
     except ValidationError:
         return None
+
+
+def _is_pseudonymous(words: frozenset[str]) -> bool:
+    """Whether the patient is called as ``monai-tl deidentify`` calls them: ``patient-`` and 12 hex digits."""
+    return "patient" in words and any(_HASHED_PATIENT.fullmatch(word) for word in words)

@@ -6,8 +6,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -22,9 +24,10 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit
 from talking_study import write_talking_study
 
-from monai_tl.commands import deidentify
-from monai_tl.dicom.deidentify import create_key
+from monai_tl.commands import convert, deidentify
+from monai_tl.dicom.deidentify import Pseudonyms, create_key
 from monai_tl.errors import ConfigError, DataError, PrivacyError
+from monai_tl.records import ConvertedIndex, RejectionList
 
 WORD = "KANARIVOGEL"
 
@@ -236,8 +239,31 @@ def test_no_key_no_output(tmp_path):
         deidentify.run(tmp_path / "in", tmp_path / "out", key_file=tmp_path / "open")
     (tmp_path / "repository" / ".git").mkdir(parents=True)
     create_key(tmp_path / "repository" / "key")
-    with pytest.raises(PrivacyError, match="git repository"):
+    with pytest.raises(PrivacyError, match=r"git repository.*--key-file.*ingest\.key_file"):
         deidentify.run(tmp_path / "in", tmp_path / "out", key_file=tmp_path / "repository" / "key")
+    with pytest.raises(PrivacyError, match="is a folder"):
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=tmp_path / "repository")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seed", [0, 7, 9999])
+def test_a_public_key_is_no_secret(tmp_path, seed):
+    write_ct(tmp_path / "in", pixels(1))
+    create_key(tmp_path / "public", seed=seed)
+    with pytest.raises(PrivacyError, match="public") as caught:
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=tmp_path / "public")
+    assert (tmp_path / "public").read_text().strip() not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["0" * 64, "0123456" * 10, "passpass" * 8])
+def test_a_key_that_can_be_guessed_is_refused(tmp_path, text):
+    write_ct(tmp_path / "in", pixels(1))
+    (tmp_path / "poor").write_text(text)
+    (tmp_path / "poor").chmod(0o600)
+    with pytest.raises(PrivacyError, match="different characters") as caught:
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=tmp_path / "poor")
+    assert text not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -289,6 +315,27 @@ def test_no_source_is_a_fault_of_the_arguments(tmp_path, key):
         deidentify.run(tmp_path / "absent", tmp_path / "out", key_file=key)
 
 
+def test_a_folder_without_files_and_a_link_to_nowhere_are_said_to_be_so(tmp_path, key):
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    with pytest.raises(DataError, match="SRC: holds no file"):
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
+    assert list((tmp_path / "out").iterdir()) == []
+    write_ct(tmp_path / "in", pixels(1))
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="leads nowhere"):
+        deidentify.run(tmp_path / "in", tmp_path / "link", key_file=key)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_progress_counts_what_was_refused_so_far(tmp_path, key, monkeypatch, capsys):
+    monkeypatch.setattr(deidentify, "_CHUNK", 2)
+    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    for number in range(4):
+        save(one_slice(Modality="US", SOPInstanceUID=f"1.2.9.{number}"), tmp_path / "in" / f"{number}.dcm")
+    run(tmp_path, key)
+    assert capsys.readouterr().out.splitlines() == ["deidentify: 2/4 2 refused", "deidentify: 4/4 4 refused"]
+
+
 def test_pipes_and_loops_of_links_are_passed_by(tmp_path, key):
     write_ct(tmp_path / "in", pixels(2))
     os.mkfifo(tmp_path / "in" / "pipe")
@@ -310,6 +357,95 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, key, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from monai_tl.commands import convert, deidentify
+setattr(os, sys.argv[1], lambda *given: os.kill(os.getpid(), signal.SIGKILL))
+deidentify.run(*(Path(one) for one in sys.argv[2:4]), key_file=Path(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("at", ["sync", "rename", "chmod"])
+def test_a_killed_run_leaves_an_empty_folder_and_the_next_one_cleans_up(tmp_path, key, at):
+    """There is one step from nothing to all, of however many patients."""
+    for number in range(3):
+        save(one_slice(PatientID=f"{number}", SOPInstanceUID=f"1.2.9.{number}"), tmp_path / "in" / f"{number}.dcm")
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, at, tmp_path / "in", out, key]
+    done = subprocess.run(command, env={**os.environ, "MONAI_TL_BACKEND": "sequential"}, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert list(out.iterdir()) == []
+    assert list(tmp_path.glob(".out.*.part"))
+    made, _ = run(tmp_path, key)
+    assert len(made) == 3
+    assert list(tmp_path.glob(".out.*.part")) == []
+    assert sorted(one.name.partition("-")[0] for one in out.iterdir()) == ["patient"] * 3 + ["rejected.json"]
+
+
+def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path, key, monkeypatch):
+    """While the first one writes, after it, and when it ends between the second's look and its lock."""
+    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    write_ct(tmp_path / "in", pixels(2))
+    save(one_slice(PatientID="other"), tmp_path / "else" / "a.dcm")
+    write_bytes, refused = Path.write_bytes, []
+
+    def second_starts(self: Path, content: bytes) -> int:
+        with pytest.raises(ConfigError, match="another run is writing") as caught:
+            deidentify.run(tmp_path / "else", tmp_path / "out", key_file=key)
+        refused.append(caught.value)
+        return write_bytes(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", second_starts)
+    made, _ = run(tmp_path, key)
+    assert (len(made), len({one.PatientID for one in made}), len(refused)) == (2, 1, 2)
+    monkeypatch.undo()
+    content = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    monkeypatch.setattr(deidentify, "_check_folders", lambda *given: None)
+    with pytest.raises(ConfigError, match="not empty"):
+        deidentify.run(tmp_path / "else", tmp_path / "out", key_file=key)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == content
+
+
+def test_what_someone_put_there_meanwhile_stays(tmp_path, key, monkeypatch):
+    write_ct(tmp_path / "in", pixels(1))
+    sync = os.sync
+
+    def put() -> None:
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+        sync()
+
+    monkeypatch.setattr(os, "sync", put)
+    with pytest.raises(ConfigError, match="not empty"):
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    assert list(tmp_path.glob(".out.*.part")) == []
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_before_anything_is_read(tmp_path, key, monkeypatch):
+    write_ct(tmp_path / "in", pixels(1))
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "out")
+    with pytest.raises(ConfigError, match="mount point"):
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(ConfigError, match="may write to"):
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_folders_own_permissions_and_the_link_to_it_stay(tmp_path, key):
+    write_ct(tmp_path / "in", pixels(1))
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real").chmod(0o750)
+    (tmp_path / "out").symlink_to("real")
+    made, _ = run(tmp_path, key)
+    assert len(made) == 1
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o750
 
 
 def test_the_summary_speaks_of_faces_and_counts(tmp_path, key):
@@ -412,6 +548,46 @@ def test_a_lookup_table_ends_where_its_descriptor_says(tmp_path, key):
     (table,) = made.ModalityLUTSequence
     assert (table.LUTDescriptor, table.ModalityLUTType) == ([64, 0, 16], "HU")
     np.testing.assert_array_equal(np.frombuffer(table.LUTData, "<u2"), entries)
+
+
+def test_what_is_written_can_be_read_again_and_nothing_of_it_is_refused(tmp_path, key):
+    """The lists of this program are no input; files that only bear their names, or lie deeper, are."""
+    write_ct(tmp_path / "in", pixels(3))
+    save(one_slice(Modality="US", SOPInstanceUID="1.9"), tmp_path / "in" / "us.dcm")
+    out = tmp_path / "out"
+    deidentify.run(tmp_path / "in", out, key_file=key)
+    convert.run(out, tmp_path / "nifti", key_file=key)
+    assert RejectionList.read(tmp_path / "nifti" / "rejected.json").rejected == ()
+    shutil.copy(tmp_path / "nifti" / "index.json", out)
+    deidentify.run(out, tmp_path / "again", key_file=key)
+    assert RejectionList.read(tmp_path / "again" / "rejected.json").rejected == ()
+    (out / "deeper").mkdir()
+    shutil.move(out / "index.json", out / "deeper")
+    for number, content in enumerate((b'{"rejected": "Kanari"}', b"[" * 100_000, b"\xff\xfe", b"")):
+        (out / "rejected.json").write_bytes(content)
+        convert.run(out, tmp_path / f"nifti{number}", key_file=key)
+        rejected = RejectionList.read(tmp_path / f"nifti{number}" / "rejected.json").rejected
+        assert [one.code for one in rejected] == ["not_dicom"] * 2
+
+
+def test_a_hashed_region_is_one_class_over_all_patients(tmp_path, key):
+    """Many digits in a hash, and other hashed regions beside it, change nothing; no name is counted through."""
+    regions = [f"{WORD} {chr(97 + number)}" for number in range(24)]
+    outline = np.array([[-10, -20, 30], [-4, -20, 30], [-4, -14, 30], [-10, -14, 30]], float)
+    for patient, named in (("1", regions), ("2", regions[12:])):
+        uids = {"SeriesInstanceUID": f"1.2.3.{patient}", "StudyInstanceUID": f"1.2.4.{patient}"}
+        folder = tmp_path / "in" / patient
+        write_ct(folder, pixels(3), PatientID=patient, **uids)
+        path = write_rtstruct(tmp_path / "rt", {name: [outline] for name in named}, series=uids["SeriesInstanceUID"])
+        structures = pydicom.dcmread(path)
+        structures.PatientID, structures.SOPInstanceUID = patient, f"1.2.5.{patient}"
+        save(structures, folder / "rt.dcm")
+    deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
+    convert.run(tmp_path / "out", tmp_path / "nifti", key_file=key)
+    hasher = Pseudonyms(key.read_bytes().strip())
+    expected = [sorted(f"X{hasher.text(name).upper()}" for name in named) for named in (regions, regions[12:])]
+    volumes = ConvertedIndex.read(tmp_path / "nifti" / "index.json").volumes
+    assert sorted((sorted(one.label_classes.values()) for one in volumes), key=len) == sorted(expected, key=len)
 
 
 def test_several_processes_give_the_same_bytes(tmp_path, key, monkeypatch):

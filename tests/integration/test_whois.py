@@ -10,10 +10,11 @@ import pytest
 import yaml
 from dicom_files import save as save_file
 from dicom_files import slice_dataset, write_ct, write_rtstruct
+from pydicom.dataset import FileDataset
 from typer.testing import CliRunner
 
 from monai_tl.cli import app
-from monai_tl.commands import convert, whois
+from monai_tl.commands import convert, deidentify, whois
 from monai_tl.config import load_params
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dicom.deidentify import Pseudonyms, create_key, seeded_key
@@ -176,3 +177,51 @@ def test_items_of_a_conversion_are_found_without_a_workspace(tmp_path):
     assert f"{volume.case_id}: 6 files" in found
     with pytest.raises(DataError, match="another key"):
         list(whois.run(["series-000000000000"], tmp_path / "nowhere", tmp_path / "in", key_file))
+
+
+def talkative(**tags: object) -> FileDataset:
+    return slice_dataset(STACK[0], (-10, -20, 30), 1, **tags)
+
+
+REFUSED_BY_DEIDENTIFY = {
+    "burned_in": {"BurnedInAnnotation": "YES"},
+    "burned_in_unknown": {"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]},
+    "screen_capture": {"ImageType": ["DERIVED", "SECONDARY"]},
+    "prone_to_text": {"Modality": "US"},
+    "colour": {"SamplesPerPixel": 3},
+    "other_object": {"SOPClassUID": "1.2.3.4"},
+    "truncated_pixels": {"Rows": 20000},
+    "bits": {"BitsStored": 17},
+    "no_pixels": {"PixelData": None},
+    "identity_in_pixels": {"PatientName": "KANARIVOGEL", "BitsStored": 16, "HighBit": 15,
+                           "PixelData": b"KANARIVOGEL!" + bytes(58)},
+    "dicomdir": {"SOPClassUID": "1.2.840.10008.1.3.10"},
+}  # fmt: skip
+
+
+def test_every_item_that_deidentify_refuses_leads_to_its_file(tmp_path):
+    """Each file bears the code that it is refused with as its name."""
+    source, key_file = tmp_path / "in", tmp_path / "secret.key"
+    create_key(key_file)
+    write_ct(source / "good", STACK)
+    for number, (code, tags) in enumerate(REFUSED_BY_DEIDENTIFY.items()):
+        save_file(talkative(**{"SOPInstanceUID": f"1.9.{number}", "SeriesInstanceUID": f"1.8.{number}", **tags}),
+                  source / code / "x")  # fmt: skip
+    for folder, patient in (("conflicting_instance", "a"), ("conflicting_instance/b", "b")):
+        save_file(talkative(SOPInstanceUID="1.9.99", PatientID=patient), source / folder / "x")
+    (source / "not_dicom").mkdir()
+    (source / "not_dicom/x").write_text("hello")
+    (source / "broken_link").mkdir()
+    (source / "broken_link/x").symlink_to(source / "gone")
+    deidentify.run(source, tmp_path / "out", key_file=key_file)
+    rejected = RejectionList.read(tmp_path / "out/rejected.json").rejected
+    codes = {*REFUSED_BY_DEIDENTIFY, "conflicting_instance", "not_dicom", "broken_link"}
+    assert {one.code for one in rejected} == codes
+    lines = list(whois.run([one.item for one in rejected], tmp_path, source, key_file))
+    places = dict(line.split(": ") for line in lines)
+    assert all(Path(places[one.item]).relative_to(source).parts[0] == one.code for one in rejected)
+    assert len(set(places.values())) == len(rejected) == len(codes) + 1
+    # beside a series, which needs the headers
+    item = Pseudonyms(key_file.read_bytes().strip()).item("series", "1.8.0")
+    more = list(whois.run([item, *(one.item for one in rejected)], tmp_path, source, key_file))
+    assert len(more) == len(rejected) + 1

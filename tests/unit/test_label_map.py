@@ -123,6 +123,30 @@ def test_names_that_may_identify_somebody_or_are_not_plain_are_replaced():
     assert len({scheme.value_of_structure(name) for name in names}) == len(names)
 
 
+@pytest.mark.parametrize("name", ["X12345678", "X1234567F", "XABCDEF01"])
+def test_a_hash_that_deidentification_put_there_is_a_name(name):
+    # the patient's own hash holds some of its digits
+    words = frozenset(("patient", "c1234567d8ab", "1234567"))
+    assert scheme_of(drawn(name), words).names == (name,)
+    assert scheme_of(drawn(name), ()).names == (name,)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("X12345678", ("12345678",)),
+        ("X12345678", ("patient", "4567")),
+        ("X123456789", ()),
+        ("Y12345678", ()),
+        ("x12345678", ()),
+        ("X12345678 GTV", ()),
+        ("X1234567G", ()),
+    ],
+)
+def test_what_is_no_such_hash_or_repeats_a_record_number_is_replaced(name, words):
+    assert scheme_of(drawn(name), words).names == ("structure-1",)
+
+
 def test_a_stand_in_takes_no_name_that_is_there():
     assert scheme_of(drawn("structure-1", "?"), ()).names == ("structure-1", "structure-2")
 
