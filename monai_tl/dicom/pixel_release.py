@@ -11,7 +11,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import get_encoder
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from monai_tl.dicom.codestream import declared_size
+from monai_tl.dicom.codestream import declared_components, declared_size
 from monai_tl.dicom.decoding import FrameForm, decode_frame
 from monai_tl.dicom.explicit_writing import element, encapsulated
 from monai_tl.dicom.pixel_source import PixelFormat, PixelSource
@@ -42,7 +42,7 @@ def release_pixels(source: PixelSource, form: PixelFormat, identity: frozenset[s
 
     Raises:
         DicomError: Codes ``no_pixels``, ``truncated_pixels``, ``unsupported_syntax``, ``undecodable_pixels``,
-            ``too_large``, ``identity_in_pixels``.
+            ``colour``, ``too_large``, ``identity_in_pixels``.
     """
     place, syntax = source.place, source.syntax
     if place is None or place.is_float or not place.length:
@@ -128,6 +128,8 @@ def _compressed(source: PixelSource, form: PixelFormat) -> tuple[list[bytes], bo
             raise DicomError(
                 "the compressed image is not as large as the header says; export the file again", "undecodable_pixels"
             )
+        if declared_components(stream) != 1:
+            raise DicomError("a compressed colour image in an object of grey values; it is held back", "colour")
     if all(precision <= form.bits_stored for _, precision in cleaned) and form.high_bit + 1 == form.bits_stored:
         return streams, True
     if all(_has_stored_bits_alone(_decode(stream, source, form), form) for stream in streams):
