@@ -23,9 +23,8 @@ from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit
 from talking_study import write_talking_study
 
 from monai_tl.commands import deidentify
-from monai_tl.dicom.decoding import FrameForm, decode_frame
 from monai_tl.dicom.deidentify import create_key
-from monai_tl.errors import ConfigError, DataError, DicomError, PrivacyError
+from monai_tl.errors import ConfigError, DataError, PrivacyError
 
 WORD = "KANARIVOGEL"
 
@@ -359,35 +358,6 @@ def test_a_jpeg_comment_goes_and_the_picture_stays(tmp_path, key):
     assert WORD.encode() not in made.PixelData
     assert made.file_meta.TransferSyntaxUID == JPEGBaseline8Bit
     np.testing.assert_array_equal(made.pixel_array, dataset.pixel_array)
-
-
-def compressed_slice(stream: bytes, syntax: str, shape: tuple[int, int] = (12, 10)) -> pydicom.FileDataset:
-    """A slice of 8 bits whose header says one grey value a pixel, whatever the stream holds."""
-    dataset = slice_dataset(np.zeros(shape, np.uint16), (0.0, 0.0, 0.0), 1, BitsAllocated=8, BitsStored=8, HighBit=7)
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
-    dataset.PixelData = encapsulate([stream + b"\0" * (len(stream) % 2)])
-    dataset["PixelData"].VR = "OB"
-    return dataset
-
-
-@pytest.mark.parametrize(
-    ("kind", "syntax", "options"),
-    [
-        ("JPEG", "1.2.840.10008.1.2.4.50", {"subsampling": 0}),
-        ("JPEG2000", "1.2.840.10008.1.2.4.90", {"no_jp2": True}),
-        ("JPEG2000", "1.2.840.10008.1.2.4.90", {"no_jp2": False}),
-    ],
-)
-def test_a_screenshot_in_a_header_of_grey_values_is_held_back_and_not_read(tmp_path, key, kind, syntax, options):
-    pillow = pytest.importorskip("PIL.Image")
-    buffer = io.BytesIO()
-    picture = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)
-    pillow.fromarray(picture).save(buffer, kind, **options)
-    save(compressed_slice(buffer.getvalue(), syntax), tmp_path / "in" / "a.dcm")
-    assert code_of(tmp_path, key) == "colour"
-    with pytest.raises(DicomError) as caught:
-        decode_frame(buffer.getvalue(), syntax, FrameForm(12, 10, 8, 8, False))
-    assert caught.value.code == "colour"
 
 
 def test_a_long_contour_is_written_as_the_standard_says(tmp_path, key):
