@@ -64,7 +64,9 @@ def deidentify_file(path: Path, name: str, hasher: Pseudonyms) -> DeidentifiedFi
         if path.stat().st_size > _MAX_BYTES:
             raise DicomError(f"the file has more than {_MAX_BYTES >> 30} GiB; split it", "too_large")
         # what stands behind the pixels is never read
-        scanned, meta = scan_file(path, frozenset())
+        scanned, meta = scan_file(path, frozenset(), enter_all=True)
+        if scanned.is_repeated:
+            raise DicomError("an element stands twice, and readers differ over which counts; export again", "damaged")
         dataset, _ = read_file(path)
         return _compose(dataset, PixelSource(path, meta, scanned), name, hasher)
 
