@@ -78,6 +78,8 @@ def code_of(tmp_path: Path, key: Path) -> str:
         ({"ImageType": None}, "burned_in_unknown"),
         ({"ImageType": ["DERIVED", "SECONDARY"], "BurnedInAnnotation": "NO"}, "screen_capture"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "SCREEN SAVE"]}, "screen_capture"),
+        ({"RecognizableVisualFeatures": "YES"}, "recognizable_features"),
+        ({"RecognizableVisualFeatures": "YES", "BurnedInAnnotation": "NO"}, "recognizable_features"),
         ({"Modality": "US"}, "prone_to_text"),
         ({"Modality": "OT"}, "prone_to_text"),
         ({"Modality": "XA", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.12.1"}, "prone_to_text"),
@@ -109,6 +111,7 @@ def test_what_is_held_back_or_refused(tmp_path, key, tags, code):
         {},
         {"BurnedInAnnotation": "NO"},
         {"BurnedInAnnotation": ""},
+        {"RecognizableVisualFeatures": "NO"},
         {"ImageType": ["DERIVED", "PRIMARY", "AXIAL"], "BurnedInAnnotation": "NO"},
         {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
         {"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"},
@@ -127,6 +130,25 @@ def test_labels_need_no_word_about_text_in_their_pixels(tmp_path, key):
     made, rejected = run(tmp_path, key)
     assert [one.Modality for one in made] == ["RTSTRUCT"]
     assert rejected == []
+
+
+@pytest.mark.parametrize(
+    ("tags", "codes"),
+    [
+        ({}, []),
+        ({"ImageType": ["DERIVED", "PRIMARY", "SCREEN SAVE"]}, ["screen_capture"]),
+        ({"ImageType": ["DERIVED", "SECONDARY"]}, ["screen_capture"]),
+        ({"BurnedInAnnotation": "YES"}, ["burned_in"]),
+        ({"RecognizableVisualFeatures": "YES"}, ["recognizable_features"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["66.4", "66.7"])
+def test_a_segmentation_that_says_it_is_a_picture_is_held_back(tmp_path, key, tags, codes, kind):
+    tags = {"ImageType": ["DERIVED", "PRIMARY"], "SegmentationType": "FRACTIONAL", **tags}
+    save(one_slice(Modality="SEG", SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{kind}", **tags), tmp_path / "in" / "a.dcm")
+    made, rejected = run(tmp_path, key)
+    assert [one["code"] for one in rejected] == codes
+    assert len(made) == 1 - len(codes)
 
 
 def test_a_dicomdir_is_refused(tmp_path, key):
