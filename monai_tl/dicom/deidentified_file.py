@@ -14,6 +14,7 @@ from monai_tl.dicom.explicit_writing import element, join, sequence, to_implicit
 from monai_tl.dicom.identity import identity_words
 from monai_tl.dicom.pixel_release import release_pixels
 from monai_tl.dicom.pixel_source import PixelSource, read_format
+from monai_tl.dicom.pixel_text import pixel_words
 from monai_tl.dicom.reading import dicom_faults, read_file, scan_file
 from monai_tl.dicom.released_value import PatientContext
 from monai_tl.dicom.scrub import scrub
@@ -88,7 +89,7 @@ def _compose(dataset: Dataset, source: PixelSource, name: str, hasher: Pseudonym
     pixels: dict[int, bytes] = {}
     signed = dataset.get("PixelRepresentation") == 1
     if has_pixels:
-        pixels[_PIXEL_DATA], syntax = release_pixels(source, read_format(dataset), context.identity)
+        pixels[_PIXEL_DATA], syntax = release_pixels(source, read_format(dataset), pixel_words(dataset))
     elements = {
         **scrub(dataset, context, signed=signed),
         **{tag: element(tag, "UI", uid.encode("ascii")) for tag, uid in uids.items()},

@@ -17,6 +17,7 @@ from monai_tl.dicom.explicit_writing import element, encapsulated
 from monai_tl.dicom.jpeg_2000_cleaning import clean_jpeg_2000
 from monai_tl.dicom.jpeg_cleaning import clean_jpeg
 from monai_tl.dicom.pixel_source import PixelFormat, PixelSource
+from monai_tl.dicom.pixel_text import holds_word
 from monai_tl.dicom.reading import DEFLATED
 from monai_tl.dicom.stream_parts import Cleaned
 from monai_tl.errors import DicomError
@@ -26,11 +27,9 @@ _NATIVE = frozenset(("1.2.840.10008.1.2", ExplicitVRLittleEndian, "1.2.840.10008
 _JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
 _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 _MAX_FRAME_BYTES = 256 << 20
-_MIN_WORD = 6
-"""Shorter words stand in a megabyte of noise by chance."""
 
 
-def release_pixels(source: PixelSource, form: PixelFormat, identity: frozenset[str]) -> tuple[bytes, str]:
+def release_pixels(source: PixelSource, form: PixelFormat, words: frozenset[str]) -> tuple[bytes, str]:
     """The pixel data element and the transfer syntax it is in now.
 
     Native pixels are cut to the size of the image, bits above BitsStored are cleared or follow the sign. Compressed
@@ -40,7 +39,7 @@ def release_pixels(source: PixelSource, form: PixelFormat, identity: frozenset[s
     Args:
         source: Where the pixels lie.
         form: From :func:`read_format`.
-        identity: Words of the patient, which must not stand in the bytes.
+        words: From :func:`monai_tl.dicom.pixel_text.pixel_words`, which must not stand in the bytes.
 
     Raises:
         DicomError: Codes ``no_pixels``, ``truncated_pixels``, ``unsupported_syntax``, ``undecodable_pixels``,
@@ -58,10 +57,10 @@ def release_pixels(source: PixelSource, form: PixelFormat, identity: frozenset[s
     native = "OB" if form.bits_allocated <= 8 else "OW"
     if syntax in _NATIVE:
         content = _native(source, form)
-        _refuse_identity([content], identity)
+        _refuse_identity([content], words, is_native=True)
         return element(_PIXEL_DATA, native, content), str(ExplicitVRLittleEndian)
     frames, kept = _compressed(source, form)
-    _refuse_identity(frames, identity)
+    _refuse_identity(frames, words, is_native=not kept)
     if kept:
         return encapsulated(_PIXEL_DATA, frames), syntax
     return element(_PIXEL_DATA, native, b"".join(frames)), str(ExplicitVRLittleEndian)
@@ -191,13 +190,9 @@ def _encode_rle(encoder: Any, frame: NDArray[Any], form: PixelFormat) -> bytes:
     return packed
 
 
-def _refuse_identity(contents: list[bytes], identity: frozenset[str]) -> None:
-    words = [word for word in identity if len(word) >= _MIN_WORD and word.isascii()]
-    wanted = [form for word in words for form in (word.encode("ascii"), word.encode("utf-16-le"))]
-    for content in contents:
-        plain = content.lower()
-        if any(form in plain for form in wanted):
-            raise DicomError(
-                "a word that tells who the patient is stands as text in the pixel data; the file is held back",
-                "identity_in_pixels",
-            )
+def _refuse_identity(contents: list[bytes], words: frozenset[str], is_native: bool) -> None:
+    if any(holds_word(content, words, is_native) for content in contents):
+        raise DicomError(
+            "a word that tells who the patient is stands as text in the pixel data; the file is held back",
+            "identity_in_pixels",
+        )
