@@ -50,7 +50,8 @@ def admit(dataset: Dataset, sop_class: str) -> bool:
 
     Raises:
         DicomError: Codes ``dicomdir`` and ``other_object`` for classes that are not on the list; ``prone_to_text``,
-            ``burned_in``, ``burned_in_unknown`` and ``screen_capture`` for images whose pixels may show a name.
+            ``burned_in``, ``burned_in_unknown``, ``screen_capture`` and ``recognizable_features`` for pixels that may
+            show who it is.
     """
     modality = _text(dataset, "Modality")
     if sop_class == _DICOMDIR:
@@ -85,18 +86,23 @@ def _check_pixels_are_clean(dataset: Dataset, is_label: bool) -> None:
             "the header says that text is burned into the pixels, or does not rule it out; look at the image",
             "burned_in",
         )
-    if is_label:
-        return
-    if _text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+    if _text(dataset, "RecognizableVisualFeatures") not in ("", "NO"):
         raise DicomError(
-            "a colour image of this kind is mostly a screenshot or a report with text in its pixels; it is held back",
-            "colour",
+            "the header says that a person can be recognised in the image (RecognizableVisualFeatures); take it off",
+            "recognizable_features",
         )
     image_type = [part.strip().upper() for part in _text(dataset, "ImageType").split("\\")]
     if any(part.startswith(word) for part in image_type for word in _PRONE_IMAGE_TYPES):
         raise DicomError(
             "the image was made after the examination, as screenshots are; look at it before it leaves",
             "screen_capture",
+        )
+    if is_label:
+        return
+    if _text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        raise DicomError(
+            "a colour image of this kind is mostly a screenshot or a report with text in its pixels; it is held back",
+            "colour",
         )
     if not burned_in and image_type[:2] != ["ORIGINAL", "PRIMARY"]:
         raise DicomError(

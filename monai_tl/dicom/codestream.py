@@ -21,6 +21,17 @@ def declared_size(stream: bytes) -> tuple[int, int] | None:
     return _jpeg_2000_size(stream[start:]) if start >= 0 and stream[4:8] == b"jP  " else None
 
 
+def declared_components(stream: bytes) -> int | None:
+    """How many values a pixel has in the stream itself, whatever the header says; None when the stream says nothing."""
+    start = 0 if stream[:4] == b"\xff\x4f\xff\x51" else stream[:_HEAD].find(b"\xff\x4f\xff\x51")
+    if stream[:2] == b"\xff\xd8":
+        position = _jpeg_frame(stream)
+        return None if position is None else stream[position + 9]
+    if start < 0 or (start and stream[4:8] != b"jP  ") or len(stream) < start + 42:
+        return None
+    return int(struct.unpack_from(">H", stream, start + 40)[0])
+
+
 def is_cut(stream: bytes) -> bool:
     """Whether a JPEG or JPEG-LS stream lacks its end: decoders fill the rest with values of their own and say nothing.
 
@@ -37,8 +48,17 @@ def _jpeg_2000_size(stream: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
+    position = _jpeg_frame(stream)
+    if position is None:
+        return None
+    rows, columns = struct.unpack_from(">HH", stream, position + 5)
+    return int(rows), int(columns)
+
+
+def _jpeg_frame(stream: bytes) -> int | None:
+    """Where the frame header begins."""
     position = 2
-    while position + 9 <= len(stream):
+    while position + 10 <= len(stream):
         if stream[position] != 0xFF:
             return None
         marker = stream[position + 1]
@@ -46,7 +66,6 @@ def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
             position += 1 if marker == 0xFF else 2
             continue
         if marker in _JPEG_FRAMES:
-            rows, columns = struct.unpack_from(">HH", stream, position + 5)
-            return int(rows), int(columns)
+            return position
         position += 2 + struct.unpack_from(">H", stream, position + 2)[0]
     return None

@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from monai_tl.dicom.codestream import declared_size, is_cut
+from monai_tl.dicom.codestream import declared_components, declared_size, is_cut
 from monai_tl.errors import DicomError
 
 # in order: pydicom's own RLE decoder is slow, and reads streams with slack that the fast one refuses
@@ -75,7 +75,7 @@ def decode_frame(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any]:
         (rows, columns) integers as the decoder gives them; bits above BitsStored are not cleared.
 
     Raises:
-        DicomError: Codes ``undecodable_pixels``, ``truncated_pixels``.
+        DicomError: Codes ``undecodable_pixels``, ``truncated_pixels``, ``colour``.
     """
     # what the stream itself says is allocated by the decoder: a bomb must be seen before
     declared = declared_size(frame)
@@ -84,6 +84,11 @@ def decode_frame(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any]:
             f"the compressed image has {declared[0]} x {declared[1]} pixels and the header says {form.rows} x "
             f"{form.columns}; transfer the series again",
             "undecodable_pixels",
+        )
+    if (declared_components(frame) or 1) != 1:
+        # some decoders give one of the colours, others a picture of them in a row
+        raise DicomError(
+            "the compressed image is in colour and the header says grey values; it is mostly a screenshot", "colour"
         )
     if is_cut(frame):
         raise DicomError(

@@ -16,6 +16,7 @@ from monai_tl.dicom.identity import identity_words
 from monai_tl.dicom.last_look import refuse_identity
 from monai_tl.dicom.pixel_release import release_pixels
 from monai_tl.dicom.pixel_source import PixelSource, read_format
+from monai_tl.dicom.pixel_text import pixel_words
 from monai_tl.dicom.reading import dicom_faults, read_file, scan_file
 from monai_tl.dicom.released_value import PatientContext
 from monai_tl.dicom.scrub import scrub
@@ -66,7 +67,9 @@ def deidentify_file(path: Path, name: str, hasher: Pseudonyms) -> DeidentifiedFi
         if path.stat().st_size > _MAX_BYTES:
             raise DicomError(f"the file has more than {_MAX_BYTES >> 30} GiB; split it", "too_large")
         # what stands behind the pixels is never read
-        scanned, meta = scan_file(path, frozenset())
+        scanned, meta = scan_file(path, frozenset(), enter_all=True)
+        if scanned.is_repeated:
+            raise DicomError("an element stands twice, and readers differ over which counts; export again", "damaged")
         dataset, _ = read_file(path)
         return _compose(dataset, PixelSource(path, meta, scanned), name, hasher)
 
@@ -88,7 +91,7 @@ def _compose(dataset: Dataset, source: PixelSource, name: str, hasher: Pseudonym
     pixels: dict[int, bytes] = {}
     signed = dataset.get("PixelRepresentation") == 1
     if has_pixels:
-        pixels[_PIXEL_DATA], syntax = release_pixels(source, read_format(dataset), context.identity)
+        pixels[_PIXEL_DATA], syntax = release_pixels(source, read_format(dataset), pixel_words(dataset))
     scrubbed = scrub(dataset, context, signed=signed)
     refuse_identity(scrubbed, context.identity, context.identifiers)
     elements = {

@@ -11,12 +11,15 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import get_encoder
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from monai_tl.dicom.codestream import declared_size
+from monai_tl.dicom.codestream import declared_components, declared_size
 from monai_tl.dicom.decoding import FrameForm, decode_frame
 from monai_tl.dicom.explicit_writing import element, encapsulated
+from monai_tl.dicom.jpeg_2000_cleaning import clean_jpeg_2000
+from monai_tl.dicom.jpeg_cleaning import clean_jpeg
 from monai_tl.dicom.pixel_source import PixelFormat, PixelSource
+from monai_tl.dicom.pixel_text import holds_word
 from monai_tl.dicom.reading import DEFLATED
-from monai_tl.dicom.stream_cleaning import clean_jpeg, clean_jpeg_2000
+from monai_tl.dicom.stream_parts import Cleaned
 from monai_tl.errors import DicomError
 
 _PIXEL_DATA = 0x7FE00010
@@ -24,25 +27,23 @@ _NATIVE = frozenset(("1.2.840.10008.1.2", ExplicitVRLittleEndian, "1.2.840.10008
 _JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
 _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 _MAX_FRAME_BYTES = 256 << 20
-_MIN_WORD = 6
-"""Shorter words stand in a megabyte of noise by chance."""
 
 
-def release_pixels(source: PixelSource, form: PixelFormat, identity: frozenset[str]) -> tuple[bytes, str]:
+def release_pixels(source: PixelSource, form: PixelFormat, words: frozenset[str]) -> tuple[bytes, str]:
     """The pixel data element and the transfer syntax it is in now.
 
     Native pixels are cut to the size of the image, bits above BitsStored are cleared or follow the sign. Compressed
-    frames keep their syntax; where the stream could hold bits above BitsStored it is decoded, and written native when
-    it does.
+    frames keep their syntax where each stream is known to the byte, ends where its image ends, and holds no bits above
+    BitsStored; else they are decoded and written native.
 
     Args:
         source: Where the pixels lie.
         form: From :func:`read_format`.
-        identity: Words of the patient, which must not stand in the bytes.
+        words: From :func:`monai_tl.dicom.pixel_text.pixel_words`, which must not stand in the bytes.
 
     Raises:
         DicomError: Codes ``no_pixels``, ``truncated_pixels``, ``unsupported_syntax``, ``undecodable_pixels``,
-            ``too_large``, ``identity_in_pixels``.
+            ``colour``, ``too_large``, ``identity_in_pixels``.
     """
     place, syntax = source.place, source.syntax
     if place is None or place.is_float or not place.length:
@@ -56,10 +57,10 @@ def release_pixels(source: PixelSource, form: PixelFormat, identity: frozenset[s
     native = "OB" if form.bits_allocated <= 8 else "OW"
     if syntax in _NATIVE:
         content = _native(source, form)
-        _refuse_identity([content], identity)
+        _refuse_identity([content], words, is_native=True)
         return element(_PIXEL_DATA, native, content), str(ExplicitVRLittleEndian)
     frames, kept = _compressed(source, form)
-    _refuse_identity(frames, identity)
+    _refuse_identity(frames, words, is_native=not kept)
     if kept:
         return encapsulated(_PIXEL_DATA, frames), syntax
     return element(_PIXEL_DATA, native, b"".join(frames)), str(ExplicitVRLittleEndian)
@@ -112,7 +113,7 @@ def _compressed(source: PixelSource, form: PixelFormat) -> tuple[list[bytes], bo
         # its segments may be followed by anything: packed anew, nothing but pixels is in them
         encoder = get_encoder(RLELossless)
         return [_encode_rle(encoder, _decode(frame, source, form), form) for frame in _frames(source, form)], True
-    clean: Callable[[bytes], tuple[bytes, int]] | None = (
+    clean: Callable[[bytes], Cleaned] | None = (
         clean_jpeg if source.syntax in _JPEG else clean_jpeg_2000 if source.syntax in _JPEG_2000 else None
     )
     if clean is None:
@@ -121,18 +122,32 @@ def _compressed(source: PixelSource, form: PixelFormat) -> tuple[list[bytes], bo
             "unsupported_syntax",
         )
     cleaned = [clean(frame) for frame in _frames(source, form)]
-    streams = [stream for stream, _ in cleaned]
-    for stream in streams:
+    for one in cleaned:
         # a larger image than the header's could hold more than is ever shown; and a bomb must be seen before
-        if declared_size(stream) != (form.rows, form.columns):
+        if declared_size(one.stream) != (form.rows, form.columns):
             raise DicomError(
                 "the compressed image is not as large as the header says; export the file again", "undecodable_pixels"
             )
-    if all(precision <= form.bits_stored for _, precision in cleaned) and form.high_bit + 1 == form.bits_stored:
-        return streams, True
-    if all(_has_stored_bits_alone(_decode(stream, source, form), form) for stream in streams):
-        return streams, True
-    return [keep_stored_bits(_decode(stream, source, form), form).tobytes() for stream in streams], False
+        if declared_components(one.stream) != 1:
+            raise DicomError("a compressed colour image in an object of grey values; it is held back", "colour")
+    if all(_is_nothing_but_image(one, source, form) for one in cleaned):
+        return [one.stream for one in cleaned], True
+    return [keep_stored_bits(_decode(one.stream, source, form), form).tobytes() for one in cleaned], False
+
+
+def _is_nothing_but_image(one: Cleaned, source: PixelSource, form: PixelFormat) -> bool:
+    if not one.is_bare:
+        return False
+    values = _decode(one.stream, source, form)
+    is_narrow = one.precision <= form.bits_stored and form.high_bit + 1 == form.bits_stored
+    if not is_narrow and not np.array_equal(values, keep_stored_bits(values, form)):
+        return False
+    try:
+        other = _decode(one.with_other_tail(), source, form)
+    except DicomError:
+        # what the decoder stumbles over it needs
+        return True
+    return not np.array_equal(values, other)
 
 
 def _frames(source: PixelSource, form: PixelFormat) -> list[bytes]:
@@ -146,10 +161,6 @@ def _frames(source: PixelSource, form: PixelFormat) -> list[bytes]:
     if len(frames) != form.frames:
         raise DicomError("the frames are not as many as the header says; export the file again", "truncated_pixels")
     return frames
-
-
-def _has_stored_bits_alone(values: NDArray[Any], form: PixelFormat) -> bool:
-    return np.array_equal(values, keep_stored_bits(values, form))
 
 
 def _decode(frame: bytes, source: PixelSource, form: PixelFormat) -> NDArray[Any]:
@@ -179,13 +190,9 @@ def _encode_rle(encoder: Any, frame: NDArray[Any], form: PixelFormat) -> bytes:
     return packed
 
 
-def _refuse_identity(contents: list[bytes], identity: frozenset[str]) -> None:
-    words = [word for word in identity if len(word) >= _MIN_WORD and word.isascii()]
-    wanted = [form for word in words for form in (word.encode("ascii"), word.encode("utf-16-le"))]
-    for content in contents:
-        plain = content.lower()
-        if any(form in plain for form in wanted):
-            raise DicomError(
-                "a word that tells who the patient is stands as text in the pixel data; the file is held back",
-                "identity_in_pixels",
-            )
+def _refuse_identity(contents: list[bytes], words: frozenset[str], is_native: bool) -> None:
+    if any(holds_word(content, words, is_native) for content in contents):
+        raise DicomError(
+            "a word that tells who the patient is stands as text in the pixel data; the file is held back",
+            "identity_in_pixels",
+        )

@@ -93,12 +93,14 @@ class Scanned:
         pixels: None when the data set has none.
         is_little: Byte order.
         depth: Deepest level of sequences seen; those of known length are stepped over unseen unless asked for.
+        is_repeated: Whether an element stands twice in one place; seen only when sequences are entered.
     """
 
     values: dict[int, bytes] = field(default_factory=dict)
     pixels: PixelPlace | None = None
     is_little: bool = True
     depth: int = 0
+    is_repeated: bool = False
 
 
 def scan(
@@ -112,7 +114,7 @@ def scan(
         is_explicit: As the transfer syntax says; files that say the other of what they are are common and understood.
         is_little: Byte order.
         wanted: Tags whose value is kept.
-        enter_all: Walk through sequences of known length too, to know how deep they are.
+        enter_all: Walk through sequences of known length too, to know how deep they are and what stands twice.
 
     Raises:
         DicomError: Code ``damaged``: a length beyond the file, too deep nesting.
@@ -138,6 +140,7 @@ class _Walk:
 
     def run(self, position: int) -> Scanned:
         found, wanted, size = self.found, self.wanted, self.source.size
+        seen: set[int] = set()
         while position + 8 <= size:
             tag, representation, start, length = self.element(position, self.is_explicit)
             if tag < 0x00010000:
@@ -145,6 +148,8 @@ class _Walk:
                 if size - position <= MAX_PADDING_BYTES:
                     break
                 raise DicomError("there are zeros where elements should be; transfer the file again", "damaged")
+            if self.enter_all:
+                self.note(seen, tag)
             if tag in _PIXELS:
                 left = max(0, size - start)
                 if length == _UNDEFINED:
@@ -168,6 +173,11 @@ class _Walk:
             if self.enter_all and (representation == b"SQ" or (not representation and self.is_sequence(start, length))):
                 self.skip(start, False, position)
         return found
+
+    def note(self, seen: set[int], tag: int) -> None:
+        # which of two counts is each reader's guess
+        self.found.is_repeated |= tag in seen
+        seen.add(tag)
 
     def offset_table(self) -> tuple[bytes, bytes] | None:
         values = self.found.values
@@ -211,6 +221,7 @@ class _Walk:
         """Step over a sequence, with a stack of (end or -1 for undefined, explicit, is an item)."""
         # UN of undefined length holds implicit elements (PS3.5, 6.2.2)
         stack = [(end, self.is_explicit and not is_unknown, False)]
+        seen: list[set[int]] = [set()]
         while stack:
             if len(stack) > 2 * MAX_DEPTH:
                 raise DicomError(
@@ -220,13 +231,19 @@ class _Walk:
             end, is_explicit, is_item = stack[-1]
             if end >= 0 and position >= end:
                 stack.pop()
+                seen.pop()
                 continue
             tag, representation, start, length = self.element(position, is_explicit)
             if tag in (_ITEM_END, _SEQUENCE_END):
                 stack.pop()
+                seen.pop()
                 position = start
                 continue
+            if self.enter_all and is_item:
+                self.note(seen[-1], tag)
             position = self.step_in(stack, tag, representation, start, length, is_item)
+            if len(stack) > len(seen):
+                seen.append(set())
         return position
 
     def step_in(

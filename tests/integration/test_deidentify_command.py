@@ -81,6 +81,8 @@ def code_of(tmp_path: Path, key: Path) -> str:
         ({"ImageType": None}, "burned_in_unknown"),
         ({"ImageType": ["DERIVED", "SECONDARY"], "BurnedInAnnotation": "NO"}, "screen_capture"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "SCREEN SAVE"]}, "screen_capture"),
+        ({"RecognizableVisualFeatures": "YES"}, "recognizable_features"),
+        ({"RecognizableVisualFeatures": "YES", "BurnedInAnnotation": "NO"}, "recognizable_features"),
         ({"Modality": "US"}, "prone_to_text"),
         ({"Modality": "OT"}, "prone_to_text"),
         ({"Modality": "XA", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.12.1"}, "prone_to_text"),
@@ -112,6 +114,7 @@ def test_what_is_held_back_or_refused(tmp_path, key, tags, code):
         {},
         {"BurnedInAnnotation": "NO"},
         {"BurnedInAnnotation": ""},
+        {"RecognizableVisualFeatures": "NO"},
         {"ImageType": ["DERIVED", "PRIMARY", "AXIAL"], "BurnedInAnnotation": "NO"},
         {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
         {"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"},
@@ -130,6 +133,25 @@ def test_labels_need_no_word_about_text_in_their_pixels(tmp_path, key):
     made, rejected = run(tmp_path, key)
     assert [one.Modality for one in made] == ["RTSTRUCT"]
     assert rejected == []
+
+
+@pytest.mark.parametrize(
+    ("tags", "codes"),
+    [
+        ({}, []),
+        ({"ImageType": ["DERIVED", "PRIMARY", "SCREEN SAVE"]}, ["screen_capture"]),
+        ({"ImageType": ["DERIVED", "SECONDARY"]}, ["screen_capture"]),
+        ({"BurnedInAnnotation": "YES"}, ["burned_in"]),
+        ({"RecognizableVisualFeatures": "YES"}, ["recognizable_features"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["66.4", "66.7"])
+def test_a_segmentation_that_says_it_is_a_picture_is_held_back(tmp_path, key, tags, codes, kind):
+    tags = {"ImageType": ["DERIVED", "PRIMARY"], "SegmentationType": "FRACTIONAL", **tags}
+    save(one_slice(Modality="SEG", SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{kind}", **tags), tmp_path / "in" / "a.dcm")
+    made, rejected = run(tmp_path, key)
+    assert [one["code"] for one in rejected] == codes
+    assert len(made) == 1 - len(codes)
 
 
 def test_a_dicomdir_is_refused(tmp_path, key):
@@ -176,6 +198,37 @@ def test_deep_nesting_is_refused(tmp_path, key):
     dataset.ReferencedSeriesSequence = Items([inner])
     save(dataset, tmp_path / "in" / "a.dcm")
     assert code_of(tmp_path, key) == "damaged"
+
+
+@pytest.mark.parametrize("order", [("YES ", "NO  "), ("NO  ", "YES "), ("NO  ", "NO  ")])
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_element_that_stands_twice_is_refused(tmp_path, key, order, apart):
+    save(one_slice(BurnedInAnnotation=order[0].strip()), tmp_path / "in" / "a.dcm")
+    content = (tmp_path / "in" / "a.dcm").read_bytes()
+    head = b"\x28\x00\x01\x03CS\x04\x00"
+    first = content.index(head[:6])
+    # behind the first, or behind all others
+    place = content.index(b"\xe0\x7f\x10\x00") if apart else first + 8 + content[first + 6]
+    (tmp_path / "in" / "a.dcm").write_bytes(content[:place] + head + order[1].encode() + content[place:])
+    assert code_of(tmp_path, key) == "damaged"
+
+
+@pytest.mark.parametrize("defined", [False, True])
+@pytest.mark.parametrize("twice", [False, True])
+def test_an_element_that_stands_twice_in_an_item_is_refused(tmp_path, key, defined, twice):
+    """Once in each of two items is the rule."""
+    one = struct.pack("<HH2sH", 0x0008, 0x1155, b"UI", 8) + b"1.2.3.4\0"
+    items = [one * 2] if twice else [one, one]
+    value = b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for item in items)
+    length = len(value) if defined else 0xFFFFFFFF
+    end = b"" if defined else struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    sequence = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, length) + value + end
+    save(one_slice(), tmp_path / "in" / "a.dcm")
+    content = (tmp_path / "in" / "a.dcm").read_bytes()
+    place = content.index(b"\x10\x00\x20\x00LO")
+    (tmp_path / "in" / "a.dcm").write_bytes(content[:place] + sequence + content[place:])
+    made, rejected = run(tmp_path, key)
+    assert (len(made), [found["code"] for found in rejected]) == ((0, ["damaged"]) if twice else (1, []))
 
 
 def test_a_name_written_into_the_pixels_as_text_holds_the_file_back(tmp_path, key):

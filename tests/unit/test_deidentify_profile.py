@@ -123,7 +123,8 @@ def words_in_all_attributes(dataset: Dataset, count: int) -> list[str]:
 
 
 _NEEDED = frozenset(
-    ("Modality", "ImageType", "PhotometricInterpretation", "SOPClassUID", "BurnedInAnnotation", "SpecificCharacterSet",
+    ("Modality", "ImageType", "PhotometricInterpretation", "SOPClassUID", "BurnedInAnnotation",
+     "RecognizableVisualFeatures", "SpecificCharacterSet",
      "PixelData", "DataSetTrailingPadding", "QueryRetrieveLevel", "LUTData")
 )  # fmt: skip
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_tl.dicom.stream_cleaning import clean_jpeg, clean_jpeg_2000
+from monai_tl.dicom.jpeg_2000_cleaning import clean_jpeg_2000
+from monai_tl.dicom.jpeg_cleaning import clean_jpeg
 from monai_tl.errors import DicomError
 
 WORD = b"KANARIVOGEL"
@@ -49,7 +50,8 @@ def test_comments_and_application_data_of_a_jpeg_go(progressive):
     # thumbnails and colour profiles live in application segments as well
     given = given[:2] + b"\xff\xe2" + struct.pack(">H", 2 + len(WORD)) + WORD + given[2:] + WORD
     assert given.count(WORD) == 4
-    cleaned, precision = clean_jpeg(given)
+    done = clean_jpeg(given)
+    cleaned, precision = done.stream, done.precision
     assert WORD not in cleaned
     assert (cleaned[:2], cleaned[-2:], precision) == (b"\xff\xd8", b"\xff\xd9", 8)
     np.testing.assert_array_equal(pixels_of(cleaned), pixels_of(given))
@@ -59,14 +61,14 @@ def test_a_comment_between_the_scans_of_a_jpeg_goes():
     given = jpeg(b"", progressive=True)
     second = given.rindex(b"\xff\xda")
     given = given[:second] + b"\xff\xfe" + struct.pack(">H", 2 + len(WORD)) + WORD + given[second:]
-    cleaned, _ = clean_jpeg(given)
+    cleaned = clean_jpeg(given).stream
     assert WORD not in cleaned
     np.testing.assert_array_equal(pixels_of(cleaned), pixels_of(given))
 
 
 def test_a_clean_jpeg_is_left_as_it_is():
-    cleaned, _ = clean_jpeg(jpeg())
-    assert clean_jpeg(cleaned)[0] == cleaned
+    cleaned = clean_jpeg(jpeg()).stream
+    assert clean_jpeg(cleaned).stream == cleaned
 
 
 @pytest.mark.parametrize(
@@ -99,11 +101,13 @@ def with_comment(stream: bytes, marker: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("marker", [b"\xff\x52", b"\xff\x90", b"\xff\x93"])
-def test_comments_of_a_codestream_are_blanked_in_the_main_and_in_the_tile_header(marker):
+def test_comments_of_a_codestream_go_from_the_main_and_the_tile_header(marker):
     openjpeg = pytest.importorskip("openjpeg")
     given = with_comment(jpeg_2000(), marker)
     np.testing.assert_array_equal(openjpeg.decode(given), image())
-    cleaned, precision = clean_jpeg_2000(given + WORD)
+    done = clean_jpeg_2000(given + WORD)
+    cleaned, precision = done.stream, done.precision
+    assert done.is_bare
     assert given.count(WORD) == 1
     assert WORD not in cleaned
     assert precision == 8
@@ -114,7 +118,7 @@ def test_the_box_file_around_a_codestream_goes():
     openjpeg = pytest.importorskip("openjpeg")
     stream = jpeg_2000()
     boxes = struct.pack(">I4sI", 12, b"jP  ", 0x0D0A870A) + struct.pack(">I4s", 8 + len(WORD), b"xml ") + WORD
-    cleaned, _ = clean_jpeg_2000(boxes + struct.pack(">I4s", 8 + len(stream), b"jp2c") + stream + WORD)
+    cleaned = clean_jpeg_2000(boxes + struct.pack(">I4s", 8 + len(stream), b"jp2c") + stream + WORD).stream
     assert WORD not in cleaned
     np.testing.assert_array_equal(openjpeg.decode(cleaned), image())
 
