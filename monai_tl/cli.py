@@ -208,7 +208,7 @@ def segment(
 @app.command()
 def deidentify(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of DICOM files, any nesting.")],
-    out: Annotated[Path, typer.Argument(help="New folder for what names nobody, outside SRC.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for what names nobody, outside SRC.")],
     key_file: Annotated[
         Path, typer.Option(help="Secret for pseudonyms, UIDs and the shift of dates; made by 'monai-tl key'.")
     ] = Path("~/.config/monai_tl/pseudonym.key"),

@@ -68,7 +68,7 @@ def run(source: Path, out: Path, *, key_file: Path | None = None) -> str:
     Raises:
         ConfigError: There is no such source, OUT holds something or is in use, or one lies in the other.
         PrivacyError: The key is missing, readable by others, public, easily guessed, or in a repository.
-        DataError: Nothing was written; rejected.json says why.
+        DataError: SRC holds no file, or none that may leave; of those rejected.json says why.
         OSError: OUT cannot be written.
     """
     _check_folders(source, out)
@@ -88,6 +88,8 @@ def run(source: Path, out: Path, *, key_file: Path | None = None) -> str:
         shutil.rmtree(loose)
         in_order = tuple(sorted(rejected, key=lambda one: (one.code, one.item)))
         RejectionList(rejected=in_order).write(folder / REJECTED_FILE)
+    if not (placed or rejected):
+        raise DataError("SRC: holds no file; give the folder that holds the DICOM files", "empty")
     if not placed:
         raise DataError(
             f"none of {len(listing.files)} files could be de-identified; {out / REJECTED_FILE} lists the reasons",
@@ -98,7 +100,10 @@ def run(source: Path, out: Path, *, key_file: Path | None = None) -> str:
 
 def _check_folders(source: Path, out: Path) -> None:
     if not source.is_dir():
-        raise ConfigError("SRC: there is no such folder; give the one that holds the DICOM files", "arguments")
+        fault = "is a file" if source.exists() else "there is no such folder"
+        raise ConfigError(f"SRC: {fault}; give the folder that holds the DICOM files", "arguments")
+    if out.is_symlink() and not out.exists():
+        raise ConfigError("OUT: is a link that leads nowhere; make the folder it names, or give another", "arguments")
     inner, outer = out.resolve(), source.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise ConfigError(
@@ -115,8 +120,9 @@ def _deidentify(source: Path, paths: list[Path], folder: Path, hasher: Pseudonym
         for start in range(0, len(paths), _CHUNK)
     ]
     progress = Progress("deidentify", total=len(paths))
+    refused = 0
     for outcomes in map_cases(_deidentify_chunk, chunks):
-        refused = sum(isinstance(outcome, Rejection) for outcome in outcomes)
+        refused += sum(isinstance(outcome, Rejection) for outcome in outcomes)
         progress.advance(f"{refused} refused" if refused else "", steps=len(outcomes))
         yield from outcomes
 

@@ -107,13 +107,15 @@ def load_key(path: Path) -> bytes:
         PrivacyError: It is missing, others may read it, it lies in a git repository, or it is too short.
     """
     path = path.expanduser()
+    if path.is_dir():
+        raise PrivacyError(f"the pseudonym key {path} is a folder; give the file in it that holds the key")
     if not path.is_file():
         raise PrivacyError(f"there is no pseudonym key at {path}; make one with 'monai-tl key {path}'")
     repository = next((parent for parent in path.resolve().parents if (parent / ".git").exists()), None)
     if repository is not None:
         raise PrivacyError(
             f"the pseudonym key {path} lies inside the git repository {repository}, where it could be shared; "
-            "move it out and point ingest.key_file to it"
+            "move it out and give its new place with --key-file (in a workspace: ingest.key_file of params.yaml)"
         )
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):

@@ -239,8 +239,10 @@ def test_no_key_no_output(tmp_path):
         deidentify.run(tmp_path / "in", tmp_path / "out", key_file=tmp_path / "open")
     (tmp_path / "repository" / ".git").mkdir(parents=True)
     create_key(tmp_path / "repository" / "key")
-    with pytest.raises(PrivacyError, match="git repository"):
+    with pytest.raises(PrivacyError, match=r"git repository.*--key-file.*ingest\.key_file"):
         deidentify.run(tmp_path / "in", tmp_path / "out", key_file=tmp_path / "repository" / "key")
+    with pytest.raises(PrivacyError, match="is a folder"):
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=tmp_path / "repository")
     assert not (tmp_path / "out").exists()
 
 
@@ -311,6 +313,27 @@ def test_a_run_after_one_that_wrote_nothing(tmp_path, key):
 def test_no_source_is_a_fault_of_the_arguments(tmp_path, key):
     with pytest.raises(ConfigError, match="SRC"):
         deidentify.run(tmp_path / "absent", tmp_path / "out", key_file=key)
+
+
+def test_a_folder_without_files_and_a_link_to_nowhere_are_said_to_be_so(tmp_path, key):
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    with pytest.raises(DataError, match="SRC: holds no file"):
+        deidentify.run(tmp_path / "in", tmp_path / "out", key_file=key)
+    assert RejectionList.read(tmp_path / "out" / "rejected.json").rejected == ()
+    write_ct(tmp_path / "in", pixels(1))
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="leads nowhere"):
+        deidentify.run(tmp_path / "in", tmp_path / "link", key_file=key)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_progress_counts_what_was_refused_so_far(tmp_path, key, monkeypatch, capsys):
+    monkeypatch.setattr(deidentify, "_CHUNK", 2)
+    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    for number in range(4):
+        save(one_slice(Modality="US", SOPInstanceUID=f"1.2.9.{number}"), tmp_path / "in" / f"{number}.dcm")
+    run(tmp_path, key)
+    assert capsys.readouterr().out.splitlines() == ["deidentify: 2/4 2 refused", "deidentify: 4/4 4 refused"]
 
 
 def test_pipes_and_loops_of_links_are_passed_by(tmp_path, key):

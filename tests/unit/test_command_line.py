@@ -45,6 +45,9 @@ def here(tmp_path: Path) -> Path:
         (("init", "file/x"), "file/x: cannot be written: Not a directory"),
         (("key", "file/k"), "file/k: cannot be written: File exists"),
         (("key", "studies"), "studies: is a folder; give the file to keep the key in, e.g. studies/pseudonym.key"),
+        (("deidentify", "none", "out"), "SRC: there is no such folder"),
+        (("deidentify", "file", "out"), "SRC: is a file"),
+        (("deidentify", "studies", "file"), "OUT: is a file"),
         (("segment", "none", "out", "-m", "file"), "DICOM_DIR: there is no such folder"),
     ],
 )
