@@ -90,6 +90,8 @@ def run(source: Path, out: Path, *, key_file: Path | None = None) -> str:
         shutil.rmtree(loose)
         in_order = tuple(sorted(rejected, key=lambda one: (one.code, one.item)))
         RejectionList(rejected=in_order).write(folder / REJECTED_FILE)
+    if not (placed or rejected):
+        raise DataError("SRC: holds no file; give the folder that holds the DICOM files", "empty")
     if not placed:
         raise DataError(
             f"none of {len(listing.files)} files could be de-identified; {out / REJECTED_FILE} lists the reasons",

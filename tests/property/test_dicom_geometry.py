@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from dicom_volumes import in_ras, read_only_volume, there_and_back
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from series_writer import SeriesWriter
 from world_fields import STEEPEST, Grid, field_ras, voxel_centres
@@ -53,6 +53,8 @@ def leaning_grids(draw: st.DrawFn) -> Grid:
     grid = draw(straight_grids())
     lean = np.tan(np.deg2rad(draw(st.floats(3, 30)))) * grid.spacing_mm
     lean = max(lean, 0.8 * max(grid.pixel))
+    # more than any gantry does is refused
+    assume(lean < np.tan(np.deg2rad(70)) * grid.spacing_mm)
     towards = draw(st.floats(0, 2 * np.pi))
     shift = lean * (np.cos(towards) * np.array(grid.row) + np.sin(towards) * np.array(grid.column))
     return replace(grid, step=tuple((np.array(grid.step) + shift).tolist()))
