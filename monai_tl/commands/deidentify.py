@@ -81,8 +81,6 @@ def run(source: Path, out: Path, *, key_file: Path | None = None) -> str:
             Rejection(item=_item(lost.path, source, hasher), kind="file", code=lost.code, reason=lost.reason)
             for lost in listing.unfollowed
         ]
-        if not (listing.files or rejected):
-            raise DataError("SRC: holds no file; give the folder that holds the DICOM files", "empty")
         loose = folder / "loose"
         loose.mkdir()
         placed = _place(_deidentify(source, listing.files, loose, hasher), loose, folder, rejected)
