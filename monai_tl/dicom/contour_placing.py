@@ -27,6 +27,7 @@ class Counts(Remarks):
     not_areas: int = 0
     other_slice: int = 0
     other_image: int = 0
+    foreign_frame: int = 0
     other_frame: int = 0
     nearer: int = 0
     beyond: int = 0
@@ -37,6 +38,8 @@ class Counts(Remarks):
         "repeated": "outlines are given twice; each counts once",
         "other_image": "outlines name images of another volume and were left out",
         "other_slice": "outlines name another slice than the one they lie in; position was followed",
+        "foreign_frame": "outlines name another frame of reference but the instances of this series; the instances "
+        "were followed",
         "other_frame": "structures are drawn in another frame of reference and were left out",
         "lost": "outlines are so small that they hold no pixel centre",
         "nearer": "outline planes fell on a slice that has a nearer one and were left out",
@@ -144,10 +147,20 @@ class Placing:
         own = self._geometry.frame_of_reference_uid
         if not frame or not own or frame == own:
             return True
-        raise LabelError(
-            "the RTSTRUCT is drawn in another frame of reference than the images; register them or export it again",
-            "frame_of_reference",
-        )
+        if not known or not self._lies_on(contour, known):
+            raise LabelError(
+                "the RTSTRUCT is drawn in another frame of reference than the images; register them or export it again",
+                "frame_of_reference",
+            )
+        counts.foreign_frame += 1
+        return True
+
+    def _lies_on(self, contour: Contour, known: frozenset[str]) -> bool:
+        """Whether the slice that an outline names is where its points are."""
+        geometry = self._geometry
+        named = [index for index, uid in enumerate(geometry.sop_instance_uids) if uid in known]
+        offsets = np.abs(self._distances[named] - self._distance(contour.points))
+        return bool(offsets.min() <= geometry.spacing_between_slices_mm / 2)
 
     def _to_pixels(self, points: Points, index: int) -> Polygon:
         """(N, 2) of (column, row): from the slice's own first pixel, so a tilted stack needs no special care."""

@@ -201,6 +201,13 @@ def test_refusals_by_name(tmp_path, geometry):
     assert refusal(tmp_path, geometry, {"GTV": [good.ravel()[:-1]]}) == "damaged_contour"
 
 
+def test_a_foreign_frame_is_taken_when_the_instances_are_this_series(tmp_path, geometry):
+    names = {0: f"{SERIES}.{8 - 4 + 1}"}
+    label, notes = read(tmp_path, geometry, {"GTV": [box(2, 2, 6, 6, 4, geometry)]}, frame="9.9", instances=names)
+    assert (label[4] == 2).sum() == 25
+    assert "another frame of reference" in notes[0]
+
+
 def test_position_wins_over_the_named_instance(tmp_path, geometry):
     names = {0: f"{SERIES}.2"}
     label, notes = read(tmp_path, geometry, {"GTV": [box(2, 2, 6, 6, 4, geometry)]}, instances=names)

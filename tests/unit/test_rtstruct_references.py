@@ -90,13 +90,15 @@ def test_refused_where_no_structure_is_left(tmp_path):
     assert refusal(written(tmp_path, listed_alone)) == "frame_of_reference"
 
 
-def test_a_foreign_frame_is_refused_though_it_names_the_images(tmp_path):
+def test_a_foreign_frame_with_points_elsewhere_is_refused_though_it_names_the_images(tmp_path):
     def change(dataset):
         for roi in dataset.StructureSetROISequence:
             roi.ReferencedFrameOfReferenceUID = "9.9"
         name_images(dataset, 0, [f"{SERIES}.4"])
 
-    assert refusal(written(tmp_path, change)) == "frame_of_reference"
+    assert read_rtstruct(written(tmp_path, change), GEOMETRY, SCHEME)[0].any()
+    moved = written(tmp_path, change, liver=[disc(3) + 7.5 * GEOMETRY.normal])
+    assert refusal(moved) == "frame_of_reference"
 
 
 def test_outlines_of_another_series_it_names_are_left_out(tmp_path):
