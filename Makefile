@@ -50,7 +50,7 @@ pipeline: install-dev  ## tests that run DVC and a Prefect server
 	python -m pytest -q -m pipeline -n 2 --dist loadfile
 
 realdata: install-dev  ## tests on real images and weights (folder MONAI_TL_SHARED, else ../shared)
-	python -m pytest -q -m realdata
+	python -m pytest -q -m realdata -n 2 --dist loadfile
 
 bench: install  ## measure against peers and the limit; rewrites benchmarks/RESULTS.md
 	python -m pip install --quiet -c constraints.txt -e '.[bench]'
