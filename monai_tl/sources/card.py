@@ -14,7 +14,7 @@ from monai_tl.config import IntensityConfig, NetworkConfig, Spacing
 from monai_tl.errors import ConfigError, SourceError
 from monai_tl.faults import fault_lines, parse_yaml
 from monai_tl.files import sha256_file, write_bytes, write_text
-from monai_tl.records import SizeRule
+from monai_tl.records import Fingerprint, SizeRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,6 +94,8 @@ class Card(_Part):
         classes: Foreground classes in the order of the outputs.
         output: ``softmax`` (background first) or ``sigmoid`` (each class for itself, no background).
         rebuild: The command that makes the weights anew.
+        fingerprint: Of the cases it was trained on, where they are known: numbers over all of them, see
+            :class:`Fingerprint`. With it the shift to a target is measured.
         notes: What a user should know.
     """
 
@@ -107,6 +109,7 @@ class Card(_Part):
     classes: tuple[ClassName, ...] = Field(min_length=1)
     output: OutputKind = "softmax"
     rebuild: str | None = None
+    fingerprint: Fingerprint | None = None
     notes: str = ""
 
     @model_validator(mode="after")
