@@ -203,7 +203,8 @@ def test_slices_much_thicker_than_the_sources_break_the_contract(thickness, stat
     [
         ("T1", "T1"), ("T1w", "T1"), ("mri T1", "T1"), ("T1 SPACE", "T1"), ("T1gd", "T1 with contrast"),
         ("t1ce", "T1 with contrast"), ("T1c", "T1 with contrast"), ("T2w", "T2"), ("T2-FLAIR", "FLAIR"),
-        ("FLAIR", "FLAIR"), ("T2*", "T2*"), ("PDw", "PD"), ("ADC", "diffusion"), ("CT", ""), ("MR", ""), ("channel 0", ""),
+        ("FLAIR", "FLAIR"), ("T2*", "T2*"), ("PDw", "PD"), ("ADC", "diffusion"), ("CT", ""), ("MR", ""),
+        ("channel 0", ""),
     ],
 )  # fmt: skip
 def test_names_of_sequences(name, sequence):
@@ -313,7 +314,7 @@ def classes_line(source, target, output="softmax"):
     ("source", "target", "output", "status", "words"),
     [
         (("liver", "spleen"), ("Liver", "spleen"), "softmax", "equal", "same order"),
-        (("liver", "spleen"), ("spleen", "liver"), "softmax", "adapted", "rows reused for spleen, liver in another order"),
+        (("liver", "spleen"), ("spleen", "liver"), "softmax", "adapted", "spleen, liver in another order"),
         (("liver", "spleen"), ("liver", "spleen"), "sigmoid", "adapted", "its own sigmoid"),
         (("liver",), ("liver", "cyst"), "sigmoid", "adapted", "the background's is made anew"),
         (("Left-Kidney",), ("kidney_left",), "softmax", "adapted", "the source writes Left-Kidney; write it so"),
