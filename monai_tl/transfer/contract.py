@@ -35,7 +35,7 @@ def compare_contract(card: Card, found: Fingerprint, plan: Plan, max_voxels: int
         compare_channels(card, found),
         compare_orientation(card, plan),
         compare_spacing(card, found, plan),
-        compare_intensity(card.input.intensity, found, plan),
+        compare_intensity(card, found, plan),
         compare_window(card, plan, max_voxels),
         compare_extent(card, found, plan),
         compare_classes(card, plan),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from monai_tl.config import IntensityConfig
 from monai_tl.records import Adaptation, Fingerprint, Plan
+from monai_tl.sources.card import Card
+from monai_tl.transfer.contract_geometry import BROKEN_EXTENT, extent_share
 from monai_tl.transfer.contract_lines import Judged, make_line
 
 FEW_INSIDE = 0.5
@@ -14,8 +16,9 @@ _OTHER_RULE = "remove plan.intensity, so that the source's rule is used"
 _OTHER_SOURCE = "choose a source that was trained on such images"
 
 
-def compare_intensity(rule: IntensityConfig, found: Fingerprint, plan: Plan) -> Adaptation:
+def compare_intensity(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
     """The source's rule against the plan's, and what the rule makes of the target's values."""
+    rule = card.input.intensity
     low, high = found.intensity["p00_5"], found.intensity["p99_5"]
     if high <= low:
         reason = f"the foreground has one value, {low:g}, so nothing in it can be told apart"
@@ -25,7 +28,7 @@ def compare_intensity(rule: IntensityConfig, found: Fingerprint, plan: Plan) -> 
     elif rule.rule == "window":
         judged = _in_window(rule, low, high)
     else:
-        judged = _case_by_case(rule, found)
+        judged = _case_by_case(rule, found, extent_share(card, found, plan))
     return make_line("intensity", write_rule(rule), f"foreground {low:g} to {high:g}", judged)
 
 
@@ -66,12 +69,17 @@ def _in_window(window: IntensityConfig, low: float, high: float) -> Judged:
     return Judged("adapted", f"{covered}; the rest is clipped")
 
 
-def _case_by_case(rule: IntensityConfig, found: Fingerprint) -> Judged:
+def _case_by_case(rule: IntensityConfig, found: Fingerprint, extent: float) -> Judged:
     same = "each case is scaled by itself, as the source's were"
     n_squashed = int(found.scaled.get("n_squashed", 0))
+    if extent < BROKEN_EXTENT:
+        same = (
+            f"{same}, but a case has only {extent:.0%} of the source's field of view along an axis: other tissue is in "
+            "it, and the same tissue gets other values than the source saw"
+        )
     # percentiles cut the bright voxels off before the statistics are taken
     if (rule.rule == "zscore" and rule.low is not None) or not n_squashed:
-        return Judged("equal", same)
+        return Judged("adapted" if extent < BROKEN_EXTENT else "equal", same)
     reason = (
         f"{same}, but in {n_squashed} of {found.n_cases} cases a few bright voxels take the range: 99.5 % of all "
         "voxels lie in its lowest tenth"

@@ -165,7 +165,7 @@ def describe_shift(shift: Shift) -> str:
     return (
         f"The target lies farthest from the source in {worst.name}: {_value(worst.target, worst.unit)} against "
         f"{_value(worst.source, worst.unit)}, a distance of {shift.score:.2g} "
-        f"({_in_words(worst.measure, shift.score)}).{beside}"
+        f"({in_words(worst.measure, shift.score)}).{beside}"
     )
 
 
@@ -173,7 +173,8 @@ def _value(value: float | None, unit: str) -> str:
     return f"{value:.3g}{f' {unit}' if unit else ''}" if value is not None else "an unknown value"
 
 
-def _in_words(measure: str, distance: float) -> str:
+def in_words(measure: str, distance: float) -> str:
+    """A distance as one says it: ``a factor of 2``, ``0.5 standard deviations``."""
     if measure == "log2 ratio":
         return f"a factor of {2.0**distance:.2g}"
     return f"{distance:.2g} standard deviations" if measure == "standard deviations" else f"a share of {distance:.0%}"

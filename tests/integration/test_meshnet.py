@@ -96,6 +96,9 @@ def test_crops_are_refused_before_training_and_a_whole_head_is_not(card: Card) -
     lines = lines_of(plan)
     assert {item for item, line in lines.items() if line.accepted} == {"field of view"}
     assert lines["orientation"].status == "adapted"
+    # the minimum and maximum of a crop are not those of a head
+    assert lines["intensity"].status == "adapted"
+    assert "only 14% of the source's field of view" in lines["intensity"].reason
     # a patch of one's own is taken as it is
     own = accepted.model_copy(update={"patch_size_vox": (16, 24, 32)})
     assert make_plan(crops, SCHEME, own, source).patch_size_vox == (16, 24, 32)
