@@ -8,6 +8,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from monai_tl.config import IntensityConfig, NetworkConfig
+from monai_tl.contract_records import Adaptation as Adaptation
+from monai_tl.contract_records import Shift as Shift
+from monai_tl.contract_records import ShiftFeature as ShiftFeature
 from monai_tl.errors import DataError
 from monai_tl.files import read_json, write_json
 from monai_tl.labels import LabelScheme
@@ -246,59 +249,6 @@ class Fingerprint(Record):
     image_mm_min: Triple | None = None
     extent_mm_min: Triple | None = None
     scaled: dict[str, float] = {}
-
-
-class Adaptation(Record):
-    """One line of the contract: what the source expects against what the target has.
-
-    Attributes:
-        advice: Of a broken line: what mends it.
-        accepted: Of a broken line: ``plan.accept_broken`` names it.
-    """
-
-    item: str
-    source: str
-    target: str
-    status: Literal["equal", "adapted", "broken"]
-    reason: str
-    advice: str = ""
-    accepted: bool = False
-
-
-class ShiftFeature(Record):
-    """One number of the target against the source's.
-
-    Attributes:
-        source, target: In ``unit``; None where it is not known.
-        measure: How the distance is taken. ``log2 ratio``: its absolute value, so 1 is a factor of two.
-            ``standard deviations``: the difference by the root mean square of both sides' deviations.
-            ``share``: the difference of two shares.
-        distance: 0 for the same; None where a side is not known.
-        note: What the numbers are, or why one is not known.
-    """
-
-    name: str
-    source: float | None
-    target: float | None
-    unit: str
-    measure: Literal["log2 ratio", "standard deviations", "share"]
-    distance: float | None
-    note: str = ""
-
-
-class Shift(Record):
-    """How far the target lies from what the source was trained on.
-
-    Attributes:
-        score: The largest known distance; 0 for the same data, None where nothing is known.
-        largest: The feature that it is of.
-        basis: ``fingerprint`` of the source's training cases, or its ``contract`` alone.
-    """
-
-    score: float | None
-    largest: str
-    basis: Literal["fingerprint", "contract"]
-    features: tuple[ShiftFeature, ...]
 
 
 class SizeRule(Record):

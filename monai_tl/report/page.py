@@ -11,7 +11,7 @@ import monai_tl
 from monai_tl.report import tables
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
 from monai_tl.report.findings import Findings, TrainedModel
-from monai_tl.transfer.shift import describe_shift
+from monai_tl.transfer.shift_words import describe_shift
 
 TEMPLATE = "report.html.j2"
 _FEW_PATIENTS = 20

@@ -10,7 +10,7 @@ from monai_tl.metrics.cohort import ArmResult, MetricSummaries
 from monai_tl.metrics.summary import MetricSummary
 from monai_tl.records import Audit, Plan, Rejection
 from monai_tl.report.findings import Findings
-from monai_tl.transfer.shift import in_words
+from monai_tl.transfer.shift_words import in_words
 
 NOTHING = "–"
 
