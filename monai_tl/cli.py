@@ -226,6 +226,7 @@ def stage(
     name: Annotated[str, typer.Argument(help="Stage name as in dvc.yaml.")],
     arm: Annotated[Optional[str], typer.Option(help="Arm, for a stage run once an arm.")] = None,  # noqa: UP045
     fold: Annotated[Optional[int], typer.Option(help="Fold, for a stage run once a fold.")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Seed, for a stage run once a seed.")] = None,  # noqa: UP045
     workspace: Workspace = HERE,
 ) -> None:
     """Do one stage's work (what dvc.yaml calls)."""
@@ -241,9 +242,9 @@ def stage(
         raise ConfigError(
             f"stage: there is no {name!r}; the stages are {', '.join(s.name for s in STAGES)}", "arguments"
         )
-    given = {key: str(value) for key, value in (("arm", arm), ("fold", fold)) if value is not None}
+    given = {key: str(value) for key, value in (("arm", arm), ("fold", fold), ("seed", seed)) if value is not None}
     if set(given) != set(found.matrix):
-        wanted = " and ".join(f"--{key}" for key in found.matrix) or "no --arm or --fold"
+        wanted = " and ".join(f"--{key}" for key in found.matrix) or "no --arm, --fold or --seed"
         raise ConfigError(f"stage {name}: takes {wanted}", "arguments")
     check_installed_version(workspace)
     params = load_params(workspace)

@@ -168,11 +168,12 @@ class PreprocessConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """One network for each arm and fold.
+    """One network for each arm, fold and seed.
 
     Attributes:
-        arms: ``transfer`` starts from the source; ``scratch`` is its twin: same network, data, budget and seed.
+        arms: ``transfer`` starts from the source; ``scratch`` is its twin: same network, data, budget and seeds.
         folds: Which folds to train; each arm's prediction is their mean.
+        seeds: Each is one more training of every arm and fold; the verdict resamples them beside the patients.
         strategy: How the transfer arm is tuned; the twin always trains everything.
         min_transferred: The share of the body's parameters that must come across, or loading is an error.
         max_steps: Budget of each arm, optimiser steps.
@@ -184,7 +185,7 @@ class FinetuneConfig(Section):
     arms: tuple[Arm, ...] = ("transfer", "scratch")
     folds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
     strategy: StrategyName = "lp_ft"
-    seed: Whole = 0
+    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
     min_transferred: Fraction = 0.5
     max_steps: Positive = 200
     head_steps: Annotated[Whole, Field(ge=0)] = Field(default=60, validate_default=True)
@@ -201,7 +202,7 @@ class FinetuneConfig(Section):
     patience: Positive = 8
     n_threads: Positive = 2
 
-    @field_validator("arms", "folds")
+    @field_validator("arms", "folds", "seeds")
     @classmethod
     def _are_given_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if not values or len(set(values)) != len(values):
@@ -223,6 +224,11 @@ class FinetuneConfig(Section):
         if info.data.get("strategy") == "lp_ft" and max_steps is not None and head_steps >= max_steps:
             raise ValueError(f"is {head_steps}, but lp_ft needs it below max_steps, which is {max_steps}")
         return head_steps
+
+    @property
+    def seed(self) -> int:
+        """The seed of one training: the first."""
+        return self.seeds[0]
 
 
 class PredictConfig(Section):

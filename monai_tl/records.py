@@ -164,6 +164,16 @@ class ConvertedIndex(Record):
     volumes: tuple[ConvertedVolume, ...] = ()
 
 
+def model_name(arm: str, fold: int, seed: int) -> str:
+    """Folder of one training below ``artifacts/models``, as the table of stages names the output of finetune."""
+    return f"{arm}-{fold}-{seed}"
+
+
+def predictions_of(arm: str, seed: int) -> str:
+    """Folder of the label maps of one arm and seed, below ``artifacts/predictions``."""
+    return f"{arm}/seed-{seed}"
+
+
 def read_refused(artifacts: Path) -> tuple[Rejection, ...]:
     """All that ingest refused and all cases that preprocess could not prepare.
 

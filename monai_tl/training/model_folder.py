@@ -31,7 +31,7 @@ def write_model(folder: Path, plan: Plan, source: Source | None, audit: Audit, o
         source: Where the weights came from; None for scratch.
         audit: Of loading them.
         outcome: Of training.
-        name: Of the model, e.g. ``transfer-0``.
+        name: Of the model, e.g. ``transfer-0-0``.
     """
     write_source(folder, _make_card(plan, source, name), outcome.state_dict)
     plan.write(folder / PLAN_FILE)
