@@ -222,6 +222,19 @@ def deidentify(
 
 
 @app.command()
+def promote(
+    workspace: Workspace = HERE,
+    accept_undecided: Annotated[
+        bool, typer.Option("--accept-undecided", help="Promote although no verdict shows that it does no harm.")
+    ] = False,
+) -> None:
+    """Record that the exported model may go out; a model that did harm never does."""
+    from monai_tl.commands import promote as command
+
+    typer.echo(command.run(workspace.resolve(), accept_undecided=accept_undecided))
+
+
+@app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="Stage name as in dvc.yaml.")],
     arm: Annotated[Optional[str], typer.Option(help="Arm, for a stage run once an arm.")] = None,  # noqa: UP045

@@ -12,7 +12,7 @@ from monai_tl.config import EvaluateConfig
 from monai_tl.errors import DataError
 from monai_tl.files import read_json
 from monai_tl.metrics.cohort import ArmResult
-from monai_tl.records import Audit, CaseRecord, Plan, Rejection, Split
+from monai_tl.records import Audit, CaseRecord, Plan, Rejection, Split, model_name
 from monai_tl.report.overlays import Overlay
 from monai_tl.sources.card import Card, read_source
 from monai_tl.transfer.verdict import Verdict
@@ -81,6 +81,11 @@ class Findings:
     plan: Plan
     models: tuple[TrainedModel, ...]
     overlays: tuple[Overlay, ...]
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Name of each model → sha256 of its weights."""
+        return {model_name(one.arm, one.fold, one.seed): one.card.weights.sha256 for one in self.models}
 
     @property
     def n_cases(self) -> int:

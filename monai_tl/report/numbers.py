@@ -32,6 +32,7 @@ def metrics_record(findings: Findings) -> dict[str, Any]:
             for arm in findings.arms
         },
         "verdict": _without_nan(findings.verdict.model_dump(mode="json")) if findings.verdict else None,
+        "models": findings.weights,
         "rejected": rejection_counts(findings.rejections),
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from monai_tl.config import Params
 from monai_tl.dataset.manifest import Manifest, read_manifest
 from monai_tl.dataset.nifti import read_image, read_label
+from monai_tl.errors import StageError
 from monai_tl.files import read_json, whole_folder, write_json, write_text
 from monai_tl.geometry import spacing_of
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, summarise_arm
@@ -34,9 +35,11 @@ def run(workspace: Path, params: Params) -> None:
 
     Raises:
         DataError: A record is missing or damaged.
-        StageError: A prediction is damaged, on another grid, or holds an unknown class.
+        StageError: A prediction is damaged, on another grid, holds an unknown class, or is of other weights than the
+            model folders hold.
     """
     findings = gather_findings(workspace, params)
+    check_predicted(findings, workspace / "artifacts/predictions/models.json")
     reports = workspace / "reports"
     with whole_folder(reports / "html") as out:
         write_text(out / "report.html", render_page(findings))
@@ -85,6 +88,20 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
     )
     progress.advance("report")
     return findings
+
+
+def check_predicted(findings: Findings, path: Path) -> None:
+    """Make sure that the models described are those that made the predictions.
+
+    Raises:
+        StageError: They are not, or nothing says which did.
+    """
+    try:
+        predicted = read_json(path)
+    except (OSError, ValueError):
+        predicted = None
+    if predicted != findings.weights:
+        raise StageError("evaluate", "the predictions are of other weights than artifacts/models; run predict again")
 
 
 def evaluated_cases(split: Split, folds: Sequence[int]) -> tuple[str, ...]:

@@ -18,12 +18,16 @@ from monai_tl.files import whole_folder, write_json
 from monai_tl.inference import Predictor, load_models
 from monai_tl.progress import Progress
 from monai_tl.records import PreparedCase, Split, model_name, predictions_of
+from monai_tl.sources.card import read_source
 
 FAILED_FILE = "failed.json"
+MODELS_FILE = "models.json"
+"""sha256 of the weights that predicted, by the name of their folder."""
 
 
 def run(workspace: Path, params: Params) -> None:
-    """Predict with every arm and seed: ``artifacts/predictions/<arm>/seed-<seed>/<case_id>.nii.gz``, ``failed.json``.
+    """Predict with every arm and seed: ``artifacts/predictions/<arm>/seed-<seed>/<case_id>.nii.gz``,
+    ``failed.json`` and ``models.json``.
 
     The models of a seed's folds are averaged; seeds are not, since their spread is part of the verdict. Without a test
     set each validation case is predicted by its own fold's model instead, which has not trained on it; such scores are
@@ -47,6 +51,7 @@ def run(workspace: Path, params: Params) -> None:
     runs = list(product(params.finetune.arms, params.finetune.seeds))
     progress = Progress("predict", total=len(runs) * sum(len(case_ids) for _, case_ids in rounds))
     failed: list[dict[str, Any]] = []
+    models: dict[str, str] = {}
     with whole_folder(workspace / "artifacts/predictions") as out:
         for arm, seed in runs:
             name = f"{arm} seed {seed}"
@@ -55,6 +60,7 @@ def run(workspace: Path, params: Params) -> None:
             for folds, case_ids in rounds:
                 folders = [workspace / "artifacts/models" / model_name(arm, fold, seed) for fold in folds]
                 predictor = load_models(folders, params.predict.n_threads)
+                models |= {folder.name: read_source(folder).card.weights.sha256 for folder in folders}
                 for case_id in case_ids:
                     n_cases += 1
                     try:
@@ -72,6 +78,7 @@ def run(workspace: Path, params: Params) -> None:
                 code, reason = describe_fault(fault)
                 failed.append({"case_id": case_id, "arm": arm, "seed": seed, "code": code, "reason": reason})
         write_json(out / FAILED_FILE, {"failed": failed})
+        write_json(out / MODELS_FILE, models)
 
 
 def plan_rounds(split: Split, folds: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:

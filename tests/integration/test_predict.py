@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def test_test_cases_are_predicted_on_their_grid(workspace: Path) -> None:
         f"{case_id}.nii.gz" for case_id in CASE_IDS[2:]
     ]
     assert read_json(out / "failed.json") == {"failed": []}
+    weights = workspace / "artifacts/models/scratch-0-0/weights.safetensors"
+    assert read_json(out / "models.json") == {"scratch-0-0": hashlib.sha256(weights.read_bytes()).hexdigest()}
     for case_id in CASE_IDS[2:]:
         image = nibabel.load(out / "scratch/seed-0" / f"{case_id}.nii.gz")
         prediction, label = np.asarray(image.dataobj), np.load(workspace / "artifacts/prepared" / case_id / "label.npy")

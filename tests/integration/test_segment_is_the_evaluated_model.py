@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from workspaces import write_made_up_source
 
-from monai_tl.commands import segment
+from monai_tl.commands import promote, segment
 from monai_tl.commands.phantom import write_cohort
 from monai_tl.config import Params, parse_params
 from monai_tl.dicom.deidentify import create_key
-from monai_tl.errors import ConfigError, ContractError, SourceError
+from monai_tl.errors import ConfigError, ContractError, PromotionError, SourceError
 from monai_tl.files import named_output
 from monai_tl.sources.ensemble import SETTINGS_FILE, read_ensemble
 from monai_tl.stages import STAGES, run_stage
@@ -102,6 +102,19 @@ def test_it_is_the_exported_label_voxel_for_voxel(run: Path, predicted: dict[str
         said = [one.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence for one in (exported, segmented)]
         assert said[0] == said[1]
     assert "default settings" not in summary
+
+
+def test_it_is_promoted_only_knowingly_because_it_has_no_twin(run: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "run"
+    for part in ("artifacts/export", "reports"):
+        shutil.copytree(run / part, workspace / part)
+    with pytest.raises(PromotionError, match="no verdict: one arm was trained"):
+        promote.run(workspace)
+    promote.run(workspace, accept_undecided=True)
+    (entry,) = json.loads((workspace / "promoted.json").read_text())["promotions"]
+    assert set(entry["models"]) == {"transfer-0-0", "transfer-1-0"}
+    assert (entry["arm"], entry["seed"], entry["verdict"], entry["accepted_undecided"]) == ("transfer", 0, None, True)
+    assert (entry["source"]["name"], entry["source"]["licence"]) == ("made_up", "CC0-1.0")
 
 
 def test_folders_of_training_are_applied_with_defaults_and_say_so(
