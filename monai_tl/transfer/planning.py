@@ -132,9 +132,11 @@ def _size_rule(network: NetworkConfig, source: Source | None, given: Shape | Non
     network is then tuned on this window and must be given the same in prediction.
     """
     own = size_rule_of(network)
-    if source is None or own.fixed:
+    if source is None:
         return own
     card = source.card.input.size_rule
+    if own.fixed or card.fixed:
+        return (own if own.fixed else card).model_copy(update={"padding": card.padding})
     wanted = card.min_vox if given is None else tuple(map(min, card.min_vox, given))
     i, j, k = (max(a, b) for a, b in zip(own.min_vox, wanted, strict=True))
     di, dj, dk = map(math.lcm, own.divisors, card.divisors)
