@@ -93,6 +93,7 @@ class Card(_Part):
         citation: What to cite.
         classes: Foreground classes in the order of the outputs.
         output: ``softmax`` (background first) or ``sigmoid`` (each class for itself, no background).
+        covers: Layer groups that the weights hold, e.g. an encoder's; None for the whole network.
         rebuild: The command that makes the weights anew.
         notes: What a user should know.
     """
@@ -106,6 +107,7 @@ class Card(_Part):
     input: CardInput
     classes: tuple[ClassName, ...] = Field(min_length=1)
     output: OutputKind = "softmax"
+    covers: tuple[str, ...] | None = None
     rebuild: str | None = None
     notes: str = ""
 
