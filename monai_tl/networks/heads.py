@@ -30,8 +30,8 @@ class ReusedRows(NamedTuple):
     n_reused: int
 
 
-def output_rows(classes: Sequence[str], output: Literal["softmax", "sigmoid"]) -> tuple[str, ...]:
-    """What each output channel stands for; softmax has the background first."""
+def output_rows(classes: Sequence[str], output: Literal["softmax", "sigmoid", "features"]) -> tuple[str, ...]:
+    """What each output channel stands for; softmax has the background first, features stand for no class."""
     return ((BACKGROUND,) if output == "softmax" else ()) + tuple(classes)
 
 
