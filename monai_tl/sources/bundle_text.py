@@ -32,7 +32,7 @@ def describe_model(card: Card, plan: Plan, model_folder: Path, target: str) -> s
         f"- channels: {', '.join(card.input.channels)}\n"
         f"- orientation {plan.orientation}, spacing {spacing} mm (along the stored axes)\n"
         f"- intensity: {_describe_intensity(plan)}\n"
-        f"- windows of {patch} voxels; sizes are multiples of {plan.size_rule.divisor}",
+        f"- windows of {patch} voxels; sizes are {plan.size_rule}",
         f"## Network\n`{target}`"
         + ("" if target.startswith("monai.") else _PLUG_IN.format(package=target.split(".")[0])),
         f"## Where it comes from\n{_describe_origin(plan, model_folder)}",

@@ -151,7 +151,7 @@ def _compare_window(card: Card, plan: Plan) -> Adaptation:
 
 def _compare_extent(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
     sizes, least = extent_vox(found, plan), card.input.size_rule.min_vox
-    source = f"at least {' x '.join(map(str, least))} voxels, multiples of {plan.size_rule.divisor}"
+    source = str(plan.size_rule.model_copy(update={"min_vox": least}))
     target = f"median {' x '.join(f'{size:.0f}' for size in sizes)} voxels"
     share = min(size / minimum for size, minimum in zip(sizes, least, strict=True))
     if share >= 1.0:
