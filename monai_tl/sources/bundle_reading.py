@@ -18,9 +18,8 @@ from monai_tl.sources.bundle_preprocessing import read_preprocessing
 from monai_tl.sources.card import Source
 from monai_tl.sources.config_text import ConfigText, Key, parse_config
 from monai_tl.sources.drafts import Draft, read_own_lines
-from monai_tl.sources.packed_files import MAX_WEIGHTS, PackedFiles
+from monai_tl.sources.packed_files import MAX_WEIGHTS, METADATA, PackedFiles
 
-METADATA = "configs/metadata.json"
 _CONFIGS = tuple(
     f"configs/{name}.{ending}" for name in ("inference", "evaluate", "train") for ending in ("json", "yaml", "yml")
 )
@@ -38,11 +37,6 @@ _LICENCES = (
 )
 _MODALITIES = {"MRI": "MR", "PET": "PT"}
 _CONTRACT = "network_data_format"
-
-
-def is_bundle(files: PackedFiles) -> bool:
-    """Whether the files are those of a MONAI bundle."""
-    return files.has(METADATA)
 
 
 def read_bundle(files: PackedFiles, own_card: Path) -> Source:

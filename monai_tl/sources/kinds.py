@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from monai_tl.errors import DataError, SourceError
-from monai_tl.sources.bundle_reading import is_bundle, read_bundle
 from monai_tl.sources.card import CARD_FILE, Source, read_card
 from monai_tl.sources.drafts import read_own_lines
 from monai_tl.sources.ensemble import SETTINGS_FILE, InferenceRecord
-from monai_tl.sources.nnunet_reading import find_results, read_results
-from monai_tl.sources.packed_files import FolderFiles, open_zip
+from monai_tl.sources.nnunet_plans import Results, find_results
+from monai_tl.sources.packed_files import METADATA, FolderFiles, PackedFiles, open_zip
 from monai_tl.sources.pull_record import check_pulled
 
 PLAN_FILE = "plan.json"
@@ -37,10 +36,10 @@ def read_kind(path: Path) -> Source:
         return _read_export(path)
     results = find_results(path)
     if results is not None:
-        return read_results(results)
+        return _read_results(results)
     files = FolderFiles(path)
-    if is_bundle(files):
-        return read_bundle(files, path / CARD_FILE)
+    if files.has(METADATA):
+        return _read_bundle(files, path / CARD_FILE)
     raise SourceError(
         f"{path} is no source: it has no {CARD_FILE}, no configs/metadata.json (MONAI bundle), no plans.json and "
         "dataset.json (nnU-Net results); give the folder that holds one"
@@ -49,7 +48,7 @@ def read_kind(path: Path) -> Source:
 
 def _adds_only(folder: Path) -> bool:
     """Whether the folder's card speaks of weights that lie elsewhere in it."""
-    is_other = (folder / "configs" / "metadata.json").is_file() or find_results(folder) is not None
+    is_other = (folder / METADATA).is_file() or find_results(folder) is not None
     return is_other and "weights" not in read_own_lines(folder / CARD_FILE)
 
 
@@ -63,9 +62,9 @@ def _read_file(path: Path) -> Source:
         )
     check_pulled(path)
     files = open_zip(path)
-    if not is_bundle(files):
+    if not files.has(METADATA):
         raise SourceError(f"{path} holds no MONAI bundle (no configs/metadata.json); unpack it and give the folder")
-    return read_bundle(files, own_card_of(path))
+    return _read_bundle(files, own_card_of(path))
 
 
 def own_card_of(path: Path) -> Path:
@@ -85,3 +84,18 @@ def _read_export(folder: Path) -> Source:
             f"{folder} holds {len(names)} networks that are averaged, and a source is one network; give one of {listed}"
         )
     return read_kind(folder / names[0])
+
+
+# these two look up networks, so they need torch, which reading a card does not
+
+
+def _read_bundle(files: PackedFiles, own_card: Path) -> Source:
+    from monai_tl.sources.bundle_reading import read_bundle
+
+    return read_bundle(files, own_card)
+
+
+def _read_results(results: Results) -> Source:
+    from monai_tl.sources.nnunet_reading import read_results
+
+    return read_results(results)

@@ -1,13 +1,17 @@
-"""One configuration of nnU-Net's plans.json: its network as arguments of ours, its normalisation as a rule of ours."""
+"""An nnU-Net results folder and one configuration of its plans: network and normalisation as ours."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monai_tl.errors import SourceError
 
+PLANS, DATASET = "plans.json", "dataset.json"
+FOLD = re.compile(r"fold_(all|\d{1,3})")
 _NETWORKS = {"PlainConvUNet": "nnunet_plain", "ResidualEncoderUNet": "nnunet_residual"}
 _PLACES = tuple(f"dynamic_network_architectures.architectures.{module}." for module in ("unet", "residual_unet"))
 _PREFERRED = ("3d_fullres", "3d_lowres")
@@ -24,6 +28,29 @@ _LEGACY = {
     "nonlin_kwargs": {"inplace": True},
 }
 """What plans before nnU-Net 2.4 left unsaid."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder.
+
+    Attributes:
+        folder: That of the trainer, with plans.json and dataset.json.
+        fold: Name of the fold that was asked for; None for any.
+    """
+
+    folder: Path
+    fold: str | None
+
+
+def find_results(path: Path) -> Results | None:
+    """The results folder that a path is, or that the fold it is belongs to; None for anything else."""
+    if all((path / name).is_file() for name in (PLANS, DATASET)):
+        return Results(path, None)
+    absolute = path.resolve()
+    if FOLD.fullmatch(absolute.name) and all((absolute.parent / name).is_file() for name in (PLANS, DATASET)):
+        return Results(path.parent if path.name else absolute.parent, absolute.name)
+    return None
 
 
 def find_configuration(plans: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,18 @@ from monai_tl.sources.bundle_reading import plain_name
 from monai_tl.sources.card import CARD_FILE, Source
 from monai_tl.sources.config_text import parse_config
 from monai_tl.sources.drafts import Draft, read_own_lines
-from monai_tl.sources.nnunet_plans import find_configuration, read_architecture, read_intensity
+from monai_tl.sources.nnunet_plans import (
+    DATASET,
+    FOLD,
+    PLANS,
+    Results,
+    find_configuration,
+    read_architecture,
+    read_intensity,
+)
 from monai_tl.sources.packed_files import MAX_WEIGHTS, FolderFiles
 
-PLANS, DATASET = "plans.json", "dataset.json"
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-_FOLD = re.compile(r"fold_(all|\d{1,3})")
 _REORIENTED = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 _READERS = ("SimpleITKIO", "NibabelIO", *_REORIENTED)
 _STORED = "SAR"
@@ -35,29 +40,6 @@ _MODALITIES = (
     ("PT", r"\bPET\b|\bPT\b"),
     ("MR", r"MRI?\b|T1|T2|FLAIR|ADC|DWI|DCE|\bPD\b"),
 )
-
-
-@dataclass(frozen=True)
-class Results:
-    """A results folder.
-
-    Attributes:
-        folder: That of the trainer, with plans.json and dataset.json.
-        fold: Name of the fold that was asked for; None for any.
-    """
-
-    folder: Path
-    fold: str | None
-
-
-def find_results(path: Path) -> Results | None:
-    """The results folder that a path is, or that the fold it is belongs to; None for anything else."""
-    if all((path / name).is_file() for name in (PLANS, DATASET)):
-        return Results(path, None)
-    absolute = path.resolve()
-    if _FOLD.fullmatch(absolute.name) and all((absolute.parent / name).is_file() for name in (PLANS, DATASET)):
-        return Results(path.parent if path.name else absolute.parent, absolute.name)
-    return None
 
 
 def read_results(results: Results) -> Source:
@@ -176,7 +158,7 @@ def _put_orientation(plans: Mapping[str, Any], draft: Draft) -> None:
 
 
 def _checkpoint(files: FolderFiles, results: Results, draft: Draft) -> str:
-    folds = sorted(path.name for path in results.folder.iterdir() if path.is_dir() and _FOLD.fullmatch(path.name))
+    folds = sorted(path.name for path in results.folder.iterdir() if path.is_dir() and FOLD.fullmatch(path.name))
     folds.sort(key=lambda name: (name != "fold_all", int(name[5:]) if name[5:].isdigit() else -1))
     wanted = [results.fold] if results.fold else folds
     found = [f"{fold}/{name}" for fold in wanted for name in _CHECKPOINTS if fold and files.has(f"{fold}/{name}")]

@@ -15,6 +15,10 @@ import torch
 
 _PLACES = ("numpy._core.multiarray", "numpy.core.multiarray")
 """numpy 2 and 1."""
+_NUMBERS = (
+    *("Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"),
+    *("Float16", "Float32", "Float64"),
+)
 
 
 class LeftOut:
@@ -38,10 +42,6 @@ def _stand_ins() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     names = [f"{place}.{name}" for place in _PLACES for name in ("scalar", "_reconstruct")]
     kinds = ["numpy.dtype", "numpy.ndarray", *(f"numpy.dtypes.{name}DType" for name in _NUMBERS)]
     return [*((_nothing, name) for name in [*names, "_codecs.encode"]), *((LeftOut, name) for name in kinds), LeftOut]
-
-
-_NUMBERS = ("Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-_NUMBERS += ("Float16", "Float32", "Float64")
 
 
 @contextmanager

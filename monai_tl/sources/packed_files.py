@@ -12,6 +12,8 @@ from typing import Protocol
 
 from monai_tl.errors import SourceError
 
+METADATA = "configs/metadata.json"
+"""What makes files a MONAI bundle."""
 MAX_TEXT = 4 << 20
 """Largest text file that is read, bytes; the model zoo's largest configuration has 60 kB."""
 MAX_WEIGHTS = 8 << 30
