@@ -330,11 +330,17 @@ class PreparedCase(Record):
 
 
 class TensorAudit(Record):
-    """What became of one tensor of the network or of the source."""
+    """What became of one tensor of the network or of the source.
+
+    Attributes:
+        n_parameters: Its size; 0 for a buffer of the network.
+        n_bytes: Its size in memory, bytes.
+    """
 
     name: str
     group: str
     n_parameters: int
+    n_bytes: int = 0
     status: Literal["matched", "adapted", "fresh", "unused"]
     detail: str = ""
     source_name: str = ""
@@ -346,7 +352,9 @@ class Audit(Record):
     Attributes:
         share_body: Share of the body's parameters that came across (matched or adapted), 0 to 1.
         share_all: The same over the whole network.
-        groups: Share by layer group, input to output.
+        groups: Share by layer group, input to output; the last one is the head.
+        covers: Layer groups that the source holds; None for all. The others are fresh on purpose.
+        share_covered: Share of the body's parameters in these groups that came across; None without ``covers``.
     """
 
     source: str | None
@@ -355,4 +363,6 @@ class Audit(Record):
     share_all: float
     groups: dict[str, float]
     tensors: tuple[TensorAudit, ...]
+    covers: tuple[str, ...] | None = None
+    share_covered: float | None = None
     notes: tuple[str, ...] = ()

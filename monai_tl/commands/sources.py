@@ -25,8 +25,8 @@ def describe_all(workspace: Path) -> Iterator[str]:
     for entry in ZOO:
         there = workspace / FOLDER / entry.file_name
         size = f"{there.stat().st_size / 1e6:.0f} MB, pulled" if there.is_file() else _UNKNOWN_SIZE
-        yield f"  {entry.name} {entry.version}: {entry.task}; {entry.modality}, {entry.network}; {entry.licence}; {size}"
-        yield f"      data: {entry.data}"
+        yield f"  {entry.name} {entry.version}: {entry.task}; {entry.modality}, {entry.network}"
+        yield f"      licence {entry.licence}; {size}; data: {entry.data}"
     found = _found(workspace / FOLDER)
     yield f"In {workspace / FOLDER}:" if found else f"In {workspace / FOLDER}: no source"
     for path in found:

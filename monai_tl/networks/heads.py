@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_tl.config import NetworkConfig
 from monai_tl.errors import ConfigError
@@ -32,6 +32,8 @@ class ReusedRows(NamedTuple):
 
 def output_rows(classes: Sequence[str], output: Literal["softmax", "sigmoid", "features"]) -> tuple[str, ...]:
     """What each output channel stands for; softmax has the background first, features stand for no class."""
+    if output == "features":
+        return ()
     return ((BACKGROUND,) if output == "softmax" else ()) + tuple(classes)
 
 
@@ -55,13 +57,22 @@ def find_axes(config: NetworkConfig, n_channels: int, n_outputs: int) -> tuple[A
     return _grown(plain, wider), _grown(plain, _shapes(config, n_channels, 2 * n_outputs))
 
 
-def _shapes(config: NetworkConfig, n_channels: int, n_outputs: int) -> dict[str, tuple[int, ...]]:
+def sketch_network(config: NetworkConfig, n_channels: int, n_outputs: int) -> nn.Module:
+    """A network whose shapes are right and whose values are not to be used; it takes no memory where that can be.
+
+    Raises:
+        ConfigError, SourceError: See :func:`build_network`.
+    """
     try:
         with torch.device("meta"):
-            module = build_network(config, n_channels, n_outputs, seed=0)
+            return build_network(config, n_channels, n_outputs, seed=0)
     except ConfigError:
         # a constructor that looks at its own values needs real memory
-        module = build_network(config, n_channels, n_outputs, seed=0)
+        return build_network(config, n_channels, n_outputs, seed=0)
+
+
+def _shapes(config: NetworkConfig, n_channels: int, n_outputs: int) -> dict[str, tuple[int, ...]]:
+    module = sketch_network(config, n_channels, n_outputs)
     return {name: tuple(tensor.shape) for name, tensor in named_tensors(module).items()}
 
 
@@ -135,3 +146,30 @@ def adapt_channels(weight: Tensor, axis: int, n_channels: int) -> Tensor:
         mixing[position % n_channels, origin] += 1 / share[origin]
     mixed: Tensor = torch.tensordot(mixing, weight, dims=([1], [axis]))
     return mixed.movedim(0, axis).contiguous()
+
+
+def adapt_pixels(weight: Tensor, n_pixels: int, n_channels: int) -> Tensor:
+    """Change the input channels of a linear patch embedding; see :func:`adapt_channels`.
+
+    Args:
+        weight: (C, n_pixels · n), for each pixel its n channels.
+        n_pixels: Of a patch.
+        n_channels: Wanted, m.
+
+    Returns:
+        (C, n_pixels · m).
+    """
+    return adapt_channels(weight.reshape(weight.shape[0], n_pixels, -1), 2, n_channels).flatten(1)
+
+
+def repeat_outputs(tensor: Tensor, axis: int, n_channels: int) -> Tensor:
+    """Give a layer that treats each input channel by itself more of them: the outputs are repeated in turn.
+
+    The layer that mixes them divides (:func:`adapt_channels` deals them out in the same order), so this one must not.
+
+    Args:
+        tensor: Any shape, n entries along ``axis``.
+        axis: Counts outputs.
+        n_channels: Wanted, m > n.
+    """
+    return tensor.index_select(axis, torch.arange(n_channels) % tensor.shape[axis])

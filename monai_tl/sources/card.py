@@ -96,7 +96,7 @@ class Card(_Part):
         output: ``softmax`` (background first), ``sigmoid`` (each class for itself, no background), or ``features`` for
             a self-supervised network: its head, if it has one, is never taken over.
         covers: Layer groups that the weights hold, where they do not hold the whole body, e.g. the encoder's; the
-            smallest share that must come across counts these alone.
+            smallest share that must come across counts these alone. None for the whole network.
         rebuild: The command that makes the weights anew.
         notes: What a user should know.
     """
@@ -110,7 +110,7 @@ class Card(_Part):
     input: CardInput
     classes: tuple[ClassName, ...] = ()
     output: OutputKind = "softmax"
-    covers: tuple[str, ...] = ()
+    covers: tuple[str, ...] | None = None
     rebuild: str | None = None
     notes: str = ""
 
