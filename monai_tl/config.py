@@ -104,24 +104,39 @@ class NetworkConfig(Section):
 class IntensityConfig(Section):
     """How stored values become network input.
 
-    ``window``: clip to low..high, then scale to 0..1. ``zscore``: clip to percentiles low..high of the case, then zero
-    mean and unit variance of the case. ``minmax``: scale the case to 0..1.
+    ``window``: clip to low..high, then scale to the output range. ``zscore``: clip to percentiles low..high of the
+    case, then zero mean and unit variance of the case. ``minmax``: clip to percentiles low..high of the case, then
+    scale the case to the output range.
+
+    Attributes:
+        low, high: Stored values (``window``) or percentiles, 0 to 100 (``zscore``, ``minmax``; null clips nothing).
+        output: What the lower and the upper end become (``window``, ``minmax``). A fixed z-score, (value − mean) / sd
+            with a mean and sd of the source's data, is a window whose output is that of its ends.
+        nonzero: ``zscore`` takes its statistics over voxels that are not 0, and leaves the others at 0.
     """
 
     rule: Literal["window", "zscore", "minmax"]
     low: Real | None = None
     high: Real | None = None
+    output: tuple[Real, Real] = (0.0, 1.0)
+    nonzero: bool = False
 
     @model_validator(mode="after")
     def _range(self) -> IntensityConfig:
         if self.rule == "window" and (self.low is None or self.high is None or self.low >= self.high):
             raise ValueError("a window needs low < high")
-        if self.rule == "zscore":
+        if self.rule != "window":
             low, high = self.low, self.high
             if (low is None) != (high is None):
-                raise ValueError("zscore takes both percentiles or none")
+                raise ValueError(f"{self.rule} takes both percentiles or none")
             if low is not None and high is not None and not 0.0 <= low < high <= 100.0:
-                raise ValueError("zscore percentiles need 0 <= low < high <= 100")
+                raise ValueError(f"{self.rule} percentiles need 0 <= low < high <= 100")
+        if self.output[0] >= self.output[1]:
+            raise ValueError("output needs its lower end first")
+        if self.rule == "zscore" and self.output != (0.0, 1.0):
+            raise ValueError("zscore has no output range")
+        if self.nonzero and self.rule != "zscore":
+            raise ValueError("nonzero is for zscore alone")
         return self
 
 

@@ -186,5 +186,5 @@ def _mm(spacing: Sequence[float]) -> str:
 def _rule(rule: IntensityConfig) -> str:
     if rule.low is None or rule.high is None:
         return rule.rule
-    unit = "percentiles " if rule.rule == "zscore" else ""
+    unit = "" if rule.rule == "window" else "percentiles "
     return f"{rule.rule}, {unit}{rule.low:g} to {rule.high:g}"
