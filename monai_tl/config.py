@@ -33,6 +33,10 @@ def _refuse_truth(value: Any) -> Any:
 
 
 Arm = Literal["transfer", "scratch"]
+CONTRACT_ITEMS = (
+    "modality", "channels", "orientation", "spacing", "intensity", "window", "field of view", "classes",
+)  # fmt: skip
+"""Lines of a source's contract."""
 StrategyName = Literal["scratch", "feature_extraction", "lp_ft", "full"]
 Real = Annotated[float, BeforeValidator(_refuse_truth)]
 Whole = Annotated[int, Field(strict=True)]
@@ -149,6 +153,8 @@ class PlanConfig(Section):
         spacing_mm, intensity: Null adopts the source's contract, or the fingerprint's where there is no source.
         patch_size_vox: Null derives it from the fingerprint and the source's size rule. May be smaller than the
             source's minimum (training costs less, the source is further from what it knows), not than the network's.
+        accept_broken: Lines of the contract (``[field of view]``) that may be broken without the plan being refused.
+            The modality is none of them.
     """
 
     source: str | None
@@ -157,6 +163,18 @@ class PlanConfig(Section):
     intensity: IntensityConfig | None = None
     patch_size_vox: tuple[Positive, Positive, Positive] | None = None
     max_patch_voxels: Positive = 262_144
+    accept_broken: tuple[str, ...] = ()
+
+    @field_validator("accept_broken")
+    @classmethod
+    def _are_lines_of_the_contract(cls, items: tuple[str, ...]) -> tuple[str, ...]:
+        faults = [f"{item!r} is no line of the contract" for item in items if item not in CONTRACT_ITEMS]
+        if "modality" in items:
+            faults.append("another modality cannot be accepted: its intensities mean other things")
+        faults += ["a line is given twice"] if len(set(items)) != len(items) else []
+        if faults:
+            raise ValueError(f"{'; '.join(faults)}; choose from {', '.join(CONTRACT_ITEMS[1:])}")
+        return items
 
     @field_validator("network")
     @classmethod

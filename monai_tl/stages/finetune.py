@@ -18,7 +18,7 @@ from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_f
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
 from monai_tl.progress import Progress
-from monai_tl.records import Audit, Fold, Plan, Split, model_name
+from monai_tl.records import Audit, Fingerprint, Fold, Plan, Split, model_name
 from monai_tl.sources.audit import load_source
 from monai_tl.sources.card import Source, read_source
 from monai_tl.stages import STATE_FOLDER
@@ -61,7 +61,8 @@ def run(workspace: Path, params: Params, arm: str, fold: str, seed: str) -> None
         source = read_source(workspace / plan.source)
     usable = _leave_out_unprepared(workspace, split.folds[int(fold)], model_name(arm, int(fold), int(seed)))
     config = params.finetune.model_copy(update={"seeds": (int(seed),)})
-    finetune(workspace, plan, usable, config, source, arm, int(fold))
+    found = Fingerprint.read(workspace / "artifacts/plan/fingerprint.json")
+    finetune(workspace, plan, usable, config, source, arm, int(fold), found)
 
 
 def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
@@ -79,7 +80,14 @@ def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
 
 
 def finetune(
-    workspace: Path, plan: Plan, fold: Fold, config: FinetuneConfig, source: Source | None, arm: str, number: int
+    workspace: Path,
+    plan: Plan,
+    fold: Fold,
+    config: FinetuneConfig,
+    source: Source | None,
+    arm: str,
+    number: int,
+    found: Fingerprint | None = None,
 ) -> None:
     """Train one network and write its folder, which is a source folder itself.
 
@@ -95,6 +103,7 @@ def finetune(
         source: Where the weights start; None starts from scratch and trains everything.
         arm: ``transfer`` or ``scratch``, for names and records.
         number: Of the fold, likewise.
+        found: Fingerprint of the training cases, for the card of the model.
     """
     name = model_name(arm, number, config.seed)
     n_outputs = plan.scheme.n_outputs
@@ -134,7 +143,7 @@ def finetune(
             progress,
         ).run()
         with whole_folder(workspace / "artifacts/models" / name) as folder:
-            write_model(folder, plan, source, audit, outcome, name)
+            write_model(folder, plan, source, audit, outcome, name, found)
             facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "versions": versions}
             facts |= {"n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
             write_json(folder / TRAINING_FILE, facts | describe_training(config, strategy, outcome))
