@@ -215,12 +215,20 @@ def details(findings: Findings) -> list[str]:
         )
     else:
         lines.append(f"{cases[0].upper()}{cases[1:]} of {patients}.")
+    lines += decisions(findings)
     if not findings.on_test:
         lines.append(
             "There is no test set. These are validation cases, which also chose the kept step: "
             "their scores flatter the network."
         )
     return lines
+
+
+def decisions(findings: Findings) -> list[str]:
+    """What ``strategy: auto`` chose and why, once for all models that agree."""
+    made = [model.training["decision"] for model in findings.models if "decision" in model.training]
+    texts = [f"Strategy chosen by rule: {one['strategy']}, because {one['reason']}." for one in made]
+    return list(dict.fromkeys(texts))
 
 
 def signed(value: float | None) -> str:
