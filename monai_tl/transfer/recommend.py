@@ -35,7 +35,7 @@ class Decision(Record):
     """
 
     strategy: StrategyName
-    settings: dict[str, int | float] = {}
+    settings: dict[str, int | float]
     inputs: dict[str, int | float | tuple[str, ...] | None]
     reason: str
 
