@@ -260,6 +260,7 @@ def details(findings: Findings) -> list[str]:
         )
     else:
         lines.append(f"{cases[0].upper()}{cases[1:]} of {patients}.")
+    lines += decisions(findings)
     if not findings.on_test:
         lines.append(
             "There is no test set. These are validation cases, which also chose the kept step: "
@@ -284,6 +285,13 @@ def seed_lines(findings: Findings) -> list[str]:
         for arm in findings.arms
         if (means := arm.seed_means("dice"))
     ]
+
+
+def decisions(findings: Findings) -> list[str]:
+    """What ``strategy: auto`` chose and why, once for all models that agree."""
+    made = [model.training["decision"] for model in findings.models if "decision" in model.training]
+    texts = [f"Strategy chosen by rule: {one['strategy']}, because {one['reason']}." for one in made]
+    return list(dict.fromkeys(texts))
 
 
 def signed(value: float | None) -> str:

@@ -26,6 +26,7 @@ from monai_tl.training.checkpoint import locked
 from monai_tl.training.loop import Trainer
 from monai_tl.training.model_folder import TRAINING_FILE, describe_training, fresh_audit, write_model
 from monai_tl.training.validation import validation_dice
+from monai_tl.transfer.recommend import Decision, recommend
 from monai_tl.transfer.strategy import make_strategy
 
 _CODE = ("dataset.augmentation", "dataset.patches", "networks", "sources", "stages.finetune", "training", "transfer")
@@ -115,10 +116,11 @@ def finetune(
     network = build_network(plan.network, plan.n_channels, n_outputs, config.seed)
     groups = groups_of(plan.network, network)
     names = [group.name for group in groups]
-    strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1])
-    audit = _start(network, plan, config, source)
     versions = describe_torch(device)
     key = _training_key(prepared, plan, fold, config, name, versions)
+    config, decision = _decide(config, plan, len(fold.train), network, source)
+    audit = _start(network, plan, config, source)
+    strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1], audit)
     sampler = PatchSampler(
         cases=train_cases,
         patch_size_vox=plan.patch_size_vox,
@@ -146,6 +148,7 @@ def finetune(
             write_model(folder, plan, source, audit, outcome, name, found)
             facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "versions": versions}
             facts |= {"n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
+            facts |= {} if decision is None else {"decision": decision.model_dump(mode="json")}
             write_json(folder / TRAINING_FILE, facts | describe_training(config, strategy, outcome))
         shutil.rmtree(checkpoints)
 
@@ -159,6 +162,20 @@ def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[Tr
                 "classes; run preprocess again"
             )
     return cases
+
+
+def _decide(
+    config: FinetuneConfig, plan: Plan, n_labels: int, network: nn.Module, source: Source | None
+) -> tuple[FinetuneConfig, Decision | None]:
+    """The settings that hold, and why, where ``strategy: auto`` leaves them to the rule."""
+    if source is None or config.strategy != "auto":
+        return config, None
+    shift = getattr(plan, "shift", None)
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    score = None if shift is None else shift.score
+    decision = recommend(n_labels, plan.adaptations, n_parameters, config.max_steps, score)
+    Progress("finetune").show(f"strategy {decision.strategy}: {decision.reason}")
+    return config.model_copy(update={"strategy": decision.strategy, **decision.settings}), decision
 
 
 def _start(network: nn.Module, plan: Plan, config: FinetuneConfig, source: Source | None) -> Audit:

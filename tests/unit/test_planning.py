@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from targets import SCHEME, UNET, WINDOW, lines_of, make_fingerprint, make_source
 
-from monai_tl.config import IntensityConfig, PlanConfig
+from monai_tl.config import IntensityConfig, NetworkConfig, PlanConfig
 from monai_tl.errors import ConfigError, ContractError, LabelError
 from monai_tl.records import SizeRule
 from monai_tl.transfer.planning import derive_patch_size, make_plan
