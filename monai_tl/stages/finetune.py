@@ -75,8 +75,15 @@ def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
 
 
 def finetune(
-    workspace: Path, plan: Plan, fold: Fold, config: FinetuneConfig, source: Source | None, arm: str, number: int
-) -> None:
+    workspace: Path,
+    plan: Plan,
+    fold: Fold,
+    config: FinetuneConfig,
+    source: Source | None,
+    arm: str,
+    number: int,
+    models: Path | None = None,
+) -> Path:
     """Train one network and write its folder, which is a source folder itself.
 
     Checkpoints live under ``.monai_tl/train/<key>`` until the output is whole. The key covers all that decides the
@@ -91,6 +98,10 @@ def finetune(
         source: Where the weights start; None starts from scratch and trains everything.
         arm: ``transfer`` or ``scratch``, for names and records.
         number: Of the fold, likewise.
+        models: Where the folder is written; None writes ``artifacts/models`` of the workspace.
+
+    Returns:
+        The folder.
     """
     name = f"{arm}-{number}"
     n_outputs = plan.scheme.n_outputs
@@ -129,12 +140,14 @@ def finetune(
             checkpoints,
             progress,
         ).run()
-        with whole_folder(workspace / "artifacts/models" / name) as folder:
+        out = (models or workspace / "artifacts/models") / name
+        with whole_folder(out) as folder:
             write_model(folder, plan, source, audit, outcome, name)
             facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "versions": versions}
             facts |= {"n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
             write_json(folder / TRAINING_FILE, facts | describe_training(config, strategy, outcome))
         shutil.rmtree(checkpoints)
+    return out
 
 
 def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[TrainingCase, ...]:
