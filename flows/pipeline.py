@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +103,15 @@ def _deliver() -> None:
     EventsWorker.drain_all(timeout=_DELIVERY_S)
 
 
-def main() -> int:
-    """Run the flow once; the exit status is the error's, see monai_tl.errors."""
+def main(run: Callable[[float | None], object] = training) -> int:
+    """Run a flow once; the exit status is the error's, see monai_tl.errors."""
     workspace = Path.cwd()
     limit = os.environ.get("MONAI_TL_STAGE_TIME_OUT_S")
     try:
         load_params(workspace)
         with server_for(workspace) as url, temporary_settings({PREFECT_API_URL: url}):
             try:
-                training(float(limit) if limit else None)
+                run(float(limit) if limit else None)
             finally:
                 _deliver()
     except MonaiTLError as error:
