@@ -57,7 +57,7 @@ def curve(stage_time_out_s: float | None = None) -> dict[str, str]:
         name = experiment_name("curve", workspace / _LOCK)
         if save_experiment(workspace, name, _KEPT):
             logger.info("experiment %s", name)
-        artifacts.publish_curve(workspace, outcomes)
+        artifacts.publish_curve(workspace, {step.name: outcomes[step.address] for step in (*preparing, *points)})
     return outcomes
 
 

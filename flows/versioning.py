@@ -61,6 +61,11 @@ class Step:
     stage: str
     address: str
 
+    @property
+    def name(self) -> str:
+        """The address without the file."""
+        return self.address.rpartition(":")[2]
+
 
 def steps(params: Params, stages: Sequence[Stage] = STAGES, file: str = PIPELINE_FILE) -> tuple[Step, ...]:
     """All steps of a pipeline in the order in which DVC runs them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -104,7 +105,8 @@ def render_curve_page(findings: CurveFindings, labels_svg: bytes, steps_svg: byt
 
 def _inline(svg: bytes) -> str:
     text = svg.decode("utf-8")
-    return text[text.index("<svg") :]
+    # names that both figures have; those of clip paths and glyphs are hashes of what they hold
+    return re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", text[text.index("<svg") :])
 
 
 def _labels_table(findings: CurveFindings) -> str:

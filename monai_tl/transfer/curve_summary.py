@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from monai_tl.transfer.label_efficiency import (
     labels_saved,
     steps_saved,
 )
+from monai_tl.transfer.verdict import fewest_patients
 
 SCRATCH = "scratch"
 
@@ -107,6 +108,13 @@ def summarise_curve(
     others = [name for name in labels if name != SCRATCH] if SCRATCH in labels else []
     saved = {name: labels_saved(labels[name], labels[SCRATCH], draws) for name in others}
     saved_steps = {name: steps_saved(steps[name], steps[SCRATCH], draws) for name in others}
+    n_patients = len(set(names))
+    sentences = _labels_sentence(saved), _steps_sentence(saved_steps, max(point.steps for point in points))
+    if n_patients < fewest_patients(rule.confidence):
+        # so few cannot have the confidence, whatever they say
+        saved = {name: tuple(_unbounded(one) for one in every) for name, every in saved.items()}
+        saved_steps = {name: _unbounded(one) for name, one in saved_steps.items()}
+        sentences = (f"{n_patients} test patients are too few to say what is saved",) * 2
     whole = {_key(point): point for point in points}
     return CurveFindings(
         by_labels={name: _line(one, draws) for name, one in labels.items()},
@@ -116,13 +124,17 @@ def summarise_curve(
         n_labels_of_steps=next(iter(by_steps.values()))[0].n_labels,
         full_steps=max(point.steps for point in points),
         n_cases=len(kept),
-        n_patients=len(set(names)),
+        n_patients=n_patients,
         n_seeds=len(seeds),
         n_failed=sum(len(point.failed) for point in whole.values()),
         confidence=rule.confidence,
-        labels_sentence=_labels_sentence(saved),
-        steps_sentence=_steps_sentence(saved_steps, max(point.steps for point in points)),
+        labels_sentence=sentences[0],
+        steps_sentence=sentences[1],
     )
+
+
+def _unbounded(saving: Saving) -> Saving:
+    return replace(saving, low=None, high=None)
 
 
 def _key(point: CurvePoint) -> tuple[str, int, str, int]:
@@ -155,16 +167,12 @@ def _labels_sentence(saved: Mapping[str, Sequence[Saving]]) -> str:
     if low <= 1.0:
         return "No saving of labels that this test set can show"
     if best.bound == "at least":
-        return f"{_labels(best.budget)} with {name} {_verb(best.budget)} more than {best.needed:.0f} from scratch"
-    return f"{_labels(best.budget)} with {name} {_verb(best.budget)} {best.needed:.0f} from scratch"
+        return f"{_labels(best.budget)} with {name} beat all {best.needed:.0f} from scratch"
+    return f"{_labels(best.budget)} with {name} equal {best.needed:.0f} from scratch"
 
 
 def _labels(number: float) -> str:
-    return "1 label" if number == 1 else f"{number:.0f} labels"
-
-
-def _verb(number: float) -> str:
-    return "equals" if number == 1 else "equal"
+    return f"{number:.0f} label{'' if number == 1 else 's'}"
 
 
 def _steps_sentence(saved: Mapping[str, Saving], full: int) -> str:
