@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,10 +156,9 @@ def gaussian_wasserstein(first: Features, second: Features) -> float:
 def _factor(sample: Features) -> Features:
     """A with AᵀA the sample's covariance, of no more rows than columns."""
     centred = (sample - sample.mean(axis=0)) / math.sqrt(len(sample) - 1)
-    if len(centred) <= centred.shape[1]:
-        return centred
-    factor: Features = np.asarray(np.linalg.qr(centred, mode="r"))
-    return factor
+    if len(centred) > centred.shape[1]:
+        centred = cast("Features", np.linalg.qr(centred, mode="r"))
+    return cast("Features", centred)
 
 
 def hyperspherical_energy(features: Features) -> float:
