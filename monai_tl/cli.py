@@ -195,6 +195,7 @@ def rank(
     ] = False,
     n_cases: Annotated[int, typer.Option("--n-cases", help="Training cases to look at, at most.")] = 16,
     steps: Annotated[int, typer.Option(help="Steps of each source's probe.")] = 60,
+    seeds: Annotated[int, typer.Option(help="Repetitions of the probe, each with another seed.")] = 3,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="JSON file to write, Markdown beside it; default: reports/rank/rank.json."),
@@ -214,6 +215,7 @@ def rank(
         load_params(workspace),
         n_cases=n_cases,
         steps=0 if no_probe else steps,
+        n_seeds=seeds,
         out=out,
         console=Console(),
     )

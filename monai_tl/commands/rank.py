@@ -31,7 +31,7 @@ from monai_tl.transfer.rank import (
 )
 
 OUT = Path("reports/rank/rank.json")
-N_CASES, STEPS = 16, 60
+N_CASES, STEPS, N_SEEDS = 16, 60, 3
 
 
 def run(
@@ -40,6 +40,7 @@ def run(
     params: Params,
     n_cases: int = N_CASES,
     steps: int = STEPS,
+    n_seeds: int = N_SEEDS,
     out: Path | None = None,
     console: Console | None = None,
 ) -> Ranking:
@@ -54,6 +55,7 @@ def run(
         params: Its params.yaml; section finetune (rates, batch size, seed …) is the probe's too.
         n_cases: Training cases to look at, at most; chosen by the seed, half of the patients to train the probe on.
         steps: Of the probe; 0 for none, else at least 2.
+        n_seeds: Repetitions of the probe; with one, nothing can be told from chance.
         out: JSON file to write, with the same in Markdown beside it; None takes OUT below the workspace.
         console: Where the table goes; None prints none.
 
@@ -62,8 +64,8 @@ def run(
         DataError: Cases or split are missing, or too few.
         SourceError: None of the sources could be ranked.
     """
-    _check(sources, n_cases, steps)
-    task = _make_task(workspace, params, n_cases, steps)
+    _check(sources, n_cases, steps, n_seeds)
+    task = _make_task(workspace, params, n_cases, steps, n_seeds)
     found: dict[str, Findings] = {}
     refused = []
     for name, path in _name_sources(sources).items():
@@ -87,10 +89,11 @@ def run(
     return ranking
 
 
-def _check(sources: Sequence[Path], n_cases: int, steps: int) -> None:
+def _check(sources: Sequence[Path], n_cases: int, steps: int, n_seeds: int) -> None:
     faults = [] if sources else ["SOURCES: name at least one source"]
     faults += [] if n_cases >= 2 else [f"--n-cases: is {n_cases}, and one to train on and one to judge on are needed"]
     faults += [] if steps == 0 or steps >= 2 else [f"--steps: is {steps}, but the head takes one step before the body"]
+    faults += [] if n_seeds >= 1 else [f"--seeds: is {n_seeds}, and one is the least"]
     if faults:
         raise ConfigError(faults, "arguments")
 
@@ -113,7 +116,7 @@ def _without_places(reason: str, name: str, path: Path, workspace: Path) -> str:
     return reason
 
 
-def _make_task(workspace: Path, params: Params, n_cases: int, steps: int) -> Task:
+def _make_task(workspace: Path, params: Params, n_cases: int, steps: int, n_seeds: int) -> Task:
     for folder, stage in (("cases", "ingest"), ("split", "split")):
         file = workspace / "artifacts" / folder / (DATASET_FILE if folder == "cases" else "split.json")
         if not file.is_file():
@@ -129,7 +132,8 @@ def _make_task(workspace: Path, params: Params, n_cases: int, steps: int) -> Tas
     chosen = sorted([*fold.train, *fold.val])
     files = [place(one) for one in chosen for place in (manifest.image_path, manifest.label_path)]
     found = _fingerprint(manifest, pool, state)
-    return Task(params, manifest, found, fold, sha256_of(*chosen, sha256_files(files)), state, steps)
+    seeds = tuple(range(params.finetune.seed, params.finetune.seed + n_seeds))
+    return Task(params, manifest, found, fold, sha256_of(*chosen, sha256_files(files)), state, steps, seeds)
 
 
 def _choose_cases(manifest: Manifest, split: Split, pool: Sequence[str], n_cases: int, seed: int) -> Fold:
@@ -168,7 +172,7 @@ def _rank(found: dict[str, Findings], refused: tuple[RefusedSource, ...], task: 
             contract={line.item: line.status for line in one.plan.adaptations if line.status != "equal"},
             scores=one.scores,
         )
-        if one.probe is not None and one.scratch is not None:
+        if one.probe:
             judged = {
                 "probe": mean_dice(one.probe, *bootstrap),
                 "scratch": mean_dice(one.scratch, *bootstrap),
@@ -177,7 +181,7 @@ def _rank(found: dict[str, Findings], refused: tuple[RefusedSource, ...], task: 
             row = row.model_copy(update=judged)
         rows.append(row)
     ordered = order_sources(rows)
-    probes = [probe for row in ordered if (probe := found[row.name].probe) is not None]
+    probes = [found[row.name].probe for row in ordered if found[row.name].probe]
     neighbours = [compare(above, below, *bootstrap) for above, below in pairwise(probes)]
     agreements = measure_agreement(ordered)
     conditions = Conditions(
@@ -187,7 +191,7 @@ def _rank(found: dict[str, Findings], refused: tuple[RefusedSource, ...], task: 
         n_val_patients=len({patients[case_id] for case_id in task.fold.val}),
         strategy=STRATEGY,
         steps=task.steps,
-        seed=task.params.finetune.seed,
+        seeds=task.seeds,
         confidence=settings.confidence,
     )
     return Ranking(

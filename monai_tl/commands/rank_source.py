@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from monai_tl.transfer.planning import make_plan
 from monai_tl.transfer.transferability import CaseFeatures
 
 STRATEGY = "lp_ft"
+Dice = dict[str, list[float | None]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Task:
         cases_sha256: Over the files of the chosen cases.
         state: ``.monai_tl/rank``: results by key, and work in progress.
         steps: Of the probe; 0 for none.
+        seeds: Of the probe; the first chooses voxels too.
     """
 
     params: Params
@@ -61,6 +64,7 @@ class Task:
     cases_sha256: str
     state: Path
     steps: int
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,16 @@ class Findings:
         plan: Under the source's contract, which the adaptations describe.
         scores: Each score; None where it is undefined.
         share_body: Share of the body's parameters that came across.
-        probe, scratch: Case id → Dice of each class, from the source and from fresh weights; None without a probe.
+        probe: Once a seed, case id → Dice of each class, from the source; empty without a probe.
+        scratch: The same from fresh weights.
     """
 
     source: Source
     plan: Plan
     scores: dict[str, float | None]
     share_body: float
-    probe: dict[str, list[float | None]] | None
-    scratch: dict[str, list[float | None]] | None
+    probe: list[Dice]
+    scratch: list[Dice]
 
 
 def look_at_source(path: Path, name: str, task: Task) -> Findings:
@@ -101,14 +106,20 @@ def look_at_source(path: Path, name: str, task: Task) -> Findings:
         work = _Work(task, params, plan, source, folder, name)
         try:
             scores = _remember(task.state, keys["scores"], work.score)
-            probe = _remember(task.state, keys["transfer"], lambda: work.probe("transfer")) if task.steps else None
-            scratch = _remember(task.state, keys["scratch"], lambda: work.probe("scratch")) if task.steps else None
+            probes = {
+                arm: [
+                    _remember(task.state, sha256_of(keys[arm], str(seed)), partial(work.probe, arm, seed))
+                    for seed in task.seeds
+                    if task.steps
+                ]
+                for arm in ("transfer", "scratch")
+            }
         except Exception:
             shutil.rmtree(folder)
             raise
         # results are kept by key; arrays and models of a probe serve nothing else. A kill leaves them to go on with
         shutil.rmtree(folder)
-    return Findings(source, plan, scores["scores"], scores["share_body"], probe, scratch)
+    return Findings(source, plan, scores["scores"], scores["share_body"], probes["transfer"], probes["scratch"])
 
 
 def _remember(state: Path, key: str, compute: Callable[[], Any]) -> Any:
@@ -212,16 +223,16 @@ class _Work:
             progress.advance(case_id)
         return {"scores": score_features(layers), "share_body": audit.share_body}
 
-    def probe(self, arm: str) -> dict[str, list[float | None]]:
+    def probe(self, arm: str, seed: int) -> Dice:
         """Dice of each class on each validation case after the probe's steps."""
         self.lay_out()
+        finetune = self.params.finetune.model_copy(update={"seed": seed})
+        run_stage("finetune", self.folder, self.params.model_copy(update={"finetune": finetune}), _matrix(arm))
         model = self.folder / "artifacts/models" / f"{arm}-0"
-        if not model.is_dir():
-            run_stage("finetune", self.folder, self.params, {"arm": arm, "fold": "0"})
         predictor = load_models([model], self.params.finetune.n_threads)
         failed = read_unprepared(self.prepared)
         settings = self.params.predict
-        found = {}
+        found: Dice = {}
         for case_id in self.task.fold.val:
             reference = read_label(self.task.manifest.label_path(case_id))[0]
             prediction = np.zeros(reference.shape, dtype=np.uint8)
@@ -235,6 +246,10 @@ class _Work:
                 prediction = restore_probabilities(probabilities, record)
             found[case_id] = _class_dice(reference, prediction, len(self.plan.scheme.classes))
         return found
+
+
+def _matrix(arm: str) -> dict[str, str]:
+    return {"arm": arm, "fold": "0"}
 
 
 def _link(target: Path, link: Path) -> None:

@@ -25,10 +25,11 @@ def ranking_page(ranking: Ranking) -> str:
     lines = ["# Ranking of sources", ""]
     lines.append(f"{conditions.n_cases} training cases were looked at, no test case.")
     if conditions.steps:
+        halves = f"{conditions.n_train_cases} of them, judged on the {conditions.n_val_cases} others"
+        seeds = ", ".join(map(str, conditions.seeds))
         lines.append(
-            f"Probe: {conditions.strategy}, {conditions.steps} steps on {conditions.n_train_cases} of them, judged on "
-            f"the {conditions.n_val_cases} others ({conditions.n_val_patients} patients); seed {conditions.seed}; "
-            f"{conditions.confidence * 100:g} % intervals over patients."
+            f"Probe: {conditions.strategy}, {conditions.steps} steps on {halves} ({conditions.n_val_patients} "
+            f"patients); means over seeds {seeds}; {conditions.confidence * 100:g} % intervals over patients."
         )
     columns = _columns(ranking)
     lines += ["", _markdown(columns), _markdown(["---"] * len(columns))]
@@ -65,7 +66,7 @@ def _row(source: RankedSource, ranking: Ranking) -> list[str]:
         difference = NOTHING if gain is None else f"{gain.mean:+.3f}{_interval(gain.low, gain.high, '+')}"
         probe = [_dice(source.probe), _dice(source.scratch), difference]
     scores = [source.scores.get(name) for name in SCORES]
-    cells = [NOTHING if score is None else f"{score:.3f}" for score in scores]
+    cells = [NOTHING if score is None else f"{score:.3g}" for score in scores]
     broken = ", ".join(f"{item} {status}" for item, status in source.contract.items()) or "equal"
     return [source.name, *probe, *cells, f"{source.share_body:.0%}", broken]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import kendalltau, rankdata
 
 from monai_tl.metrics.case import ClassScore
@@ -47,16 +48,19 @@ class Difference(Record):
 
     Attributes:
         low, high: Bootstrap over patients; None with too few for the confidence.
+        seed_margin: A difference up to this may come of the seeds; None with one seed. See :func:`seed_margin`.
     """
 
     mean: float
     low: float | None
     high: float | None
+    seed_margin: float | None
 
     @property
     def decided(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        """Whether neither the choice of patients nor that of seeds explains it."""
+        beyond_patients = self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        return beyond_patients and self.seed_margin is not None and abs(self.mean) > self.seed_margin
 
 
 class RankedSource(Record):
@@ -69,8 +73,8 @@ class RankedSource(Record):
         share_body: Share of the body's parameters that came across.
         contract: Items that are not equal, with their status.
         scores: Each of SCORES; None where it is undefined.
-        probe: After the probe's steps from this source; None without a probe.
-        scratch: The same network, contract and steps from fresh weights.
+        probe: After the probe's steps from this source, mean over the seeds; None without a probe.
+        scratch: The same network, contract, steps and seeds from fresh weights.
         gain: Probe − scratch.
     """
 
@@ -113,6 +117,7 @@ class Conditions(Record):
         n_cases: Training cases looked at; no test case among them.
         n_train_cases, n_val_cases: The halves of these that the probe trained on and was judged on, by patient.
         steps: Of the probe; 0 without one.
+        seeds: The first chose cases and voxels; the probe was run with each.
     """
 
     n_cases: int
@@ -121,7 +126,7 @@ class Conditions(Record):
     n_val_patients: int
     strategy: str
     steps: int
-    seed: int
+    seeds: tuple[int, ...]
     confidence: float
 
 
@@ -140,41 +145,91 @@ class Ranking(Record):
     findings: tuple[str, ...]
 
 
-def mean_dice(cases: CaseDice, patients: Mapping[str, str], n_bootstrap: int, confidence: float, seed: int) -> MeanDice:
-    """Mean over cases of the mean over classes, with its interval over patients.
+def mean_dice(
+    runs: Sequence[CaseDice], patients: Mapping[str, str], n_bootstrap: int, confidence: float, seed: int
+) -> MeanDice:
+    """Mean over cases of the mean over classes (and over runs), with its interval over patients.
 
     Args:
-        cases: At least one case with a defined class.
+        runs: At least one, of the same cases, in each of which a class is defined somewhere.
         patients: Case id → patient.
         n_bootstrap: Bootstrap samples.
         confidence: Of the interval.
         seed: Of the bootstrap.
     """
-    found = {case_id: [one for one in dice if one is not None] for case_id, dice in sorted(cases.items())}
-    ids = [case_id for case_id, dice in found.items() if dice]
-    values = np.array([np.mean(found[case_id]) for case_id in ids])
+    found = [_case_means(run) for run in runs]
+    ids = [case_id for case_id in sorted(found[0]) if all(case_id in run for run in found)]
+    values = np.array([np.mean([run[case_id] for run in found]) for case_id in ids])
     owners = [patients[case_id] for case_id in ids]
     interval = bootstrap_mean(values, owners, n_bootstrap, confidence, np.random.default_rng(seed))
     low, high = _finite(interval.low), _finite(interval.high)
     return MeanDice(mean=float(values.mean()), low=low, high=high, n_cases=len(ids), n_patients=len(set(owners)))
 
 
+def _case_means(run: CaseDice) -> dict[str, float]:
+    found = {case_id: [one for one in dice if one is not None] for case_id, dice in run.items()}
+    return {case_id: float(np.mean(dice)) for case_id, dice in found.items() if dice}
+
+
+def seed_margin(first: Sequence[CaseDice], second: Sequence[CaseDice], confidence: float) -> float | None:
+    """Difference between the mean Dice of two sets of runs that the choice of seeds alone explains (Welch).
+
+    t · √(s₁²/n₁ + s₂²/n₂), with the standard deviations of the runs' means and Satterthwaite's degrees of freedom.
+
+    Args:
+        first: Runs that differ by their seed alone.
+        second: Likewise.
+        confidence: Two-sided.
+
+    Returns:
+        None when a side has one run: its seeds' part is unknown.
+
+    References:
+        Welch 1947, doi:10.1093/biomet/34.1-2.28.
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    sizes = np.array([len(first), len(second)])
+    means = [[float(np.mean(list(_case_means(run).values()))) for run in runs] for runs in (first, second)]
+    parts = np.array([np.var(values, ddof=1) for values in means]) / sizes
+    if not parts.any():
+        return 0.0
+    freedom = parts.sum() ** 2 / np.sum(parts**2 / (sizes - 1))
+    return float(stdtrit(freedom, 0.5 + confidence / 2.0)) * math.sqrt(float(parts.sum()))
+
+
 def compare(
-    first: CaseDice, second: CaseDice, patients: Mapping[str, str], n_bootstrap: int, confidence: float, seed: int
+    first: Sequence[CaseDice],
+    second: Sequence[CaseDice],
+    patients: Mapping[str, str],
+    n_bootstrap: int,
+    confidence: float,
+    seed: int,
 ) -> Difference:
     """Paired difference first − second; see :func:`~monai_tl.transfer.verdict.paired_difference`.
 
     No interval is given with fewer patients than its confidence needs.
+
+    Args:
+        first: Runs with equal seeds, place by place, as those of ``second``; differences are averaged over them.
+        second: As many.
+        patients: Case id → patient.
+        n_bootstrap: Bootstrap samples.
+        confidence: Of the interval.
+        seed: Of the bootstrap.
     """
-    ids = sorted(first.keys() & second.keys())
-    values = np.array([paired_difference(_class_scores(first[one]), _class_scores(second[one])) for one in ids])
+    pairs = list(zip(first, second, strict=True))
+    ids = sorted(set(first[0]).intersection(*first, *second))
+    table = [[paired_difference(_class_scores(a[one]), _class_scores(b[one])) for a, b in pairs] for one in ids]
+    values = np.array([np.mean([one for one in row if not math.isnan(one)] or [math.nan]) for row in table])
     defined = ~np.isnan(values)
     owners = [patients[case_id] for case_id, keep in zip(ids, defined, strict=True) if keep]
     mean = float(values[defined].mean()) if defined.any() else 0.0
+    margin = seed_margin(first, second, confidence)
     if len(set(owners)) < fewest_patients(confidence):
-        return Difference(mean=mean, low=None, high=None)
+        return Difference(mean=mean, low=None, high=None, seed_margin=margin)
     interval = bootstrap_mean(values[defined], owners, n_bootstrap, confidence, np.random.default_rng(seed))
-    return Difference(mean=mean, low=interval.low, high=interval.high)
+    return Difference(mean=mean, low=interval.low, high=interval.high, seed_margin=margin)
 
 
 def _class_scores(dice: Sequence[float | None]) -> list[ClassScore]:
@@ -251,10 +306,10 @@ def _describe_order(sources: Sequence[RankedSource], neighbours: Sequence[Differ
     ]
     n_patients = min(source.probe.n_patients for source in sources if source.probe)
     if not open_pairs:
-        return ("The probe separates every source from the next in the order.",)
+        return ("The probe separates every source from the next in the order, beyond chance of patients and seeds.",)
     return (
-        f"The order is not decided: on {n_patients} validation patients the probe does not separate "
-        f"{'; '.join(open_pairs)}. More cases (--n-cases) or steps (--steps) may.",
+        f"The order is not decided: on {n_patients} validation patients and with these seeds the probe does not "
+        f"separate {'; '.join(open_pairs)}. More cases (--n-cases), steps (--steps) or seeds (--seeds) may.",
     )
 
 
