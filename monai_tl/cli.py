@@ -199,6 +199,41 @@ def pretrain(
 
 
 @app.command()
+def rank(
+    sources: Annotated[list[Path], typer.Argument(help="Pretrained sources to choose from.")],
+    workspace: Workspace = HERE,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Scores only, which are unreliable by themselves.")
+    ] = False,
+    n_cases: Annotated[int, typer.Option("--n-cases", help="Training cases to look at, at most.")] = 16,
+    steps: Annotated[int, typer.Option(help="Steps of each source's probe.")] = 60,
+    seeds: Annotated[int, typer.Option(help="Repetitions of the probe, each with another seed.")] = 3,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="JSON file to write, Markdown beside it; default: reports/rank/rank.json."),
+    ] = None,
+) -> None:
+    """Rank sources on training cases: transferability scores, a short probe, and whether they agree."""
+    from rich.console import Console
+
+    from monai_tl.commands import rank as command
+    from monai_tl.config import load_params
+    from monai_tl.workspace import check_installed_version
+
+    check_installed_version(workspace)
+    command.run(
+        sources,
+        workspace.resolve(),
+        load_params(workspace),
+        n_cases=n_cases,
+        steps=0 if no_probe else steps,
+        n_seeds=seeds,
+        out=out,
+        console=Console(),
+    )
+
+
+@app.command()
 def segment(
     dicom_dir: Annotated[Path, typer.Argument(help="Folder of DICOM studies, any nesting.")],
     out: Annotated[Path, typer.Argument(help="Folder for DICOM SEG and NIfTI.")],
