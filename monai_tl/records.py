@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -167,6 +168,16 @@ class ConvertedIndex(Record):
     volumes: tuple[ConvertedVolume, ...] = ()
 
 
+def model_name(arm: str, fold: int, seed: int) -> str:
+    """Folder of one training below ``artifacts/models``, as the table of stages names the output of finetune."""
+    return f"{arm}-{fold}-{seed}"
+
+
+def predictions_of(arm: str, seed: int) -> str:
+    """Folder of the label maps of one arm and seed, below ``artifacts/predictions``."""
+    return f"{arm}/seed-{seed}"
+
+
 def read_refused(artifacts: Path) -> tuple[Rejection, ...]:
     """All that ingest refused and all cases that preprocess could not prepare.
 
@@ -255,11 +266,40 @@ class SizeRule(Record):
     """Sizes a network accepts: multiples, a minimum, and how a smaller image is padded.
 
     The output of a network always has the size of its input; one with unpadded convolutions pads inside.
+
+    Attributes:
+        divisor: Sizes are multiples of it; three numbers where the axes differ, as for anisotropic strides.
+        min_vox: Smallest size.
+        padding: What a smaller image is filled up with: zeros or its edge values.
+        fixed: ``min_vox`` is the one size accepted, as with position embeddings that were learned for a grid.
     """
 
-    divisor: int = 1
+    divisor: int | IntTriple = 1
     min_vox: IntTriple = (1, 1, 1)
     padding: Literal["constant", "edge"] = "constant"
+    fixed: bool = False
+
+    @property
+    def divisors(self) -> IntTriple:
+        """The divisor of each axis."""
+        return (self.divisor,) * 3 if isinstance(self.divisor, int) else self.divisor
+
+    def accepts(self, shape_vox: Sequence[int]) -> bool:
+        """Whether a network takes an input of this size as it is."""
+        if self.fixed:
+            return tuple(shape_vox) == self.min_vox
+        return all(
+            size >= least and size % divisor == 0
+            for size, least, divisor in zip(shape_vox, self.min_vox, self.divisors, strict=True)
+        )
+
+    def __str__(self) -> str:
+        """In words, to follow "sizes are"."""
+        least = " x ".join(map(str, self.min_vox))
+        if self.fixed:
+            return f"{least} voxels and no other"
+        divisors = self.divisor if isinstance(self.divisor, int) else " x ".join(map(str, self.divisor))
+        return f"multiples of {divisors} of at least {least} voxels"
 
 
 class Plan(Record):
@@ -315,11 +355,17 @@ class PreparedCase(Record):
 
 
 class TensorAudit(Record):
-    """What became of one tensor of the network or of the source."""
+    """What became of one tensor of the network or of the source.
+
+    Attributes:
+        n_parameters: Its size; 0 for a buffer of the network.
+        n_bytes: Its size in memory, bytes.
+    """
 
     name: str
     group: str
     n_parameters: int
+    n_bytes: int = 0
     status: Literal["matched", "adapted", "fresh", "unused"]
     detail: str = ""
     source_name: str = ""
@@ -331,7 +377,9 @@ class Audit(Record):
     Attributes:
         share_body: Share of the body's parameters that came across (matched or adapted), 0 to 1.
         share_all: The same over the whole network.
-        groups: Share by layer group, input to output.
+        groups: Share by layer group, input to output; the last one is the head.
+        covers: Layer groups that the source holds; None for all. The others are fresh on purpose.
+        share_covered: Share of the body's parameters in these groups that came across; None without ``covers``.
     """
 
     source: str | None
@@ -340,4 +388,6 @@ class Audit(Record):
     share_all: float
     groups: dict[str, float]
     tensors: tuple[TensorAudit, ...]
+    covers: tuple[str, ...] | None = None
+    share_covered: float | None = None
     notes: tuple[str, ...] = ()

@@ -233,7 +233,8 @@ def _source(folder: Path) -> Finding:
         source = read_source(folder)
     except MonaiTLError as error:
         return Finding("plan.source", str(error), "put a source folder (card.yaml and weights) there; see the README")
-    if sha256_file(source.weights_path) != source.card.weights.sha256:
+    # of a bundle or a results folder the hash was taken just now
+    if source.weights_name is None and sha256_file(source.weights_path) != source.card.weights.sha256:
         return Finding("plan.source", "the weights are not those of card.yaml", "fetch or copy the source folder again")
     return Finding("plan.source", f"{source.card.name}, weights as its card says")
 

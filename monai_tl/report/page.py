@@ -44,6 +44,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "n_plain": 1 + len(more),
         "verdict_plot": verdict_plot(arms, verdict, findings.settings.null_margin) if verdict else "",
         "metric_rows": tables.metric_rows(findings),
+        "seed_lines": tables.seed_lines(findings),
         "rejections": tables.rejection_rows(findings.rejections),
         "intake": intake(findings),
         "is_broken": any(line.status == "broken" for line in findings.plan.adaptations),
@@ -110,22 +111,25 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
     rows.append(
         (
             "Intervals",
-            f"{settings.confidence * 100:g} %, expanded percentile bootstrap over patients, "
+            f"{settings.confidence * 100:g} %, expanded percentile bootstrap over patients{_and_seeds(findings)}, "
             f"{tables.thousands(settings.n_bootstrap)} samples, seed {settings.seed}",
         )
     )
     return rows
 
 
+def _and_seeds(findings: Findings) -> str:
+    return " (of the difference over seeds too, by Student's t)" if len(findings.seeds) > 1 else ""
+
+
 def _model_name(model: TrainedModel) -> str:
-    return f"Arm {model.arm}, fold {model.fold}"
+    return f"Arm {model.arm}, fold {model.fold}, seed {model.seed}"
 
 
 def _model_facts(model: TrainedModel) -> str:
     training = model.training
     words = {
         "strategy": "strategy {}",
-        "seed": "seed {}",
         "n_steps": "{} steps",
         "best_step": "kept step {}",
         "best_val_dice": "validation Dice {:.3f}",
@@ -144,7 +148,7 @@ def limits(findings: Findings) -> list[str]:
             f"With {findings.n_patients} patients a bootstrap interval can be narrower than its name says where the "
             "differences are skewed; take a close call for an open question."
         )
-    if len({model.training.get("seed") for model in findings.models}) == 1:
+    if len(findings.seeds) == 1:
         texts.append(
             "All arms were trained with one seed: the intervals cover the choice of patients, not of the seed."
         )

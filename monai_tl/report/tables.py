@@ -11,6 +11,7 @@ from monai_tl.metrics.summary import MetricSummary
 from monai_tl.records import Audit, Plan, Rejection
 from monai_tl.report.findings import Findings
 from monai_tl.transfer.shift_words import in_words
+from monai_tl.transfer.verdict import Verdict
 
 NOTHING = "–"
 
@@ -222,6 +223,7 @@ def markdown_summary(findings: Findings) -> str:
         cells = [f"{cell.mean} ({cell.interval})" for cell in row.cells]
         texts = [row.arm, row.class_name or "all", *cells, row.cells[0].counts]
         lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
+    lines += [text for line in seed_lines(findings) for text in ("", _markdown(line))]
     lines += ["", "## Refused", ""]
     refused = rejection_rows(findings.rejections)
     if not refused:
@@ -253,16 +255,43 @@ def details(findings: Findings) -> list[str]:
         # a null that is undecided says it in its own sentence
         smallest = f"; smallest detectable difference {number(verdict.smallest_detectable)}" if verdict.decided else ""
         lines.append(
-            f"{verdict.confidence * 100:g} % interval of the difference: {interval}; {cases} of {patients}{smallest}."
+            f"{verdict.confidence * 100:g} % interval of the difference: {interval}; {cases} of {patients}"
+            f"{_over_seeds(verdict)}{smallest}."
         )
     else:
         lines.append(f"{cases[0].upper()}{cases[1:]} of {patients}.")
+    lines += decisions(findings)
     if not findings.on_test:
         lines.append(
             "There is no test set. These are validation cases, which also chose the kept step: "
             "their scores flatter the network."
         )
     return lines + broken_contract(findings.plan)
+
+
+def _over_seeds(verdict: Verdict) -> str:
+    if verdict.n_seeds == 1:
+        return ""
+    return f", {verdict.n_seeds} seeds whose differences have a standard deviation of {number(verdict.seed_sd)}"
+
+
+def seed_lines(findings: Findings) -> list[str]:
+    """Mean Dice of each seed, one line an arm; nothing with one seed."""
+    if len(findings.seeds) == 1:
+        return []
+    return [
+        f"{arm.arm}: mean Dice {', '.join(f'{number(mean)} (seed {seed})' for seed, mean in means.items())}; "
+        f"standard deviation {number(arm.seed_sd('dice'))}."
+        for arm in findings.arms
+        if (means := arm.seed_means("dice"))
+    ]
+
+
+def decisions(findings: Findings) -> list[str]:
+    """What ``strategy: auto`` chose and why, once for all models that agree."""
+    made = [model.training["decision"] for model in findings.models if "decision" in model.training]
+    texts = [f"Strategy chosen by rule: {one['strategy']}, because {one['reason']}." for one in made]
+    return list(dict.fromkeys(texts))
 
 
 def signed(value: float | None) -> str:

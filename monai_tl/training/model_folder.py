@@ -17,7 +17,7 @@ from monai_tl.networks.groups import assign_groups, named_tensors
 from monai_tl.records import Audit, Fingerprint, Plan, TensorAudit
 from monai_tl.sources.card import Card, CardInput, CardNetwork, CardWeights, Source, write_source
 from monai_tl.training.position import HistoryRow, Outcome
-from monai_tl.transfer.strategy import Strategy
+from monai_tl.transfer.phases import Strategy
 
 PLAN_FILE, AUDIT_FILE, HISTORY_FILE, TRAINING_FILE = "plan.json", "audit.json", "history.csv", "training.json"
 
@@ -39,7 +39,7 @@ def write_model(
         source: Where the weights came from; None for scratch.
         audit: Of loading them.
         outcome: Of training.
-        name: Of the model, e.g. ``transfer-0``.
+        name: Of the model, e.g. ``transfer-0-0``.
         found: Fingerprint of the training cases; the card keeps it, so that the shift to a next target can be measured.
     """
     write_source(folder, _make_card(plan, source, name, found), outcome.state_dict)
@@ -122,6 +122,8 @@ def describe_training(config: FinetuneConfig, strategy: Strategy, outcome: Outco
     return {
         "seed": config.seed,
         "strategy": strategy.name,
+        "settings": dict(strategy.settings),
+        "ema_decay": config.ema_decay,
         "n_steps": position.step,
         "max_steps": config.max_steps,
         "stop_reason": outcome.stop_reason,
@@ -135,4 +137,5 @@ def describe_training(config: FinetuneConfig, strategy: Strategy, outcome: Outco
             for phase in begun
             if (thawed := strategy.thawed_at(phase.first_step))
         ],
+        **outcome.facts,
     }

@@ -34,7 +34,7 @@ def compare_intensity(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
 
 def _other_rule(source: IntensityConfig, plan: IntensityConfig) -> Judged:
     reason = f"params.yaml asks for {write_rule(plan)} where the source learned on {write_rule(source)}"
-    if plan.rule != source.rule:
+    if (plan.rule, plan.output, plan.nonzero) != (source.rule, source.output, source.nonzero):
         return Judged("broken", f"{reason}: it never saw values on this scale", _OTHER_RULE)
     if plan.rule != "window":
         return Judged("adapted", reason)
@@ -78,7 +78,7 @@ def _case_by_case(rule: IntensityConfig, found: Fingerprint, extent: float) -> J
             "it, and the same tissue gets other values than the source saw"
         )
     # percentiles cut the bright voxels off before the statistics are taken
-    if (rule.rule == "zscore" and rule.low is not None) or not n_squashed:
+    if rule.low is not None or not n_squashed:
         return Judged("adapted" if extent < BROKEN_EXTENT else "equal", same)
     reason = (
         f"{same}, but in {n_squashed} of {found.n_cases} cases a few bright voxels take the range: 99.5 % of all "
@@ -93,5 +93,5 @@ def write_rule(rule: IntensityConfig) -> str:
     """E.g. ``window, -160 to 240``."""
     if rule.low is None or rule.high is None:
         return rule.rule
-    unit = "percentiles " if rule.rule == "zscore" else ""
+    unit = "" if rule.rule == "window" else "percentiles "
     return f"{rule.rule}, {unit}{rule.low:g} to {rule.high:g}"

@@ -105,15 +105,18 @@ def derive_patch_size(sizes_vox: Triple, spacing_mm: Spacing, rule: SizeRule, ma
         rule: Sizes the network accepts.
         max_voxels: Budget.
     """
-    least = [_round_up(minimum, rule.divisor) for minimum in rule.min_vox]
-    patch = [max(_round_up(size, rule.divisor), low) for size, low in zip(sizes_vox, least, strict=True)]
+    if rule.fixed:
+        return rule.min_vox
+    steps = rule.divisors
+    least = [_round_up(minimum, step) for minimum, step in zip(rule.min_vox, steps, strict=True)]
+    patch = [max(_round_up(size, step), low) for size, step, low in zip(sizes_vox, steps, least, strict=True)]
     while math.prod(patch) > max_voxels:
         open_axes = [axis for axis in range(3) if patch[axis] > least[axis]]
         if not open_axes:
             break
         # the first of equally long axes, so that the result is one and the same
         longest = max(open_axes, key=lambda axis: (patch[axis] * spacing_mm[axis], -axis))
-        patch[longest] -= rule.divisor
+        patch[longest] -= steps[longest]
     i, j, k = patch
     return i, j, k
 
@@ -140,9 +143,13 @@ def _size_rule(network: NetworkConfig, source: Source | None, given: Shape | Non
     if source is None:
         return own
     card = source.card.input.size_rule
+    if own.fixed or card.fixed:
+        return (own if own.fixed else card).model_copy(update={"padding": card.padding})
     wanted = card.min_vox if given is None else tuple(map(min, card.min_vox, given))
     i, j, k = (max(a, b) for a, b in zip(own.min_vox, wanted, strict=True))
-    return SizeRule(divisor=math.lcm(own.divisor, card.divisor), min_vox=(i, j, k), padding=card.padding)
+    di, dj, dk = map(math.lcm, own.divisors, card.divisors)
+    divisor = di if di == dj == dk else (di, dj, dk)
+    return SizeRule(divisor=divisor, min_vox=(i, j, k), padding=card.padding)
 
 
 def _give_up_window(plan: Plan, source: Source, found: Fingerprint) -> Plan:
@@ -176,10 +183,13 @@ def _foreground(found: Fingerprint, intensity: IntensityConfig, source: Source |
 def _given_patch(config: PlanConfig, rule: SizeRule) -> Shape | None:
     if config.patch_size_vox is None:
         return None
+    axes = enumerate(zip(config.patch_size_vox, rule.min_vox, rule.divisors, strict=True))
     faults = [
-        f"plan.patch_size_vox.{axis}: the network needs a multiple of {rule.divisor} of at least {least}, not {size}"
-        for axis, (size, least) in enumerate(zip(config.patch_size_vox, rule.min_vox, strict=True))
-        if size % rule.divisor or size < least
+        f"plan.patch_size_vox.{axis}: the network takes {least} and no other size, not {size}"
+        if rule.fixed
+        else f"plan.patch_size_vox.{axis}: the network needs a multiple of {divisor} of at least {least}, not {size}"
+        for axis, (size, least, divisor) in axes
+        if (size != least if rule.fixed else size % divisor or size < least)
     ]
     if faults:
         raise ConfigError(faults)

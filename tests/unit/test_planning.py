@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from targets import SCHEME, UNET, WINDOW, lines_of, make_fingerprint, make_source
 
-from monai_tl.config import IntensityConfig, PlanConfig
+from monai_tl.config import IntensityConfig, NetworkConfig, PlanConfig
 from monai_tl.errors import ConfigError, ContractError, LabelError
 from monai_tl.records import SizeRule
 from monai_tl.transfer.planning import derive_patch_size, make_plan
@@ -150,6 +150,33 @@ def test_a_window_smaller_than_the_sources_is_used_everywhere_and_said():
     assert (line.status, line.source, line.target) == ("adapted", "at least 48 x 72 x 64 voxels", "40 x 80 x 40 voxels")
     # the cases are held against what the source knew, not against the window of the target
     assert "48 x 72 x 64" in lines_of(plan)["field of view"].source
+
+
+def test_an_axis_with_few_strides_keeps_its_thin_patch():
+    """The least common multiple of all axes would ask 16 voxels of a stack of 6 slices."""
+    thin = {"channels": [4, 8, 8], "strides": [[4, 4, 1], [4, 4, 1]], "kernel_size": 3}
+    config = PlanConfig(source=None, network=NetworkConfig(name="unet", arguments=thin))
+    found = make_fingerprint(extent_mm_median=(200.0, 200.0, 30.0))
+    plan = make_plan(found, SCHEME, config, None)
+    assert plan.size_rule.divisors == (16, 16, 1)
+    assert plan.patch_size_vox == (112, 112, 6)
+    # a card's rule joins in axis by axis
+    source = make_source(size_rule=SizeRule(divisor=(3, 4, 5), min_vox=(8, 8, 8)))
+    assert make_plan(found, SCHEME, CONFIG, source).size_rule.divisors == (12, 4, 20)
+
+
+def test_a_network_of_one_size_gets_it_and_no_other():
+    unetr = NetworkConfig(name="unetr", arguments={"img_size": [48, 32, 32], "hidden_size": 24, "num_heads": 2})
+    config = PlanConfig(source=None, network=unetr)
+    for extent in ((300.0, 200.0, 200.0), (20.0, 20.0, 20.0)):
+        plan = make_plan(make_fingerprint(extent_mm_median=extent), SCHEME, config, None)
+        assert plan.patch_size_vox == plan.size_rule.min_vox == (48, 32, 32)
+        assert plan.size_rule.fixed
+    with pytest.raises(ConfigError, match=r"patch_size_vox.0: the network takes 48 and no other size, not 64"):
+        make_plan(make_fingerprint(), SCHEME, config.model_copy(update={"patch_size_vox": (64, 32, 32)}), None)
+    source = make_source(size_rule=SizeRule(divisor=2, min_vox=(8, 8, 8), padding="edge", fixed=True))
+    plan = make_plan(make_fingerprint(), SCHEME, CONFIG, source)
+    assert (plan.patch_size_vox, plan.size_rule.padding) == ((8, 8, 8), "edge")
 
 
 def test_the_window_of_the_source_is_equal():

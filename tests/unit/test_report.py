@@ -32,7 +32,7 @@ def result(case: str, *dices: float, failed: bool = False) -> CaseResult:
 
 def arm(name: str, *values: float, names: tuple[str, ...] = ("liver",)) -> ArmResult:
     cases = [result(f"case-{index}", *[value] * len(names)) for index, value in enumerate(values)]
-    return summarise_arm(name, cases, names, RULE)
+    return summarise_arm(name, {0: cases}, names, RULE)
 
 
 def make_findings(arms: tuple[ArmResult, ...], names: tuple[str, ...] = ("liver",), text: str = "text") -> Findings:
@@ -61,10 +61,10 @@ def make_findings(arms: tuple[ArmResult, ...], names: tuple[str, ...] = ("liver"
         verdict=judge_arms(arms, RULE, 0.01),
         cases=(),
         rejections=(Rejection(item=text, kind="series", code=text, reason=text),),
-        failures=(Failure("transfer", text, text),),
+        failures=(Failure("transfer", 0, text, text),),
         split=Split(test=("case-0",), folds=()),
         plan=plan,
-        models=(TrainedModel("transfer", 0, audit, history, {"strategy": text, "versions": {text: text}}, card),),
+        models=(TrainedModel("transfer", 0, 0, audit, history, {"strategy": text, "versions": {text: text}}, card),),
         overlays=(),
     )
 
@@ -171,14 +171,14 @@ def test_layer_groups_keep_the_order_of_the_network() -> None:
 def test_best_median_and_worst() -> None:
     cases = [result("a", 0.5), result("b", 0.9), result("c", 0.7), result("d", 0.2), result("e", 0.0, failed=True)]
     cases.append(result("f", math.nan))
-    chosen = choose_cases(summarise_arm("transfer", cases, ("liver",), RULE))
+    chosen = choose_cases(summarise_arm("transfer", {0: cases}, ("liver",), RULE))
     assert chosen == [("Best case", "b"), ("Median case", "a"), ("Worst case", "d")]
-    assert choose_cases(summarise_arm("transfer", cases[:2], ("liver",), RULE)) == [
+    assert choose_cases(summarise_arm("transfer", {0: cases[:2]}, ("liver",), RULE)) == [
         ("Best case", "b"),
         ("Worst case", "a"),
     ]
-    assert choose_cases(summarise_arm("transfer", cases[:1], ("liver",), RULE)) == [("The only case", "a")]
-    assert choose_cases(summarise_arm("transfer", cases[4:], ("liver",), RULE)) == []
+    assert choose_cases(summarise_arm("transfer", {0: cases[:1]}, ("liver",), RULE)) == [("The only case", "a")]
+    assert choose_cases(summarise_arm("transfer", {0: cases[4:]}, ("liver",), RULE)) == []
 
 
 def test_window_is_the_plans_or_the_cases() -> None:
