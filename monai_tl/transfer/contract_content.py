@@ -113,7 +113,10 @@ def _by_echo_time(sequence: str, echo_ms: dict[str, float], modality: str) -> Ju
 
 def compare_classes(card: Card, plan: Plan) -> Adaptation:
     """Rows of the head are taken over by name, compared without regard to case and to nothing else."""
-    source, target = ", ".join(card.classes), ", ".join(plan.scheme.names)
+    source, target = ", ".join(card.classes) or "none", ", ".join(plan.scheme.names)
+    if card.output == "features":
+        reason = "the source learned without labels, so it has features and no classes; the head is made anew"
+        return make_line("classes", source, target, Judged("adapted", reason))
     known = {name.casefold() for name in card.classes}
     shared = [name for name in plan.scheme.names if name.casefold() in known]
     if [name.casefold() for name in card.classes] == [name.casefold() for name in plan.scheme.names]:

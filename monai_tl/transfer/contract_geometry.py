@@ -93,7 +93,8 @@ def compare_spacing(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
 def compare_window(card: Card, plan: Plan, max_voxels: int) -> Adaptation:
     """The window of training and prediction against the smallest that the source takes."""
     least, patch = card.input.size_rule.min_vox, plan.patch_size_vox
-    source, target = f"at least {in_voxels(least)}", in_voxels(patch)
+    size = "exactly" if card.input.size_rule.fixed else "at least"
+    source, target = f"{size} {in_voxels(least)}", in_voxels(patch)
     if all(size >= minimum for size, minimum in zip(patch, least, strict=True)):
         reason = "training and prediction use windows that the source takes"
         n_voxels = math.prod(patch)

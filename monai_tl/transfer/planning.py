@@ -160,7 +160,8 @@ def _give_up_window(plan: Plan, source: Source, found: Fingerprint) -> Plan:
     if extent_share(source.card, found, plan) >= BROKEN_EXTENT:
         return plan
     own = size_rule_of(plan.network)
-    return plan.model_copy(update={"size_rule": plan.size_rule.model_copy(update={"min_vox": own.min_vox})})
+    least = {"min_vox": own.min_vox, "fixed": own.fixed}
+    return plan.model_copy(update={"size_rule": plan.size_rule.model_copy(update=least)})
 
 
 def _own_intensity(found: Fingerprint) -> IntensityConfig:

@@ -13,6 +13,7 @@ from monai_tl.config import CONTRACT_ITEMS, IntensityConfig, PlanConfig, parse_p
 from monai_tl.errors import ConfigError, ContractError
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.records import SizeRule
+from monai_tl.sources.card import Source
 from monai_tl.transfer.contract_content import sequence_of
 from monai_tl.transfer.contract_geometry import compare_orientation
 from monai_tl.transfer.planning import make_plan
@@ -121,6 +122,21 @@ def test_an_accepted_field_of_view_gives_up_the_window_that_would_be_padding():
     assert (lines["window"].status, lines["field of view"].status) == ("adapted", "broken")
     # 60 * 40 * 40 / 256^3
     assert "0.6% of the volume" in lines["window"].reason
+
+
+def test_only_the_network_s_own_fixed_size_is_kept():
+    """A card may ask for one size and no other; that the weights do is given up, that the network does is not."""
+    fixed = SizeRule(divisor=4, min_vox=(128, 128, 128), fixed=True)
+    plan = make_plan(make_fingerprint(), SCHEME, accepting("field of view"), make_source(size_rule=fixed))
+    assert (plan.size_rule.fixed, plan.patch_size_vox) == (False, (60, 40, 40))
+    assert lines_of(plan)["window"].source == "exactly 128 x 128 x 128 voxels"
+    learned = {"img_size": [128, 128, 128], "feature_size": 4, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4}
+    source = make_source(size_rule=fixed)
+    network = source.card.network.model_copy(update={"name": "unetr", "arguments": learned})
+    source = Source(source.card.model_copy(update={"network": network}), source.folder)
+    plan = make_plan(make_fingerprint(), SCHEME, accepting("field of view"), source)
+    assert (plan.size_rule.fixed, plan.patch_size_vox) == (True, (128, 128, 128))
+    assert lines_of(plan)["field of view"].accepted
 
 
 def test_the_window_is_kept_where_the_cases_fill_it():
@@ -327,6 +343,14 @@ def test_classes_are_compared_by_name(source, target, output, status, words):
     told = classes_line(source, target, output)
     assert told.status == status
     assert words in told.reason
+
+
+def test_a_self_supervised_source_has_no_classes():
+    source = make_source()
+    card = source.card.model_copy(update={"output": "features", "classes": ()})
+    told = lines_of(make_plan(make_fingerprint(), SCHEME, CONFIG, Source(card, source.folder)))["classes"]
+    assert (told.status, told.source) == ("adapted", "none")
+    assert "learned without labels" in told.reason
 
 
 def test_what_the_line_says_of_rows_is_what_loading_does(tmp_path):
