@@ -97,7 +97,8 @@ def _by_echo_time(sequence: str, echo_ms: dict[str, float], modality: str) -> Ju
     if not echo_ms:
         reason = f"the source learned on {sequence}, and nothing says which sequence the target's cases are"
         return Judged("adapted", f"{reason}; {_MIXED}")
-    times = f"{echo_ms['min']:g} to {echo_ms['max']:g} ms, median {echo_ms['median']:g}, in {echo_ms['n']:g} cases"
+    cases = f"{echo_ms['n']:g} case{'' if echo_ms['n'] == 1 else 's'}"
+    times = f"{echo_ms['min']:g} to {echo_ms['max']:g} ms, median {echo_ms['median']:g}, of {cases}"
     wants_long = sequence in ("T2", "FLAIR")
     if sequence not in ("T1", "T1 with contrast", "PD") and not wants_long:
         return Judged("adapted", f"the source learned on {sequence}; echo times ({times}) cannot tell it; {_MIXED}")

@@ -260,7 +260,7 @@ def test_echo_times_tell_t2_from_t1(sequence, low, median, high, status, words):
     found = make_fingerprint(modality="MR", echo_time_ms=times)
     told = line("channels", found=found, **{**MR, "channels": (sequence,)})
     assert (told.status, words in told.reason) == (status, True)
-    assert f"median {median:g}, in 7 cases" in told.reason
+    assert f"median {median:g}, of 7 cases" in told.reason
     # the card may name it with the modality instead
     told = line("channels", found=found, **{**MR, "modality": f"MR {sequence}", "channels": ("MR",)})
     assert told.status == status
