@@ -243,6 +243,9 @@ class Fingerprint(Record):
             tenth between minimum and maximum.
     """
 
+    # a card brings one from elsewhere
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
     n_cases: int
     modality: str
     n_channels: int

@@ -162,6 +162,10 @@ def test_small_cases_beside_large_ones_are_seen():
     assert turned.status == "equal"
 
 
+def test_a_card_that_asks_for_no_size_is_content_with_any():
+    assert line("field of view", size_rule=SizeRule(divisor=4, min_vox=(0, 0, 0))).status == "equal"
+
+
 # ---- orientation
 
 
