@@ -86,11 +86,15 @@ def _intensities(source: Fingerprint, target: Fingerprint, rule: IntensityConfig
 
 def _on_scale(found: Fingerprint, rule: IntensityConfig) -> tuple[float, float] | None:
     if rule.rule == "window" and rule.low is not None and rule.high is not None:
-        width = rule.high - rule.low
         mean, std = found.intensity.get("mean"), found.intensity.get("std")
-        return None if mean is None or std is None else ((mean - rule.low) / width, std / width)
-    mean, std = found.scaled.get(f"{rule.rule}_mean"), found.scaled.get(f"{rule.rule}_std")
-    return None if mean is None or std is None else (mean, std)
+        low, width = rule.low, rule.high - rule.low
+    else:
+        mean, std = found.scaled.get(f"{rule.rule}_mean"), found.scaled.get(f"{rule.rule}_std")
+        low, width = 0.0, 1.0
+    if mean is None or std is None:
+        return None
+    first, last = rule.output
+    return first + (mean - low) / width * (last - first), std / width * (last - first)
 
 
 def _from_contract(card: Card, found: Fingerprint, plan: Plan) -> Iterator[ShiftFeature]:
