@@ -23,7 +23,6 @@ from monai_tl.geometry import spacing_of
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.networks.builders import register_network
 from monai_tl.records import CaseRecord, Dataset, Provenance
-from monai_tl.transfer.rank import CCFV, GBC, LOGME
 
 pytestmark = pytest.mark.realdata
 
