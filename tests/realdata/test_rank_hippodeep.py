@@ -29,7 +29,7 @@ pytestmark = pytest.mark.realdata
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "hippodeep"
 SHARED = Path(os.environ.get("MONAI_TL_SHARED", ROOT.parent / "shared"))
-N_CASES, N_TEST, STEPS = 6, 2, 6
+N_CASES, N_TEST, STEPS = 6, 2, 12
 SCHEME = LabelScheme(classes=(ClassSpec(name="anterior"), ClassSpec(name="posterior")))
 
 sys.path.insert(0, str(EXAMPLE))
@@ -84,8 +84,9 @@ def test_hippodeep_is_ranked_above_its_shuffled_self(sources: Path, tmp_path: Pa
     content = {
         "ingest": {"source": "data", "classes": [spec.model_dump(mode="json") for spec in SCHEME.classes]},
         "split": {"n_folds": 2, "test_fraction": N_TEST / (N_CASES + N_TEST)},
-        "plan": {"source": str(sources / "hippodeep")},
-        "finetune": {"max_steps": 60, "head_steps": 24, "learning_rate": 5e-4, "n_threads": 2},
+        # crops are smaller than the source's window; passing them as they are takes a third of the time
+        "plan": {"source": str(sources / "hippodeep"), "accept_broken": ["field of view"]},
+        "finetune": {"max_steps": 60, "head_steps": 30, "learning_rate": 5e-4, "batch_size": 1, "n_threads": 2},
         "predict": {"n_threads": 2, "overlap": 0.25},
         "evaluate": {"n_bootstrap": 500},
     }
