@@ -171,7 +171,11 @@ def _rank(found: dict[str, Findings], refused: tuple[RefusedSource, ...], task: 
             weights_sha256=one.source.card.weights.sha256,
             network=one.plan.network.name,
             share_body=one.share_body,
-            contract={line.item: line.status for line in one.plan.adaptations if line.status != "equal"},
+            contract={
+                line.item: f"{line.status}, accepted" if line.accepted else line.status
+                for line in one.plan.adaptations
+                if line.status != "equal"
+            },
             scores=one.scores,
         )
         if one.probe:
