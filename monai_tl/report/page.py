@@ -11,6 +11,7 @@ import monai_tl
 from monai_tl.report import tables
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
 from monai_tl.report.findings import Findings, TrainedModel
+from monai_tl.transfer.shift import describe_shift
 
 TEMPLATE = "report.html.j2"
 _FEW_PATIENTS = 20
@@ -47,6 +48,9 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "seed_lines": tables.seed_lines(findings),
         "rejections": tables.rejection_rows(findings.rejections),
         "intake": intake(findings),
+        "is_broken": any(line.status == "broken" for line in findings.plan.adaptations),
+        "shift_rows": tables.shift_rows(findings.plan),
+        "shift_sentence": describe_shift(findings.plan.shift) if findings.plan.shift else "",
         "audited": transferred[0] if transferred else None,
         "audits_differ": len({model.audit.share_all for model in transferred}) > 1,
         "groups": tables.group_rows(transferred[0].audit) if transferred else [],

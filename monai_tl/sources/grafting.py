@@ -12,6 +12,7 @@ from monai_tl.networks.builders import groups_of
 from monai_tl.networks.groups import assign_groups, named_tensors
 from monai_tl.sources.audit import load_trained
 from monai_tl.sources.card import Source, read_source
+from monai_tl.sources.own_load import own_network
 
 
 class WithBackground(nn.Module):
@@ -31,14 +32,22 @@ class WithBackground(nn.Module):
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
 
-def own_network(source: Source) -> nn.Module:
+def source_network(source: Source) -> nn.Module:
     """The source's network as it is, background first, in eval mode.
 
     Raises:
+        ContractError: The source has no task of its own: it gives features, or its weights cover a part only.
         SourceError: The source has faults.
     """
-    network, _ = load_trained(source.folder)
-    return _background_first(network, source)
+    return _background_first(_own_network(source), source)
+
+
+def _own_network(source: Source) -> nn.Module:
+    if source.card.output == "features" or source.card.covers:
+        raise ContractError(
+            f"{source.card.name} was trained for no classes that could be forgotten; leave evaluate.source_set out"
+        )
+    return own_network(source)[0]
 
 
 def grafted_network(source: Source, tuned: Path) -> nn.Module:
@@ -51,10 +60,11 @@ def grafted_network(source: Source, tuned: Path) -> nn.Module:
         tuned: Model folder of the finetune stage.
 
     Raises:
-        ContractError: The tuned body is not the source's: another network, or other input channels.
+        ContractError: The tuned body is not the source's: another network, or other input channels. Or the source has
+            no task of its own.
         SourceError: A folder has faults.
     """
-    network, _ = load_trained(source.folder)
+    network = _own_network(source)
     tuned_tensors = named_tensors(load_trained(tuned)[0])
     groups = groups_of(source.card.network.config, network)
     assigned = assign_groups(network, groups)
@@ -68,7 +78,7 @@ def grafted_network(source: Source, tuned: Path) -> nn.Module:
     with torch.no_grad():
         for name, tensor in body.items():
             tensor.copy_(tuned_tensors[name])
-    return _background_first(network.eval(), source)
+    return _background_first(network, source)
 
 
 def _background_first(network: nn.Module, source: Source) -> nn.Module:

@@ -18,7 +18,7 @@ from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_f
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
 from monai_tl.progress import Progress
-from monai_tl.records import Audit, Fold, Plan, Split, model_name
+from monai_tl.records import Audit, Fingerprint, Fold, Plan, Split, model_name
 from monai_tl.sources.audit import load_source
 from monai_tl.sources.card import Source, read_source
 from monai_tl.stages import STATE_FOLDER
@@ -26,6 +26,7 @@ from monai_tl.training.checkpoint import locked
 from monai_tl.training.loop import Trainer
 from monai_tl.training.model_folder import TRAINING_FILE, describe_training, fresh_audit, write_model
 from monai_tl.training.validation import validation_dice
+from monai_tl.transfer.recommend import Decision, recommend
 from monai_tl.transfer.strategy import make_strategy
 
 _CODE = ("dataset.augmentation", "dataset.patches", "networks", "sources", "stages.finetune", "training", "transfer")
@@ -61,7 +62,8 @@ def run(workspace: Path, params: Params, arm: str, fold: str, seed: str) -> None
         source = read_source(workspace / plan.source)
     usable = _leave_out_unprepared(workspace, split.folds[int(fold)], model_name(arm, int(fold), int(seed)))
     config = params.finetune.model_copy(update={"seeds": (int(seed),)})
-    finetune(workspace, plan, usable, config, source, arm, int(fold))
+    found = Fingerprint.read(workspace / "artifacts/plan/fingerprint.json")
+    finetune(workspace, plan, usable, config, source, arm, int(fold), found)
 
 
 def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
@@ -79,8 +81,16 @@ def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
 
 
 def finetune(
-    workspace: Path, plan: Plan, fold: Fold, config: FinetuneConfig, source: Source | None, arm: str, number: int
-) -> None:
+    workspace: Path,
+    plan: Plan,
+    fold: Fold,
+    config: FinetuneConfig,
+    source: Source | None,
+    arm: str,
+    number: int,
+    found: Fingerprint | None = None,
+    models: Path | None = None,
+) -> Path:
     """Train one network and write its folder, which is a source folder itself.
 
     Checkpoints live under ``.monai_tl/train/<key>`` until the output is whole. The key covers all that decides the
@@ -95,6 +105,11 @@ def finetune(
         source: Where the weights start; None starts from scratch and trains everything.
         arm: ``transfer`` or ``scratch``, for names and records.
         number: Of the fold, likewise.
+        found: Fingerprint of the training cases, for the card of the model.
+        models: Where the folder is written; None writes ``artifacts/models`` of the workspace.
+
+    Returns:
+        The folder.
     """
     name = model_name(arm, number, config.seed)
     n_outputs = plan.scheme.n_outputs
@@ -106,10 +121,11 @@ def finetune(
     network = build_network(plan.network, plan.n_channels, n_outputs, config.seed)
     groups = groups_of(plan.network, network)
     names = [group.name for group in groups]
-    strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1])
-    audit = _start(network, plan, config, source)
     versions = describe_torch(device)
     key = _training_key(prepared, plan, fold, config, name, versions)
+    config, decision = _decide(config, plan, len(fold.train), network, source)
+    audit = _start(network, plan, config, source)
+    strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1], audit)
     sampler = PatchSampler(
         cases=train_cases,
         patch_size_vox=plan.patch_size_vox,
@@ -133,12 +149,15 @@ def finetune(
             checkpoints,
             progress,
         ).run()
-        with whole_folder(workspace / "artifacts/models" / name) as folder:
-            write_model(folder, plan, source, audit, outcome, name)
+        out = (models or workspace / "artifacts/models") / name
+        with whole_folder(out) as folder:
+            write_model(folder, plan, source, audit, outcome, name, found)
             facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "versions": versions}
             facts |= {"n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
+            facts |= {} if decision is None else {"decision": decision.model_dump(mode="json")}
             write_json(folder / TRAINING_FILE, facts | describe_training(config, strategy, outcome))
         shutil.rmtree(checkpoints)
+    return out
 
 
 def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[TrainingCase, ...]:
@@ -150,6 +169,20 @@ def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[Tr
                 "classes; run preprocess again"
             )
     return cases
+
+
+def _decide(
+    config: FinetuneConfig, plan: Plan, n_labels: int, network: nn.Module, source: Source | None
+) -> tuple[FinetuneConfig, Decision | None]:
+    """The settings that hold, and why, where ``strategy: auto`` leaves them to the rule."""
+    if source is None or config.strategy != "auto":
+        return config, None
+    shift = getattr(plan, "shift", None)
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    score = None if shift is None else shift.score
+    decision = recommend(n_labels, plan.adaptations, n_parameters, config.max_steps, score)
+    Progress("finetune").show(f"strategy {decision.strategy}: {decision.reason}")
+    return config.model_copy(update={"strategy": decision.strategy, **decision.settings}), decision
 
 
 def _start(network: nn.Module, plan: Plan, config: FinetuneConfig, source: Source | None) -> Audit:

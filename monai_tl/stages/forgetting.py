@@ -17,15 +17,15 @@ from monai_tl.errors import ConfigError, ContractError, DataError, describe_faul
 from monai_tl.inference import Predictor, load_models
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.metrics.cohort import BootstrapRule
-from monai_tl.networks.builders import size_rule_of
 from monai_tl.networks.device import place_network, set_up_torch
 from monai_tl.progress import Progress
-from monai_tl.records import Plan, SizeRule, predictions_of
+from monai_tl.records import Plan, predictions_of
 from monai_tl.scoring import score_arms
 from monai_tl.sources.card import Card, Source
-from monai_tl.sources.grafting import grafted_network, own_network
+from monai_tl.sources.grafting import grafted_network, source_network
 from monai_tl.stages.ingest import ingest
 from monai_tl.transfer.forgetting import Forgetting, compare_task, describe_forgetting, shared_classes
+from monai_tl.transfer.planning import joint_size_rule
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,21 @@ def measure_forgetting(
         DataError: The set has no labelled case, or none can be prepared.
     """
     card = source.card
+    # first: a source without a task of its own has no classes to ask for
+    own = source_network(source)
     scheme = task_scheme(card, applied.evaluate.source_classes)
     config = IngestConfig(source=str(data), classes=scheme.classes)
     ingest(data, work / "cases", config, key, cache_root, Progress("forgetting: ingest"))
     manifest = read_manifest(work / "cases")
     _check_set(manifest, card)
     tuned = load_models(models, applied.predict.n_threads)
-    plan = plan_of_source(card, tuned.plan)
+    plan = plan_of_source(source, tuned.plan)
     device = set_up_torch(applied.predict.n_threads)
     grafted = [place_network(grafted_network(source, folder), device) for folder in models]
     card_values = {card.classes.index(name) + 1: value for value, name in enumerate(_card_names(scheme, card), start=1)}
     own_values = shared_classes(scheme.names, tuned.plan.scheme.names)
     arms: dict[str, tuple[Predictor, Mapping[int, int]]] = {
-        "before": (Predictor((place_network(own_network(source), device),), plan), card_values),
+        "before": (Predictor((place_network(own, device),), plan), card_values),
         "source": (Predictor(tuple(grafted), plan), card_values),
     }
     if own_values:
@@ -126,15 +128,13 @@ def _card_names(scheme: LabelScheme, card: Card) -> list[str]:
     return [spelled[name.casefold()] for name in scheme.names]
 
 
-def plan_of_source(card: Card, tuned: Plan) -> Plan:
+def plan_of_source(source: Source, tuned: Plan) -> Plan:
     """How input is prepared by the source's contract; windows are the tuned plan's, where the source accepts them."""
+    card = source.card
     contract = card.input
-    own = size_rule_of(card.network.config)
-    divisor = math.lcm(own.divisor, contract.size_rule.divisor)
-    a, b, c = (max(pair) for pair in zip(own.min_vox, contract.size_rule.min_vox, strict=True))
-    i, j, k = (
-        math.ceil(max(size, low) / divisor) * divisor for size, low in zip(tuned.patch_size_vox, (a, b, c), strict=True)
-    )
+    rule = joint_size_rule(card.network.config, source, None)
+    wanted = rule.min_vox if rule.fixed else map(max, tuned.patch_size_vox, rule.min_vox)
+    i, j, k = (math.ceil(size / divisor) * divisor for size, divisor in zip(wanted, rule.divisors, strict=True))
     return tuned.model_copy(
         update={
             "modality": contract.modality,
@@ -143,7 +143,7 @@ def plan_of_source(card: Card, tuned: Plan) -> Plan:
             "spacing_mm": contract.spacing_mm,
             "intensity": contract.intensity,
             "foreground": tuned.foreground if contract.intensity.rule == "window" else "none",
-            "size_rule": SizeRule(divisor=divisor, min_vox=(a, b, c), padding=contract.size_rule.padding),
+            "size_rule": rule,
             "patch_size_vox": (i, j, k),
             "network": card.network.config,
         }

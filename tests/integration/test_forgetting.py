@@ -24,7 +24,7 @@ from monai_tl.records import Plan, Split
 from monai_tl.sources.audit import load_trained
 from monai_tl.sources.card import read_source
 from monai_tl.sources.ensemble import InferenceSettings, write_ensemble
-from monai_tl.sources.grafting import WithBackground, grafted_network, own_network
+from monai_tl.sources.grafting import WithBackground, grafted_network, source_network
 from monai_tl.stages.finetune import finetune
 from monai_tl.stages.forgetting import task_scheme
 
@@ -135,7 +135,7 @@ def test_a_graft_is_the_tuned_body_and_the_source_s_head_tensor_by_tensor(place:
     graft = grafted_network(source, place / "ruthless/transfer-0-0")
     groups = groups_of(source.card.network.config, graft)
     assigned = assign_groups(graft, groups)
-    own, tuned = named_tensors(own_network(source)), named_tensors(load_trained(place / "ruthless/transfer-0-0")[0])
+    own, tuned = named_tensors(source_network(source)), named_tensors(load_trained(place / "ruthless/transfer-0-0")[0])
     n_changed = 0
     for name, tensor in named_tensors(graft).items():
         expected = own if assigned[name] == groups[-1].name else tuned
@@ -186,7 +186,7 @@ def test_the_plan_of_the_tuned_model_does_not_decide_the_source_s_input(place: P
     tuned = Plan.read(place / "frozen/transfer-0-0/plan.json").model_copy(
         update={"spacing_mm": (1.0, 1.0, 3.0), "orientation": "LPS", "patch_size_vox": (3, 3, 3), "foreground": "above"}
     )
-    plan = plan_of_source(source.card, tuned)
+    plan = plan_of_source(source, tuned)
     assert (plan.spacing_mm, plan.orientation, plan.intensity) == (
         source.card.input.spacing_mm, source.card.input.orientation, source.card.input.intensity,
     )  # fmt: skip
