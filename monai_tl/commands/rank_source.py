@@ -202,6 +202,7 @@ class _Work:
         self.task.manifest.dataset.model_copy(update={"case_ids": chosen}).write(cases / DATASET_FILE)
         Split(test=(), folds=(self.task.fold,)).write(self.folder / "artifacts/split/split.json")
         self.plan.write(self.folder / "artifacts/plan/plan.json")
+        self.task.found.write(self.folder / "artifacts/plan/fingerprint.json")
         run_stage("preprocess", self.folder, self.params, {})
 
     def score(self) -> dict[str, Any]:
