@@ -306,7 +306,7 @@ def forgetting_rows(found: Forgetting) -> list[ForgettingRow]:
 
 def _over_seeds(verdict: Verdict) -> str:
     if verdict.n_seeds == 1:
-        return ""
+        return ", one seed, whose choice the interval does not cover"
     return f", {verdict.n_seeds} seeds whose differences have a standard deviation of {number(verdict.seed_sd)}"
 
 
