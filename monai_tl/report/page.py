@@ -44,6 +44,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "n_plain": 1 + len(more),
         "verdict_plot": verdict_plot(arms, verdict, findings.settings.null_margin) if verdict else "",
         "metric_rows": tables.metric_rows(findings),
+        "forgetting_rows": tables.forgetting_rows(findings.forgetting) if findings.forgetting else [],
         "seed_lines": tables.seed_lines(findings),
         "rejections": tables.rejection_rows(findings.rejections),
         "intake": intake(findings),

@@ -10,6 +10,7 @@ from monai_tl.metrics.cohort import ArmResult, MetricSummaries
 from monai_tl.metrics.summary import MetricSummary
 from monai_tl.records import Audit, Plan, Rejection
 from monai_tl.report.findings import Findings
+from monai_tl.transfer.forgetting import HEADS, Forgetting
 from monai_tl.transfer.shift_words import in_words
 from monai_tl.transfer.verdict import Verdict
 
@@ -56,6 +57,18 @@ class GroupRow:
     matched: float
     adapted: float
     fresh: float
+
+
+@dataclass(frozen=True)
+class ForgettingRow:
+    """One head and class on the source's own task; ``change`` holds the interval."""
+
+    head: str
+    class_name: str
+    before: str
+    after: str
+    change: str
+    n_cases: str
 
 
 @dataclass(frozen=True)
@@ -224,6 +237,12 @@ def markdown_summary(findings: Findings) -> str:
         texts = [row.arm, row.class_name or "all", *cells, row.cells[0].counts]
         lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
     lines += [text for line in seed_lines(findings) for text in ("", _markdown(line))]
+    if findings.forgetting is not None:
+        lines += ["", "## The source's own task", "", findings.forgetting.sentence, ""]
+        lines += ["| After tuning | Class | Dice before | Dice after | Change | Cases |", "|---|---|---|---|---|---|"]
+        for one in forgetting_rows(findings.forgetting):
+            texts = [one.head, one.class_name, one.before, one.after, one.change, one.n_cases]
+            lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
     lines += ["", "## Refused", ""]
     refused = rejection_rows(findings.rejections)
     if not refused:
@@ -269,9 +288,25 @@ def details(findings: Findings) -> list[str]:
     return lines + broken_contract(findings.plan)
 
 
+def forgetting_rows(found: Forgetting) -> list[ForgettingRow]:
+    """The source's task before and after tuning: the source's head first, all classes first."""
+    return [
+        ForgettingRow(
+            head=HEADS[change.head],
+            class_name=change.class_name or ("all classes" if len(change.classes) > 1 else change.classes[0]),
+            before=number(change.before),
+            after=number(change.after),
+            change=signed(change.difference)
+            + ("" if change.low is None else f" ({signed(change.low)} to {signed(change.high)})"),
+            n_cases=str(change.n_cases),
+        )
+        for change in found.changes
+    ]
+
+
 def _over_seeds(verdict: Verdict) -> str:
     if verdict.n_seeds == 1:
-        return ""
+        return ", one seed, whose choice the interval does not cover"
     return f", {verdict.n_seeds} seeds whose differences have a standard deviation of {number(verdict.seed_sd)}"
 
 
