@@ -20,8 +20,9 @@ from monai_tl.sources.accounting import account
 from monai_tl.sources.card import Source, read_source
 from monai_tl.sources.names import match_names
 from monai_tl.sources.norm_changes import ancestors, find_norm_changes
+from monai_tl.sources.opening import open_weights
 from monai_tl.sources.surgery import Heads, Line, Surgery
-from monai_tl.sources.weights import State, load_state
+from monai_tl.sources.weights import State
 
 _SHOWN = 12
 
@@ -218,7 +219,7 @@ def load_source(
     """
     card = source.card
     heads = Heads(output_rows(card.classes, card.output), output_rows(classes, "softmax"))
-    state = load_state(source.weights_path, card.weights.sha256)
+    state = open_weights(source)
     layout = None
     if card.network.config != network:
         trained = sketch_network(card.network.config, card.network.n_channels, card.network.n_outputs)
@@ -243,7 +244,7 @@ def load_trained(folder: Path) -> tuple[nn.Module, Source]:
     network = card.network.config
     module = build_network(network, card.network.n_channels, card.network.n_outputs, seed=0)
     rows = output_rows(card.classes, card.output)
-    state = load_state(source.weights_path, card.weights.sha256)
+    state = open_weights(source)
     audit = load_audited(module, network, card.network.n_channels, Heads(rows, rows), state, 0.0, card.name)
     wrong = [item for item in audit.tensors if item.status != "matched"]
     if wrong:

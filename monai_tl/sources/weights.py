@@ -68,7 +68,20 @@ def load_state(path: Path, sha256: str | None) -> State:
     Raises:
         WeightsError: The file is missing, has another hash, is damaged, would run code, or holds unusable tensors.
     """
-    content = _read(path)
+    return parse_state(_read(path), path, sha256)
+
+
+def parse_state(content: bytes, path: Path, sha256: str | None) -> State:
+    """The same for bytes that are in memory: a member of a zip file, say.
+
+    Args:
+        content: Of the weights file.
+        path: What messages call it.
+        sha256: Expected hash, or None.
+
+    Raises:
+        WeightsError: As :func:`load_state`.
+    """
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         raise WeightsError(
