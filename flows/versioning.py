@@ -54,7 +54,7 @@ class Step:
 
     Attributes:
         stage: Name in STAGES.
-        address: What DVC calls it, e.g. ``finetune@transfer-0``.
+        address: What DVC calls it, e.g. ``finetune@transfer-0-0``.
     """
 
     stage: str
