@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from monai_tl.config import NetworkConfig
-from monai_tl.errors import ConfigError, WeightsError
-from monai_tl.networks.builders import build_network
+from monai_tl.errors import WeightsError
+from monai_tl.networks.heads import sketch_network
 
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -217,19 +217,10 @@ def _check_double(first: Tensor, second: Tensor, new: str, name: str) -> None:
 
 def _check_places(placed: Mapping[str, str], key_map: KeyMap, network: NetworkConfig) -> None:
     """A layer of the source that has no place is a layer that the network would compute without."""
-    known = _names_of(network)
+    known = sketch_network(network, 1, 2).state_dict()
     homeless = [name for new, name in placed.items() if new not in known]
     if homeless:
         raise WeightsError(
             f"these weights are {key_map.name}, but {len(homeless)} tensors have no place in {network.name} with "
             f"its arguments: {', '.join(homeless[:6])}; give it the arguments (depths, backbone) of the weights"
         )
-
-
-def _names_of(network: NetworkConfig) -> set[str]:
-    try:
-        with torch.device("meta"):
-            return set(build_network(network, 1, 2, seed=0).state_dict())
-    except ConfigError:
-        # a constructor that looks at its own values needs real memory
-        return set(build_network(network, 1, 2, seed=0).state_dict())

@@ -51,11 +51,10 @@ def _image(size: int, n_channels: int = 1) -> Tensor:
 
 
 def _load(config: NetworkConfig, state: Mapping[str, Tensor], n_channels: int = 1) -> tuple[nn.Module, Any]:
-    """A network with the mapped weights, loaded by the audit, and its record."""
-    mapped = apply_key_map(state, config)
+    """A network with weights that the audit mapped and loaded, and its record."""
     module = build_network(config, n_channels, 3, seed=9)
     heads = Heads(("background", "a"), ("background", "b", "c"))
-    audit = load_audited(module, config, n_channels, heads, State(mapped.tensors, "0" * 64, mapped.notes), 0.0)
+    audit = load_audited(module, config, n_channels, heads, State(dict(state), "0" * 64), 0.0)
     return module.eval(), audit
 
 
@@ -219,10 +218,9 @@ def test_an_nnunet_checkpoint_comes_across_whole(plan: str, wrapper: str, tmp_pa
     state = {wrapper + name: tensor for name, tensor in theirs.state_dict().items()}
     torch.save({"network_weights": state, "current_epoch": 3, "init_args": {}}, tmp_path / "checkpoint_final.pth")
     read = load_state(tmp_path / "checkpoint_final.pth", None)
-    mapped = apply_key_map(read.tensors, config)
     ours = build_network(config, 2, 3, seed=2)
     rows = Heads(("background", "a", "b"), ("background", "a", "b"))
-    audit = load_audited(ours, config, 2, rows, State(mapped.tensors, read.sha256, (*read.notes, *mapped.notes)), 1.0)
+    audit = load_audited(ours, config, 2, rows, read, 1.0)
     assert {item.status for item in audit.tensors} == {"matched"}
     assert torch.equal(ours.eval()(example()), theirs(example()))
     n_first = len({id(tensor) for tensor in theirs.state_dict(keep_vars=True).values()})
