@@ -15,7 +15,7 @@ from monai.networks.nets import resnet
 from monai.networks.nets.swin_unetr import SwinTransformer, SwinUNETR, filter_swinunetr
 from monai.networks.nets.vitautoenc import ViTAutoEnc
 from monai.networks.utils import copy_model_state
-from nnunet_plans import PLANS, example, fill
+from nnunet_reference import PLANS, example, fill
 from torch import Tensor, nn
 
 from monai_tl.config import NetworkConfig

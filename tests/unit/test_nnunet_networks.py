@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from nnunet_plans import PLANS, RECORD, SIZE, build_original, describe, example, fill
+from nnunet_reference import PLANS, RECORD, SIZE, build_original, describe, example, fill
 from torch import nn
 
 from monai_tl.config import NetworkConfig
@@ -23,7 +23,7 @@ def _build(name: str, seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_is_what_the_package_s_network_was(name: str) -> None:
-    """Against a record that the package itself wrote; see tests/support/nnunet_plans.py."""
+    """Against a record that the package itself wrote; see tests/support/nnunet_reference.py."""
     expected, found = json.loads(RECORD.read_text())[name], describe(_build(name))
     assert (found["n_names"], found["names_sha256"]) == (expected["n_names"], expected["names_sha256"])
     assert found["logits"] == pytest.approx(expected["logits"], abs=1e-5)
@@ -93,7 +93,7 @@ def test_fresh_weights_are_drawn_as_nnunet_draws_them() -> None:
     assert all(not part.bias.any() for part in convs if part.bias is not None)
     wide = max(convs, key=lambda part: part.weight.numel()).weight
     he = (2 / (1 + 0.01**2) / (wide[0].numel())) ** 0.5
-    assert float(wide.std()) == pytest.approx(he, rel=0.05)
+    assert float(wide.detach().std()) == pytest.approx(he, rel=0.05)
     blocks = [part for part in module.modules() if isinstance(part, ResidualBlock)]
     assert blocks
     assert all(not part.conv2.norm.weight.any() for part in blocks)
