@@ -97,6 +97,19 @@ def publish_results(workspace: Path, outcomes: Mapping[str, str]) -> None:
         create_markdown_artifact(plot, key="learning-curves", description="Validation Dice by step")
 
 
+def publish_curve(workspace: Path, outcomes: Mapping[str, str]) -> None:
+    """Write the artifacts of a finished curve."""
+    rows = [{"stage": address, "outcome": outcome} for address, outcome in outcomes.items()]
+    create_table_artifact(rows, key="curve-stages", description="What each point did")
+    reports = workspace / "reports" / "curve"
+    record = json.loads((reports / "curve.json").read_text(encoding="utf-8"))
+    parts = []
+    for axis in ("labels", "steps"):
+        picture = base64.b64encode((reports / "html" / f"{axis}.svg").read_bytes()).decode("ascii")
+        parts.append(f"### {record[axis]['sentence']}\n\n![{axis}](data:image/svg+xml;base64,{picture})\n")
+    create_markdown_artifact("\n".join(parts), key="curve", description="Dice against labels and steps")
+
+
 def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row an arm and class, ``all`` first: means with intervals, null where undefined, and the number of cases."""
     rows = []

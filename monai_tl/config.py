@@ -60,6 +60,7 @@ HEAD_FIRST: tuple[StrategyName, ...] = (
     "l2_sp",
 )
 """Strategies that may begin with ``head_steps`` steps of the head alone."""
+PrecisionName = Literal["float32", "bfloat16"]
 Real = Annotated[float, BeforeValidator(_refuse_truth)]
 Whole = Annotated[int, Field(strict=True)]
 Fraction = Annotated[Real, Field(ge=0.0, le=1.0)]
@@ -247,6 +248,8 @@ class FinetuneConfig(Section):
         ema_decay: Average the weights over about ``1 / (1 - ema_decay)`` steps, and validate and keep the average;
             0 is off.
         patience: Early stop after so many validations without a better Dice.
+        precision: Of the network's products in training and validation; weights and optimiser are float32. ``bfloat16``
+            halves a step where the processor has it (AVX-512 BF16, AMX; recent GPUs).
         n_threads: CPU threads; recorded, because results depend on it to the last bit.
     """
 
@@ -278,6 +281,7 @@ class FinetuneConfig(Section):
     augmentation: Literal["none", "light", "strong"] = "light"
     validate_every: Positive = 25
     patience: Positive = 8
+    precision: PrecisionName = "float32"
     n_threads: Positive = 2
 
     @field_validator("arms", "folds", "seeds")
@@ -357,8 +361,60 @@ class ExportConfig(Section):
     series_number: Annotated[Whole, Field(ge=1, le=9999)] = 9001
 
 
+class CurveTraining(Section):
+    """How one point of the curve is trained, where that differs from the section finetune.
+
+    Attributes:
+        max_steps: Full budget of a point, optimiser steps; null takes finetune's. All else that is counted in steps is
+            scaled along.
+        validate_every: Steps between validations of a full budget; null takes finetune's, scaled.
+        val_fraction: Largest share of a point's labels that choose the best weights instead of training; with 0, or
+            where no whole patient fits in, the last weights count.
+        keep_weights: Whether a point keeps its model, beside its scores.
+    """
+
+    max_steps: Positive | None = None
+    validate_every: Positive | None = None
+    val_fraction: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.25
+    keep_weights: bool = False
+
+
+class CurveConfig(Section):
+    """Dice against labels and against steps: each combination is one training, and one stage run of DVC.
+
+    Attributes:
+        labels: Labels in all, those for validation included; ``all`` takes all outside the test set.
+        strategies: Names of the ladder; ``scratch`` is the twin that the savings are measured against.
+        seeds: Each draws its own nested subsets, weights and order, the same for all strategies.
+        steps: Budgets below the full one, each a training with its own schedule; the full one is among ``labels``.
+        steps_labels: How many labels these have; one of ``labels``.
+        training: What a point is trained by.
+    """
+
+    labels: tuple[Positive | Literal["all"], ...] = Field(min_length=1)
+    strategies: tuple[StrategyName, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = Field(min_length=1)
+    steps: tuple[Positive, ...] = Field(min_length=1)
+    steps_labels: Positive | Literal["all"]
+    training: CurveTraining = CurveTraining()
+
+    @field_validator("labels", "strategies", "seeds", "steps")
+    @classmethod
+    def _are_given_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError("must be given once each")
+        return values
+
+    @field_validator("steps_labels")
+    @classmethod
+    def _is_one_of_the_labels(cls, value: int | str, info: ValidationInfo) -> int | str:
+        if "labels" in info.data and value not in info.data["labels"]:
+            raise ValueError("must be one of curve.labels, whose points are the full budget")
+        return value
+
+
 class Params(Section):
-    """All of params.yaml: one section a stage."""
+    """All of params.yaml: one section a stage; ``curve`` only where there is one."""
 
     ingest: IngestConfig
     split: SplitConfig = SplitConfig()
@@ -368,6 +424,7 @@ class Params(Section):
     predict: PredictConfig = PredictConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
+    curve: CurveConfig | None = None
 
 
 def parse_params(content: Any, where: str = PARAMS_FILE) -> Params:
@@ -410,6 +467,20 @@ def _faults_between_sections(content: dict[str, Any], faulty: set[str]) -> Itera
     has_no_source = not faulty & {"plan", "plan.source"} and value("plan", "source") is None
     if has_no_source and "transfer" in items("finetune", "arms"):
         yield "finetune.arms: has 'transfer', but plan.source is null; name a source, or set arms: [scratch]"
+    if not faulty & {"curve", "finetune", "finetune.max_steps"} and isinstance(content.get("curve"), dict):
+        yield from _curve_faults(content["curve"], value("finetune", "max_steps"), has_no_source)
+
+
+def _curve_faults(curve: dict[str, Any], max_steps: int, has_no_source: bool) -> Iterator[str]:
+    training = curve.get("training")
+    full = (training.get("max_steps") if isinstance(training, dict) else None) or max_steps
+    steps = curve.get("steps")
+    too_many = [one for one in steps if type(one) is int and one >= full] if isinstance(steps, list) else []
+    if too_many:
+        yield f"curve.steps: has {too_many}, but a full budget is {full} steps, and these are the smaller ones"
+    strategies = curve.get("strategies")
+    if has_no_source and isinstance(strategies, list) and set(map(str, strategies)) - {"scratch"}:
+        yield "curve.strategies: plan.source is null, so there is nothing to transfer; name a source, or set [scratch]"
 
 
 def load_params(workspace: Path) -> Params:

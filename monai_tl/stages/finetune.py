@@ -89,7 +89,8 @@ def finetune(
     arm: str,
     number: int,
     found: Fingerprint | None = None,
-) -> None:
+    models: Path | None = None,
+) -> Path:
     """Train one network and write its folder, which is a source folder itself.
 
     Checkpoints live under ``.monai_tl/train/<key>`` until the output is whole. The key covers all that decides the
@@ -105,6 +106,10 @@ def finetune(
         arm: ``transfer`` or ``scratch``, for names and records.
         number: Of the fold, likewise.
         found: Fingerprint of the training cases, for the card of the model.
+        models: Where the folder is written; None writes ``artifacts/models`` of the workspace.
+
+    Returns:
+        The folder.
     """
     name = model_name(arm, number, config.seed)
     n_outputs = plan.scheme.n_outputs
@@ -144,13 +149,15 @@ def finetune(
             checkpoints,
             progress,
         ).run()
-        with whole_folder(workspace / "artifacts/models" / name) as folder:
+        out = (models or workspace / "artifacts/models") / name
+        with whole_folder(out) as folder:
             write_model(folder, plan, source, audit, outcome, name, found)
             facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "versions": versions}
             facts |= {"n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
             facts |= {} if decision is None else {"decision": decision.model_dump(mode="json")}
             write_json(folder / TRAINING_FILE, facts | describe_training(config, strategy, outcome))
         shutil.rmtree(checkpoints)
+    return out
 
 
 def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[TrainingCase, ...]:
