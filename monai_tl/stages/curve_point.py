@@ -137,9 +137,7 @@ def point_settings(
     full = training.max_steps or config.max_steps
     budget = steps or full
     share = budget / config.max_steps
-    every = (
-        config.validate_every * share if training.validate_every is None else training.validate_every * budget / full
-    )
+    every = training.validate_every or config.validate_every * full / config.max_steps
     changes = {
         "arms": ("scratch",) if strategy == "scratch" else ("transfer",),
         "strategy": strategy,
