@@ -125,7 +125,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def learning_curves(history: Path) -> str:
-    """Markdown with a line chart of validation Dice by step, one line an arm and fold; empty when there is no history.
+    """Markdown with a line chart of validation Dice by step, one line a training; empty when there is none.
 
     The picture is inside the text: the dashboard needs no other address to fetch it from.
     """
@@ -135,7 +135,7 @@ def learning_curves(history: Path) -> str:
     with history.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             if row.get("val_dice"):
-                name = " fold ".join(row[key] for key in ("arm", "fold") if row.get(key))
+                name = row["arm"] + "".join(f" {key} {row[key]}" for key in ("fold", "seed") if row.get(key))
                 curves.setdefault(name, []).append((float(row["step"]), float(row["val_dice"])))
     if not curves:
         return ""

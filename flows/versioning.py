@@ -55,7 +55,7 @@ class Step:
 
     Attributes:
         stage: Name in its table.
-        address: What DVC calls it, e.g. ``finetune@transfer-0`` or ``curve/dvc.yaml:curve_label@8-full-0``.
+        address: What DVC calls it, e.g. ``finetune@transfer-0-0`` or ``curve/dvc.yaml:curve_label@8-full-0``.
     """
 
     stage: str

@@ -33,7 +33,33 @@ def _refuse_truth(value: Any) -> Any:
 
 
 Arm = Literal["transfer", "scratch"]
-StrategyName = Literal["scratch", "feature_extraction", "lp_ft", "full"]
+CONTRACT_ITEMS = (
+    "modality", "channels", "orientation", "spacing", "intensity", "window", "field of view", "classes",
+)  # fmt: skip
+"""Lines of a source's contract."""
+StrategyName = Literal[
+    "scratch",
+    "feature_extraction",
+    "layer_retraining",
+    "lp_ft",
+    "gradual",
+    "discriminative",
+    "lora",
+    "norm_only",
+    "full",
+    "l2_sp",
+    "auto",
+]
+HEAD_FIRST: tuple[StrategyName, ...] = (
+    "layer_retraining",
+    "lp_ft",
+    "gradual",
+    "discriminative",
+    "lora",
+    "norm_only",
+    "l2_sp",
+)
+"""Strategies that may begin with ``head_steps`` steps of the head alone."""
 Real = Annotated[float, BeforeValidator(_refuse_truth)]
 Whole = Annotated[int, Field(strict=True)]
 Fraction = Annotated[Real, Field(ge=0.0, le=1.0)]
@@ -104,24 +130,39 @@ class NetworkConfig(Section):
 class IntensityConfig(Section):
     """How stored values become network input.
 
-    ``window``: clip to low..high, then scale to 0..1. ``zscore``: clip to percentiles low..high of the case, then zero
-    mean and unit variance of the case. ``minmax``: scale the case to 0..1.
+    ``window``: clip to low..high, then scale to the output range. ``zscore``: clip to percentiles low..high of the
+    case, then zero mean and unit variance of the case. ``minmax``: clip to percentiles low..high of the case, then
+    scale the case to the output range.
+
+    Attributes:
+        low, high: Stored values (``window``) or percentiles, 0 to 100 (``zscore``, ``minmax``; null clips nothing).
+        output: What the lower and the upper end become (``window``, ``minmax``). A fixed z-score, (value − mean) / sd
+            with a mean and sd of the source's data, is a window whose output is that of its ends.
+        nonzero: ``zscore`` takes its statistics over voxels that are not 0, and leaves the others at 0.
     """
 
     rule: Literal["window", "zscore", "minmax"]
     low: Real | None = None
     high: Real | None = None
+    output: tuple[Real, Real] = (0.0, 1.0)
+    nonzero: bool = False
 
     @model_validator(mode="after")
     def _range(self) -> IntensityConfig:
         if self.rule == "window" and (self.low is None or self.high is None or self.low >= self.high):
             raise ValueError("a window needs low < high")
-        if self.rule == "zscore":
+        if self.rule != "window":
             low, high = self.low, self.high
             if (low is None) != (high is None):
-                raise ValueError("zscore takes both percentiles or none")
+                raise ValueError(f"{self.rule} takes both percentiles or none")
             if low is not None and high is not None and not 0.0 <= low < high <= 100.0:
-                raise ValueError("zscore percentiles need 0 <= low < high <= 100")
+                raise ValueError(f"{self.rule} percentiles need 0 <= low < high <= 100")
+        if self.output[0] >= self.output[1]:
+            raise ValueError("output needs its lower end first")
+        if self.rule == "zscore" and self.output != (0.0, 1.0):
+            raise ValueError("zscore has no output range")
+        if self.nonzero and self.rule != "zscore":
+            raise ValueError("nonzero is for zscore alone")
         return self
 
 
@@ -134,6 +175,8 @@ class PlanConfig(Section):
         spacing_mm, intensity: Null adopts the source's contract, or the fingerprint's where there is no source.
         patch_size_vox: Null derives it from the fingerprint and the source's size rule. May be smaller than the
             source's minimum (training costs less, the source is further from what it knows), not than the network's.
+        accept_broken: Lines of the contract (``[field of view]``) that may be broken without the plan being refused.
+            The modality is none of them.
     """
 
     source: str | None
@@ -142,6 +185,18 @@ class PlanConfig(Section):
     intensity: IntensityConfig | None = None
     patch_size_vox: tuple[Positive, Positive, Positive] | None = None
     max_patch_voxels: Positive = 262_144
+    accept_broken: tuple[str, ...] = ()
+
+    @field_validator("accept_broken")
+    @classmethod
+    def _are_lines_of_the_contract(cls, items: tuple[str, ...]) -> tuple[str, ...]:
+        faults = [f"{item!r} is no line of the contract" for item in items if item not in CONTRACT_ITEMS]
+        if "modality" in items:
+            faults.append("another modality cannot be accepted: its intensities mean other things")
+        faults += ["a line is given twice"] if len(set(items)) != len(items) else []
+        if faults:
+            raise ValueError(f"{'; '.join(faults)}; choose from {', '.join(CONTRACT_ITEMS[1:])}")
+        return items
 
     @field_validator("network")
     @classmethod
@@ -168,15 +223,29 @@ class PreprocessConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """One network for each arm and fold.
+    """One network for each arm, fold and seed.
 
     Attributes:
-        arms: ``transfer`` starts from the source; ``scratch`` is its twin: same network, data, budget and seed.
+        arms: ``transfer`` starts from the source; ``scratch`` is its twin: same network, data, budget and seeds.
         folds: Which folds to train; each arm's prediction is their mean.
-        strategy: How the transfer arm is tuned; the twin always trains everything.
+        seeds: Each is one more training of every arm and fold; the verdict resamples them beside the patients.
+        strategy: How the transfer arm is tuned (docs/strategies.md); ``auto`` chooses by rule and writes the reason.
+            The twin always trains everything.
         min_transferred: The share of the body's parameters that must come across, or loading is an error.
         max_steps: Budget of each arm, optimiser steps.
-        head_steps: ``lp_ft``: of these, the first ones train the head alone.
+        head_steps: ``lp_ft``, ``gradual``: of these, the first ones train the head alone; so do the other strategies
+            between ``feature_extraction`` and ``full``, where part of the head is fresh. 0 leaves this out.
+        n_groups: ``layer_retraining``: how many layer groups train, counted from the output, the head included.
+        group_steps: ``gradual``: steps from one thawed group to the next.
+        layer_decay: ``discriminative``: the rate of a group is ``learning_rate * layer_decay**(groups to the head)``.
+        lora_rank, lora_alpha: ``lora``: rank of each update, and its factor times the rank.
+        l2_sp_weight: ``l2_sp``: share of the distance to the pretrained values that a step of rate 1 takes back.
+        feature_variants: ``feature_extraction``: so many epochs of samples differ by augmentation; then they come
+            again, and their features are not computed anew. Without augmentation one is enough.
+        feature_cache_mib: Disk that these features may take; fewer variants are kept where they do not fit.
+        find_learning_rate: Find ``learning_rate`` by a range test before training, in place of the one given.
+        ema_decay: Average the weights over about ``1 / (1 - ema_decay)`` steps, and validate and keep the average;
+            0 is off.
         patience: Early stop after so many validations without a better Dice.
         n_threads: CPU threads; recorded, because results depend on it to the last bit.
     """
@@ -184,24 +253,34 @@ class FinetuneConfig(Section):
     arms: tuple[Arm, ...] = ("transfer", "scratch")
     folds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
     strategy: StrategyName = "lp_ft"
-    seed: Whole = 0
+    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
     min_transferred: Fraction = 0.5
     max_steps: Positive = 200
     head_steps: Annotated[Whole, Field(ge=0)] = Field(default=60, validate_default=True)
+    n_groups: Positive = 2
+    group_steps: Positive = 10
+    layer_decay: Annotated[Real, Field(gt=0.0, le=1.0)] = 0.8
+    lora_rank: Positive = 4
+    lora_alpha: Annotated[Real, Field(gt=0.0)] = 8.0
+    feature_variants: Positive = 4
+    feature_cache_mib: Positive = 4096
     batch_size: Positive = 2
     learning_rate: Annotated[Real, Field(gt=0.0)] = 1e-3
     head_learning_rate: Annotated[Real, Field(gt=0.0)] = 5e-3
+    find_learning_rate: bool = False
     weight_decay: Annotated[Real, Field(ge=0.0)] = 1e-5
+    l2_sp_weight: Annotated[Real, Field(ge=0.0)] = Field(default=10.0, validate_default=True)
     warmup_steps: Annotated[Whole, Field(ge=0)] = 10
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     gradient_clip: Annotated[Real, Field(gt=0.0)] = 12.0
+    ema_decay: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.0
     foreground_fraction: Fraction = 0.67
     augmentation: Literal["none", "light", "strong"] = "light"
     validate_every: Positive = 25
     patience: Positive = 8
     n_threads: Positive = 2
 
-    @field_validator("arms", "folds")
+    @field_validator("arms", "folds", "seeds")
     @classmethod
     def _are_given_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if not values or len(set(values)) != len(values):
@@ -220,9 +299,23 @@ class FinetuneConfig(Section):
     @classmethod
     def _leave_steps_for_the_body(cls, head_steps: int, info: ValidationInfo) -> int:
         max_steps = info.data.get("max_steps")
-        if info.data.get("strategy") == "lp_ft" and max_steps is not None and head_steps >= max_steps:
-            raise ValueError(f"is {head_steps}, but lp_ft needs it below max_steps, which is {max_steps}")
+        strategy = info.data.get("strategy")
+        if strategy in HEAD_FIRST and max_steps is not None and head_steps >= max_steps:
+            raise ValueError(f"is {head_steps}, but {strategy} needs it below max_steps, which is {max_steps}")
         return head_steps
+
+    @field_validator("l2_sp_weight")
+    @classmethod
+    def _do_not_overshoot(cls, weight: float, info: ValidationInfo) -> float:
+        rate = info.data.get("learning_rate")
+        if info.data.get("strategy") == "l2_sp" and rate is not None and weight * rate > 1.0:
+            raise ValueError(f"is {weight:g}, but l2_sp needs it at most 1 / learning_rate, which is {1 / rate:g}")
+        return weight
+
+    @property
+    def seed(self) -> int:
+        """The seed of one training: the first."""
+        return self.seeds[0]
 
 
 class PredictConfig(Section):

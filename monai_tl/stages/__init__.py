@@ -25,7 +25,7 @@ class Stage:
             one that is null there is no dependency.
         outs: Folders made, cached by DVC.
         metrics, plots: Files at stage level, in git and not in DVC's cache.
-        matrix: Keys of its params section that make one run each, e.g. arm × fold.
+        matrix: Keys of its params section that make one run each, e.g. arm × fold × seed.
         section: Its section in params.yaml where that is not its name.
         keys: Keys of this section that its result depends on, in place of the whole section.
         plot_fields: What DVC draws of ``plots``, and how.
@@ -60,8 +60,8 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "finetune",
         deps=("artifacts/prepared", "artifacts/split", "artifacts/plan", "{plan.source}"),
-        outs=("artifacts/models/{arm}-{fold}",),
-        matrix=("arm", "fold"),
+        outs=("artifacts/models/{arm}-{fold}-{seed}",),
+        matrix=("arm", "fold", "seed"),
     ),
     Stage(
         "predict", deps=("artifacts/prepared", "artifacts/split", "artifacts/models"), outs=("artifacts/predictions",)
@@ -142,7 +142,7 @@ def run_stage(name: str, workspace: Path, params: Params, matrix: Mapping[str, s
         name: One of STAGE_NAMES.
         workspace: Folder that holds params.yaml.
         params: The checked parameters.
-        matrix: ``{"arm": ..., "fold": ...}`` for a stage with a matrix, else empty.
+        matrix: ``{"arm": ..., "fold": ..., "seed": ...}`` for a stage with a matrix, else empty.
 
     Raises:
         MonaiTLError: With a message for the user.

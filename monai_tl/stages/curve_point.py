@@ -141,11 +141,12 @@ def point_settings(
     changes = {
         "arms": ("scratch",) if strategy == "scratch" else ("transfer",),
         "strategy": strategy,
-        "seed": seed,
+        "seeds": (seed,),
         "max_steps": budget,
         "validate_every": max(1, round(every * budget / full)),
         # at least one step is left for what follows
         "head_steps": min(round(config.head_steps * share), budget - 1),
+        "group_steps": max(1, round(config.group_steps * share)),
         "warmup_steps": round(config.warmup_steps * share),
     }
     return FinetuneConfig.model_validate(config.model_dump() | changes)
