@@ -112,6 +112,12 @@ def test_a_smaller_budget_is_the_same_training_in_fewer_steps(finished):
     assert (half.max_steps, half.head_steps, half.warmup_steps, half.validate_every, half.seed) == (50, 15, 2, 5, 7)
     whole = point_settings(config, training.model_copy(update={"max_steps": 400}), None, "scratch", 0)
     assert (whole.max_steps, whole.head_steps, whole.validate_every, whole.arms) == (400, 120, 40, ("scratch",))
+    averaged = point_settings(config.model_copy(update={"ema_decay": 0.99}), training, 50, "gradual", 0)
+    # an average over 100 of 200 steps becomes one over 25 of 50
+    assert averaged.ema_decay == pytest.approx(1 - 1 / 25)
+    assert averaged.group_steps == 2
+    with pytest.raises(ConfigError, match="l2_sp"):
+        point_settings(config.model_copy(update={"learning_rate": 0.5}), training, None, "l2_sp", 0)
     shortest = point_settings(config, training, 1, "lp_ft", 0)
     assert (shortest.max_steps, shortest.head_steps, shortest.validate_every) == (1, 0, 1)
     given = point_settings(config, training.model_copy(update={"validate_every": 40}), 50, "full", 0)
