@@ -27,7 +27,7 @@ def make_point(labels, steps, strategy, seed, dice, n_labels=None, patients=None
     )
 
 
-def make_group(budgets, means, strategy, axis="labels", n_seeds=2, n_cases=10, spread=0.03):
+def make_group(budgets, means, strategy, axis="labels", n_seeds=2, n_cases=10, spread=0.015):
     """Points of one strategy whose mean over cases and classes is exactly the given one."""
     points = []
     for place, (budget, mean) in enumerate(zip(budgets, means, strict=True)):
