@@ -60,6 +60,7 @@ HEAD_FIRST: tuple[StrategyName, ...] = (
     "l2_sp",
 )
 """Strategies that may begin with ``head_steps`` steps of the head alone."""
+PrecisionName = Literal["float32", "bfloat16"]
 Real = Annotated[float, BeforeValidator(_refuse_truth)]
 Whole = Annotated[int, Field(strict=True)]
 Fraction = Annotated[Real, Field(ge=0.0, le=1.0)]
@@ -247,6 +248,8 @@ class FinetuneConfig(Section):
         ema_decay: Average the weights over about ``1 / (1 - ema_decay)`` steps, and validate and keep the average;
             0 is off.
         patience: Early stop after so many validations without a better Dice.
+        precision: Of the network's products in training and validation; weights and optimiser are float32. ``bfloat16``
+            halves a step where the processor has it (AVX-512 BF16, AMX; recent GPUs).
         n_threads: CPU threads; recorded, because results depend on it to the last bit.
     """
 
@@ -278,6 +281,7 @@ class FinetuneConfig(Section):
     augmentation: Literal["none", "light", "strong"] = "light"
     validate_every: Positive = 25
     patience: Positive = 8
+    precision: PrecisionName = "float32"
     n_threads: Positive = 2
 
     @field_validator("arms", "folds", "seeds")
