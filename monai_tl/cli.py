@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 
 Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="Folder that holds params.yaml.")]
+Source = Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a source, or zip file of a MONAI bundle.")]
 KeyFile = Annotated[Path, typer.Option(help="Secret for pseudonyms and derived UIDs; made by 'monai-tl key'.")]
 HERE = Path()
 KEY_FILE = Path(DEFAULT_KEY_FILE)
@@ -58,6 +59,17 @@ def run(
 ) -> None:
     """Run the whole pipeline of a workspace as a Prefect flow over DVC."""
     from monai_tl.commands import run as command
+
+    raise typer.Exit(command.run(workspace.resolve(), plain=plain))
+
+
+@app.command()
+def curve(
+    workspace: Workspace = HERE,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of live bars.")] = False,
+) -> None:
+    """Dice against labels and steps, with and without the pretrained start: labels saved, steps saved."""
+    from monai_tl.commands import curve as command
 
     raise typer.Exit(command.run(workspace.resolve(), plain=plain))
 
@@ -187,6 +199,41 @@ def pretrain(
 
 
 @app.command()
+def rank(
+    sources: Annotated[list[Path], typer.Argument(help="Pretrained sources to choose from.")],
+    workspace: Workspace = HERE,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Scores only, which are unreliable by themselves.")
+    ] = False,
+    n_cases: Annotated[int, typer.Option("--n-cases", help="Training cases to look at, at most.")] = 16,
+    steps: Annotated[int, typer.Option(help="Steps of each source's probe.")] = 60,
+    seeds: Annotated[int, typer.Option(help="Repetitions of the probe, each with another seed.")] = 3,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="JSON file to write, Markdown beside it; default: reports/rank/rank.json."),
+    ] = None,
+) -> None:
+    """Rank sources on training cases: transferability scores, a short probe, and whether they agree."""
+    from rich.console import Console
+
+    from monai_tl.commands import rank as command
+    from monai_tl.config import load_params
+    from monai_tl.workspace import check_installed_version
+
+    check_installed_version(workspace)
+    command.run(
+        sources,
+        workspace.resolve(),
+        load_params(workspace),
+        n_cases=n_cases,
+        steps=0 if no_probe else steps,
+        n_seeds=seeds,
+        out=out,
+        console=Console(),
+    )
+
+
+@app.command()
 def segment(
     dicom_dir: Annotated[Path, typer.Argument(help="Folder of DICOM studies, any nesting.")],
     out: Annotated[Path, typer.Argument(help="Folder for DICOM SEG and NIfTI.")],
@@ -203,6 +250,59 @@ def segment(
 
     with named_output(out):
         typer.echo(command.run(dicom_dir, out, model, identity=identity, key_file=key_file.expanduser()))
+
+
+sources_app = typer.Typer(
+    help="Pretrained networks to start from: what there is, what they expect, whether their weights fit.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(sources_app, name="sources")
+
+
+@sources_app.command("list")
+def list_sources(workspace: Workspace = HERE) -> None:
+    """List what can be pulled, and the sources of the workspace."""
+    from monai_tl.commands import sources as command
+
+    for line in command.describe_all(workspace):
+        typer.echo(line)
+
+
+@sources_app.command("show")
+def show_source(path: Source) -> None:
+    """Print a source's card: contract, classes, layer groups; of an incomplete one, a draft to complete."""
+    from monai_tl.commands import sources as command
+
+    for line in command.describe(path):
+        typer.echo(line)
+
+
+@sources_app.command("check")
+def check_source(path: Source) -> None:
+    """Load a source's weights into its own network and say what does not fit."""
+    from monai_tl.commands import sources as command
+
+    for line in command.check(path):
+        typer.echo(line)
+
+
+@sources_app.command("pull")
+def pull_source(
+    name: Annotated[str, typer.Argument(help="Name in the table ('sources list'), or NAME@VERSION.")],
+    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("sources"),
+    index: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Folder or web address that holds the zip file, in place of the zoo's host."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 30.0,
+) -> None:
+    """Fetch a bundle of the MONAI model zoo, checked; a broken download goes on where it stopped."""
+    from monai_tl.commands import sources as command
+    from monai_tl.files import named_output
+
+    with named_output(to):
+        typer.echo(command.pull(name, to, index, timeout, lambda line: typer.echo(line, err=True)))
 
 
 @app.command()
@@ -222,10 +322,27 @@ def deidentify(
 
 
 @app.command()
+def promote(
+    workspace: Workspace = HERE,
+    accept_undecided: Annotated[
+        bool, typer.Option("--accept-undecided", help="Promote although no verdict shows that it does no harm.")
+    ] = False,
+) -> None:
+    """Record that the exported model may go out; a model that did harm never does."""
+    from monai_tl.commands import promote as command
+
+    typer.echo(command.run(workspace.resolve(), accept_undecided=accept_undecided))
+
+
+@app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="Stage name as in dvc.yaml.")],
     arm: Annotated[Optional[str], typer.Option(help="Arm, for a stage run once an arm.")] = None,  # noqa: UP045
     fold: Annotated[Optional[int], typer.Option(help="Fold, for a stage run once a fold.")] = None,  # noqa: UP045
+    labels: Annotated[Optional[str], typer.Option(help="Labels of a point of the curve.")] = None,  # noqa: UP045
+    steps: Annotated[Optional[int], typer.Option(help="Steps of a point of the curve.")] = None,  # noqa: UP045
+    strategy: Annotated[Optional[str], typer.Option(help="Strategy of a point of the curve.")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Seed, for a stage run once a seed.")] = None,  # noqa: UP045
     workspace: Workspace = HERE,
 ) -> None:
     """Do one stage's work (what dvc.yaml calls)."""
@@ -233,17 +350,17 @@ def stage(
 
     die_with_parent()
     from monai_tl.config import load_params
-    from monai_tl.stages import STAGES, run_stage
+    from monai_tl.stages import CURVE, STAGES, run_stage
     from monai_tl.workspace import check_installed_version
 
-    found = {item.name: item for item in STAGES}.get(name)
+    known = {item.name: item for item in (*STAGES, *CURVE)}
+    found = known.get(name)
     if found is None:
-        raise ConfigError(
-            f"stage: there is no {name!r}; the stages are {', '.join(s.name for s in STAGES)}", "arguments"
-        )
-    given = {key: str(value) for key, value in (("arm", arm), ("fold", fold)) if value is not None}
+        raise ConfigError(f"stage: there is no {name!r}; the stages are {', '.join(known)}", "arguments")
+    options = {"arm": arm, "fold": fold, "labels": labels, "steps": steps, "strategy": strategy, "seed": seed}
+    given = {key: str(value) for key, value in options.items() if value is not None}
     if set(given) != set(found.matrix):
-        wanted = " and ".join(f"--{key}" for key in found.matrix) or "no --arm or --fold"
+        wanted = " and ".join(f"--{key}" for key in found.matrix) or f"no {' or '.join(f'--{key}' for key in options)}"
         raise ConfigError(f"stage {name}: takes {wanted}", "arguments")
     check_installed_version(workspace)
     params = load_params(workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -164,6 +165,16 @@ class ConvertedIndex(Record):
     volumes: tuple[ConvertedVolume, ...] = ()
 
 
+def model_name(arm: str, fold: int, seed: int) -> str:
+    """Folder of one training below ``artifacts/models``, as the table of stages names the output of finetune."""
+    return f"{arm}-{fold}-{seed}"
+
+
+def predictions_of(arm: str, seed: int) -> str:
+    """Folder of the label maps of one arm and seed, below ``artifacts/predictions``."""
+    return f"{arm}/seed-{seed}"
+
+
 def read_refused(artifacts: Path) -> tuple[Rejection, ...]:
     """All that ingest refused and all cases that preprocess could not prepare.
 
@@ -175,7 +186,11 @@ def read_refused(artifacts: Path) -> tuple[Rejection, ...]:
 
 
 class Dataset(Record):
-    """``dataset.json`` of the ingest stage: the cases and what their label values mean."""
+    """``dataset.json`` of the ingest stage: the cases and what their label values mean.
+
+    Attributes:
+        channels: What each channel holds, where the data set's description names all of them; else empty.
+    """
 
     schema_version: Literal[1] = 1
     modality: str
@@ -183,6 +198,7 @@ class Dataset(Record):
     scheme: LabelScheme
     key_id: str
     case_ids: tuple[str, ...]
+    channels: tuple[str, ...] = ()
 
 
 class Fold(Record):
@@ -215,6 +231,13 @@ class Fingerprint(Record):
         intensity: mean, std, p00_5, p99_5, min, max over foreground voxels of the training labels; ``body_``
             versions over all voxels.
         class_volumes_ml: Median volume of each class.
+        channels: As :class:`Dataset` has them.
+        echo_time_ms: n, min, median, max over the cases whose DICOM header states one; empty where none does.
+        image_mm_min, extent_mm_min: Smallest size of an image and of a body's box along each axis.
+        scaled: The foreground after each case is scaled by itself, medians over the cases: ``zscore_mean`` and
+            ``zscore_std`` (clipped to the case's percentiles 0.5 and 99.5, then z-scored), ``minmax_mean`` and
+            ``minmax_std`` (case to 0..1); and ``n_squashed``: cases of which 99.5 % of the voxels lie in the lowest
+            tenth between minimum and maximum.
     """
 
     n_cases: int
@@ -229,27 +252,104 @@ class Fingerprint(Record):
     intensity: dict[str, float]
     class_volumes_ml: dict[str, float]
     class_present: dict[str, int]
+    channels: tuple[str, ...] = ()
+    echo_time_ms: dict[str, float] = {}
+    image_mm_min: Triple | None = None
+    extent_mm_min: Triple | None = None
+    scaled: dict[str, float] = {}
 
 
 class Adaptation(Record):
-    """One line of the contract: what the source expects against what the target has."""
+    """One line of the contract: what the source expects against what the target has.
+
+    Attributes:
+        advice: Of a broken line: what mends it.
+        accepted: Of a broken line: ``plan.accept_broken`` names it.
+    """
 
     item: str
     source: str
     target: str
     status: Literal["equal", "adapted", "broken"]
     reason: str
+    advice: str = ""
+    accepted: bool = False
+
+
+class ShiftFeature(Record):
+    """One number of the target against the source's.
+
+    Attributes:
+        source, target: In ``unit``; None where it is not known.
+        measure: How the distance is taken. ``log2 ratio``: its absolute value, so 1 is a factor of two.
+            ``standard deviations``: the difference by the root mean square of both sides' deviations.
+            ``share``: the difference of two shares.
+        distance: 0 for the same; None where a side is not known.
+        note: What the numbers are, or why one is not known.
+    """
+
+    name: str
+    source: float | None
+    target: float | None
+    unit: str
+    measure: Literal["log2 ratio", "standard deviations", "share"]
+    distance: float | None
+    note: str = ""
+
+
+class Shift(Record):
+    """How far the target lies from what the source was trained on.
+
+    Attributes:
+        score: The largest known distance; 0 for the same data, None where nothing is known.
+        largest: The feature that it is of.
+        basis: ``fingerprint`` of the source's training cases, or its ``contract`` alone.
+    """
+
+    score: float | None
+    largest: str
+    basis: Literal["fingerprint", "contract"]
+    features: tuple[ShiftFeature, ...]
 
 
 class SizeRule(Record):
     """Sizes a network accepts: multiples, a minimum, and how a smaller image is padded.
 
     The output of a network always has the size of its input; one with unpadded convolutions pads inside.
+
+    Attributes:
+        divisor: Sizes are multiples of it; three numbers where the axes differ, as for anisotropic strides.
+        min_vox: Smallest size.
+        padding: What a smaller image is filled up with: zeros or its edge values.
+        fixed: ``min_vox`` is the one size accepted, as with position embeddings that were learned for a grid.
     """
 
-    divisor: int = 1
+    divisor: int | IntTriple = 1
     min_vox: IntTriple = (1, 1, 1)
     padding: Literal["constant", "edge"] = "constant"
+    fixed: bool = False
+
+    @property
+    def divisors(self) -> IntTriple:
+        """The divisor of each axis."""
+        return (self.divisor,) * 3 if isinstance(self.divisor, int) else self.divisor
+
+    def accepts(self, shape_vox: Sequence[int]) -> bool:
+        """Whether a network takes an input of this size as it is."""
+        if self.fixed:
+            return tuple(shape_vox) == self.min_vox
+        return all(
+            size >= least and size % divisor == 0
+            for size, least, divisor in zip(shape_vox, self.min_vox, self.divisors, strict=True)
+        )
+
+    def __str__(self) -> str:
+        """In words, to follow "sizes are"."""
+        least = " x ".join(map(str, self.min_vox))
+        if self.fixed:
+            return f"{least} voxels and no other"
+        divisors = self.divisor if isinstance(self.divisor, int) else " x ".join(map(str, self.divisor))
+        return f"multiples of {divisors} of at least {least} voxels"
 
 
 class Plan(Record):
@@ -260,6 +360,9 @@ class Plan(Record):
         foreground: ``above`` crops to the box of voxels above the threshold (stored values); ``none`` crops nothing.
         patch_size_vox: Training patch and inference window; fits ``size_rule``.
         source_sha256: Of the source's weights.
+        adaptations: The source's contract line by line; empty without a source.
+        shift: Distance to what the source was trained on; None without a source.
+        notes: What the user should know besides.
     """
 
     schema_version: Literal[1] = 1
@@ -277,6 +380,8 @@ class Plan(Record):
     source: str | None
     source_sha256: str | None = None
     adaptations: tuple[Adaptation, ...] = ()
+    shift: Shift | None = None
+    notes: tuple[str, ...] = ()
 
 
 class PreparedCase(Record):
@@ -300,11 +405,17 @@ class PreparedCase(Record):
 
 
 class TensorAudit(Record):
-    """What became of one tensor of the network or of the source."""
+    """What became of one tensor of the network or of the source.
+
+    Attributes:
+        n_parameters: Its size; 0 for a buffer of the network.
+        n_bytes: Its size in memory, bytes.
+    """
 
     name: str
     group: str
     n_parameters: int
+    n_bytes: int = 0
     status: Literal["matched", "adapted", "fresh", "unused"]
     detail: str = ""
     source_name: str = ""
@@ -316,7 +427,9 @@ class Audit(Record):
     Attributes:
         share_body: Share of the body's parameters that came across (matched or adapted), 0 to 1.
         share_all: The same over the whole network.
-        groups: Share by layer group, input to output.
+        groups: Share by layer group, input to output; the last one is the head.
+        covers: Layer groups that the source holds; None for all. The others are fresh on purpose.
+        share_covered: Share of the body's parameters in these groups that came across; None without ``covers``.
     """
 
     source: str | None
@@ -325,4 +438,6 @@ class Audit(Record):
     share_all: float
     groups: dict[str, float]
     tensors: tuple[TensorAudit, ...]
+    covers: tuple[str, ...] | None = None
+    share_covered: float | None = None
     notes: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ def clip_limits(image: NDArray[Any], rule: IntensityConfig) -> tuple[float, floa
         Lower and upper value; None for a rule that does not clip. Percentiles of a volume above 16 million voxels come
         from every n-th voxel.
     """
-    if rule.low is None or rule.high is None or rule.rule == "minmax":
+    if rule.low is None or rule.high is None:
         return None
     if rule.rule == "window":
         return rule.low, rule.high
@@ -53,18 +53,33 @@ def scale_intensity(image: NDArray[np.float32], rule: IntensityConfig) -> NDArra
 
     Args:
         image: (I, J, K) float32.
-        rule: ``window`` maps low..high to 0..1; ``zscore`` gives zero mean and unit variance; ``minmax`` gives 0..1.
+        rule: ``window`` maps low..high to the output range; ``zscore`` gives zero mean and unit variance, with
+            ``nonzero`` of the voxels that are not 0 alone (all-zero gives zeros); ``minmax`` gives the output range.
 
     Raises:
         DataError: The image is constant, so that its rule is undefined.
     """
     check_varies(image, rule)
+    if rule.rule == "zscore":
+        return _standardise(image, rule.nonzero)
     if rule.rule == "window":
         low, high = float(rule.low or 0.0), float(rule.high or 0.0)
-        return ((image - np.float32(low)) / np.float32(high - low)).astype(np.float32)
-    if rule.rule == "zscore":
-        # float64 sums: the mean of 10^8 float32 voxels would lose digits
-        centre, scale = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
     else:
-        centre, scale = float(image.min()), float(image.max()) - float(image.min())
-    return ((image - np.float32(centre)) / np.float32(scale)).astype(np.float32)
+        low, high = float(image.min()), float(image.max())
+    scaled = (image - np.float32(low)) / np.float32(high - low)
+    first, last = rule.output
+    if (first, last) != (0.0, 1.0):
+        scaled = scaled * np.float32(last - first) + np.float32(first)
+    return scaled.astype(np.float32)
+
+
+def _standardise(image: NDArray[np.float32], nonzero: bool) -> NDArray[np.float32]:
+    """Zero mean, unit variance; voxels of equal value become 0 where they are the only ones that count."""
+    counted = image != 0 if nonzero else None
+    values = image if counted is None else image[counted]
+    if values.size == 0:
+        return image.astype(np.float32)
+    # float64 sums: the mean of 10^8 float32 voxels would lose digits
+    centre, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    scaled = (image - np.float32(centre)) / np.float32(spread or 1.0)
+    return (scaled if counted is None else np.where(counted, scaled, np.float32(0.0))).astype(np.float32)

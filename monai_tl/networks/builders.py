@@ -1,4 +1,4 @@
-"""The table of networks: MONAI's by name, others by entry point."""
+"""The table of networks: MONAI's and nnU-Net's by name, others by entry point."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from torch import nn
 
 from monai_tl.config import NetworkConfig
 from monai_tl.errors import ConfigError, SourceError
+from monai_tl.networks.encoder_networks import ENCODER_NETWORKS
 from monai_tl.networks.groups import LayerGroup, assign_groups
 from monai_tl.networks.monai_networks import MONAI_NETWORKS
+from monai_tl.networks.nnunet import NNUNET_NETWORKS
 from monai_tl.networks.spec import NetworkSpec
 from monai_tl.records import SizeRule
 
 ENTRY_POINT_GROUP = "monai_tl.networks"
 """A plug-in names a :class:`NetworkSpec` object here."""
 
-_networks: dict[str, NetworkSpec] = dict(MONAI_NETWORKS)
+_networks: dict[str, NetworkSpec] = {**MONAI_NETWORKS, **ENCODER_NETWORKS, **NNUNET_NETWORKS}
 
 
 def register_network(name: str, spec: NetworkSpec) -> None:

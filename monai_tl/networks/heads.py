@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_tl.config import NetworkConfig
 from monai_tl.errors import ConfigError
@@ -16,6 +17,7 @@ from monai_tl.networks.groups import named_tensors
 BACKGROUND = "background"
 Axes = dict[str, tuple[int, ...]]
 """Tensor name → its axes that have one entry a class (or an input channel)."""
+Shapes = dict[str, tuple[int, ...]]
 
 
 class ReusedRows(NamedTuple):
@@ -30,8 +32,10 @@ class ReusedRows(NamedTuple):
     n_reused: int
 
 
-def output_rows(classes: Sequence[str], output: Literal["softmax", "sigmoid"]) -> tuple[str, ...]:
-    """What each output channel stands for; softmax has the background first."""
+def output_rows(classes: Sequence[str], output: Literal["softmax", "sigmoid", "features"]) -> tuple[str, ...]:
+    """What each output channel stands for; softmax has the background first, features stand for no class."""
+    if output == "features":
+        return ()
     return ((BACKGROUND,) if output == "softmax" else ()) + tuple(classes)
 
 
@@ -40,7 +44,7 @@ def find_axes(config: NetworkConfig, n_channels: int, n_outputs: int) -> tuple[A
 
     Found by building the network with twice as many of each (without memory) and comparing shapes, so it holds for
     plug-ins and for heads that are more than one convolution. Twice, not one more, because group normalisation asks for
-    multiples.
+    multiples; thrice as well where a tensor is then lost, as a shortcut is whose inputs become as many as its outputs.
 
     A network that cannot be built with more channels has no channel axes.
 
@@ -48,24 +52,44 @@ def find_axes(config: NetworkConfig, n_channels: int, n_outputs: int) -> tuple[A
         Channel axes and class axes.
     """
     plain = _shapes(config, n_channels, n_outputs)
-    try:
-        wider = _shapes(config, 2 * n_channels, n_outputs)
-    except ConfigError:
-        wider = plain
-    return _grown(plain, wider), _grown(plain, _shapes(config, n_channels, 2 * n_outputs))
+    return (
+        _following(plain, lambda factor: _shapes(config, factor * n_channels, n_outputs)),
+        _following(plain, lambda factor: _shapes(config, n_channels, factor * n_outputs)),
+    )
 
 
-def _shapes(config: NetworkConfig, n_channels: int, n_outputs: int) -> dict[str, tuple[int, ...]]:
+def _following(plain: Shapes, multiply: Callable[[int], Shapes]) -> Axes:
+    axes: Axes = {}
+    for factor in (2, 3):
+        # what a network refuses is too many channels, or outputs, for its other arguments
+        with suppress(ConfigError):
+            larger = multiply(factor)
+            axes = _grown(plain, larger) | axes
+            if plain.keys() <= larger.keys():
+                break
+    return axes
+
+
+def sketch_network(config: NetworkConfig, n_channels: int, n_outputs: int) -> nn.Module:
+    """A network whose shapes are right and whose values are not to be used; it takes no memory where that can be.
+
+    Raises:
+        ConfigError, SourceError: See :func:`build_network`.
+    """
     try:
         with torch.device("meta"):
-            module = build_network(config, n_channels, n_outputs, seed=0)
+            return build_network(config, n_channels, n_outputs, seed=0)
     except ConfigError:
         # a constructor that looks at its own values needs real memory
-        module = build_network(config, n_channels, n_outputs, seed=0)
+        return build_network(config, n_channels, n_outputs, seed=0)
+
+
+def _shapes(config: NetworkConfig, n_channels: int, n_outputs: int) -> Shapes:
+    module = sketch_network(config, n_channels, n_outputs)
     return {name: tuple(tensor.shape) for name, tensor in named_tensors(module).items()}
 
 
-def _grown(plain: dict[str, tuple[int, ...]], other: dict[str, tuple[int, ...]]) -> Axes:
+def _grown(plain: Shapes, other: Shapes) -> Axes:
     pairs = {name: (shape, other.get(name, shape)) for name, shape in plain.items()}
     return {
         name: tuple(axis for axis in range(len(one)) if one[axis] != two[axis])
@@ -135,3 +159,30 @@ def adapt_channels(weight: Tensor, axis: int, n_channels: int) -> Tensor:
         mixing[position % n_channels, origin] += 1 / share[origin]
     mixed: Tensor = torch.tensordot(mixing, weight, dims=([1], [axis]))
     return mixed.movedim(0, axis).contiguous()
+
+
+def adapt_pixels(weight: Tensor, n_pixels: int, n_channels: int) -> Tensor:
+    """Change the input channels of a linear patch embedding; see :func:`adapt_channels`.
+
+    Args:
+        weight: (C, n_pixels · n), for each pixel its n channels.
+        n_pixels: Of a patch.
+        n_channels: Wanted, m.
+
+    Returns:
+        (C, n_pixels · m).
+    """
+    return adapt_channels(weight.reshape(weight.shape[0], n_pixels, -1), 2, n_channels).flatten(1)
+
+
+def repeat_outputs(tensor: Tensor, axis: int, n_channels: int) -> Tensor:
+    """Give a layer that treats each input channel by itself more of them: the outputs are repeated in turn.
+
+    The layer that mixes them divides (:func:`adapt_channels` deals them out in the same order), so this one must not.
+
+    Args:
+        tensor: Any shape, n entries along ``axis``.
+        axis: Counts outputs.
+        n_channels: Wanted, m > n.
+    """
+    return tensor.index_select(axis, torch.arange(n_channels) % tensor.shape[axis])

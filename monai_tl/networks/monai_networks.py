@@ -1,18 +1,20 @@
-"""MONAI's networks: their layer groups and the sizes they accept."""
+"""MONAI's convolutional networks: their layer groups and the sizes they accept."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
+from monai.networks.nets.attentionunet import AttentionUnet
 from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.dynunet import DynUNet
 from monai.networks.nets.segresnet import SegResNet
+from monai.networks.nets.segresnet_ds import SegResNetDS, scales_for_resolution
 from monai.networks.nets.unet import UNet
+from monai.networks.nets.vnet import VNet
 from torch import nn
 
 from monai_tl.networks.groups import LayerGroup
+from monai_tl.networks.size_rules import even_kernels, halving, lengths_differ, per_axis, strided
 from monai_tl.networks.spec import Arguments, NetworkSpec
 from monai_tl.records import SizeRule
 
@@ -55,65 +57,116 @@ def _dynunet_groups(module: nn.Module) -> list[LayerGroup]:
     ]
 
 
-def _halving(divisor: int) -> SizeRule:
-    """Sizes for networks that halve: twice the divisor, since instance normalisation needs two voxels at the bottom."""
-    return SizeRule(divisor=divisor, min_vox=(2 * divisor, 2 * divisor, 2 * divisor))
+def _segresnet_ds_groups(module: nn.Module) -> list[LayerGroup]:
+    n_down, n_up = len(module.encoder.layers), len(module.up_layers)  # type: ignore[union-attr,arg-type]
+    return [
+        LayerGroup("stem", ("encoder.conv_init",)),
+        *(LayerGroup(f"down{i}", (f"encoder.layers.{i}",)) for i in range(n_down - 1)),
+        LayerGroup("bottom", (f"encoder.layers.{n_down - 1}",)),
+        *(LayerGroup(f"up{i}", (f"up_layers.{i}.upsample", f"up_layers.{i}.blocks")) for i in range(n_up)),
+        LayerGroup("head", (f"up_layers.{n_up - 1}.head",)),
+    ]
 
 
-def _per_axis(stride: int | Sequence[int]) -> tuple[int, int, int]:
-    return (stride, stride, stride) if isinstance(stride, int) else (stride[0], stride[1], stride[2])
+def _attention_unet_groups(module: nn.Module) -> list[LayerGroup]:
+    n_levels = len(module.channels)  # type: ignore[arg-type]
+    down, up, path = [LayerGroup("down0", ("model.0",))], [], "model.1"
+    for level in range(n_levels - 1):
+        # the layer that brings level + 1 back up to this one
+        up.append(LayerGroup(f"up{level}", tuple(f"{path}.{part}" for part in ("upconv", "attention", "merge"))))
+        if level < n_levels - 2:
+            down.append(LayerGroup(f"down{level + 1}", (f"{path}.submodule.0",)))
+            path += ".submodule.1"
+    return [*down, LayerGroup("bottom", (f"{path}.submodule",)), *reversed(up), LayerGroup("head", ("model.2",))]
 
 
-def _strided_size_rule(arguments: Arguments) -> SizeRule:
-    strides = [_per_axis(stride) for stride in arguments["strides"]]
-    return _halving(math.lcm(*(math.prod(stride[axis] for stride in strides) for axis in range(3))))
+def _vnet_groups(module: nn.Module) -> list[LayerGroup]:
+    names = ["in_tr", *(f"down_tr{i}" for i in (32, 64, 128, 256)), *(f"up_tr{i}" for i in (256, 128, 64, 32))]
+    # its last block works on the classes from its first convolution on, so all of it is the head
+    return [*(LayerGroup(name, (name,)) for name in names), LayerGroup("head", ("out_tr",))]
 
 
-def _lengths_differ(arguments: Arguments, name: str, n_wanted: int, reason: str) -> list[str]:
-    n_given = len(arguments[name])
-    return [] if n_given == n_wanted else [f"{name}: has {n_given} entries, needs {n_wanted} ({reason})"]
+def _strides_rule(arguments: Arguments) -> SizeRule:
+    return strided(arguments["strides"])
 
 
 def _unet_conflicts(arguments: Arguments) -> list[str]:
-    return _lengths_differ(arguments, "strides", len(arguments["channels"]) - 1, "one less than channels")
+    return lengths_differ(arguments, "strides", len(arguments["channels"]) - 1, "one less than channels")
 
 
 def _segresnet_conflicts(arguments: Arguments) -> list[str]:
-    return _lengths_differ(arguments, "blocks_up", len(arguments["blocks_down"]) - 1, "one less than blocks_down")
+    return lengths_differ(arguments, "blocks_up", len(arguments["blocks_down"]) - 1, "one less than blocks_down")
 
 
 def _dynunet_conflicts(arguments: Arguments) -> list[str]:
     n_levels = len(arguments["strides"])
-    faults = _lengths_differ(arguments, "kernel_size", n_levels, "as strides")
-    faults += _lengths_differ(arguments, "upsample_kernel_size", n_levels - 1, "one less than strides")
-    if set(_per_axis(arguments["strides"][0])) != {1}:
+    faults = lengths_differ(arguments, "kernel_size", n_levels, "as strides")
+    faults += lengths_differ(arguments, "upsample_kernel_size", n_levels - 1, "one less than strides")
+    if set(per_axis(arguments["strides"][0])) != {1}:
         faults.append("strides: the first must be 1, or the output is smaller than the input")
     return faults
 
 
-_MONAI: dict[str, Any] = {
+def _segresnet_ds_rule(arguments: Arguments) -> SizeRule:
+    n_levels = len(arguments["blocks_down"])
+    if arguments["resolution"] is None:
+        return halving(2 ** (n_levels - 1))
+    scales = scales_for_resolution(tuple(arguments["resolution"]), n_levels)[:-1]
+    return strided([int(factor) for factor in scale] for scale in scales)
+
+
+def _segresnet_ds_conflicts(arguments: Arguments) -> list[str]:
+    n_levels = len(arguments["blocks_down"])
+    faults = [] if n_levels > 1 else ["blocks_down: needs at least two levels"]
+    if arguments["blocks_up"] is not None:
+        faults += lengths_differ(arguments, "blocks_up", n_levels - 1, "one less than blocks_down")
+    return faults
+
+
+def _attention_unet_conflicts(arguments: Arguments) -> list[str]:
+    faults = lengths_differ(arguments, "strides", len(arguments["channels"]) - 1, "one less than channels")
+    if len(arguments["channels"]) < 2 or min(arguments["channels"]) < 2:
+        faults.append("channels: needs at least two levels of at least two channels, for the gates have half as many")
+    return faults + even_kernels(arguments, "kernel_size") + even_kernels(arguments, "up_kernel_size")
+
+
+MONAI_CALL: dict[str, Any] = {
     "channel_argument": "in_channels",
     "output_argument": "out_channels",
     "constants": {"spatial_dims": 3},
 }
+"""How MONAI's constructors are called."""
 MONAI_NETWORKS: dict[str, NetworkSpec] = {
-    "unet": NetworkSpec(UNet, _unet_groups, _strided_size_rule, conflicts=_unet_conflicts, **_MONAI),
-    "basic_unet": NetworkSpec(BasicUNet, _basic_unet_groups, lambda _: _halving(16), **_MONAI),
+    "unet": NetworkSpec(UNet, _unet_groups, _strides_rule, conflicts=_unet_conflicts, **MONAI_CALL),
+    "basic_unet": NetworkSpec(BasicUNet, _basic_unet_groups, lambda _: halving(16), **MONAI_CALL),
     "segresnet": NetworkSpec(
         SegResNet,
         _segresnet_groups,
-        lambda arguments: _halving(2 ** (len(arguments["blocks_down"]) - 1)),
+        lambda arguments: halving(2 ** (len(arguments["blocks_down"]) - 1)),
         withheld=("use_conv_final", "norm_name", "num_groups"),
         conflicts=_segresnet_conflicts,
-        **_MONAI,
+        **MONAI_CALL,
     ),
     "dynunet": NetworkSpec(
         DynUNet,
         _dynunet_groups,
-        _strided_size_rule,
+        _strides_rule,
         withheld=("deep_supervision", "deep_supr_num"),
         conflicts=_dynunet_conflicts,
-        **_MONAI,
+        **MONAI_CALL,
     ),
+    "segresnet_ds": NetworkSpec(
+        SegResNetDS,
+        _segresnet_ds_groups,
+        _segresnet_ds_rule,
+        # with one output it gives a tensor in training too, not a list
+        withheld=("dsdepth", "preprocess"),
+        conflicts=_segresnet_ds_conflicts,
+        **MONAI_CALL,
+    ),
+    "attention_unet": NetworkSpec(
+        AttentionUnet, _attention_unet_groups, _strides_rule, conflicts=_attention_unet_conflicts, **MONAI_CALL
+    ),
+    "vnet": NetworkSpec(VNet, _vnet_groups, lambda _: halving(16), withheld=("dropout_prob",), **MONAI_CALL),
 }
 """Name → network."""

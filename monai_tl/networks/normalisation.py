@@ -1,23 +1,55 @@
-"""Which parameters of a network scale and shift its normalised features."""
+"""Kinds of normalisation, and what becomes of trained values when the kind changes."""
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
-_KINDS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-
-
-def is_normalisation(layer: nn.Module) -> bool:
-    """Whether a layer normalises: torch's kinds, and a network's own by the name of its class."""
-    return isinstance(layer, _KINDS) or (type(layer).__name__.endswith("Norm") and not any(layer.children()))
+NormKind = Literal["batch", "instance", "group", "layer"]
+STATISTICS = ("running_mean", "running_var")
 
 
-def normalisation_parameters(module: nn.Module) -> tuple[str, ...]:
-    """Names of the affine parameters of all normalisation layers, as in ``named_parameters()``."""
-    owned = {
-        id(parameter)
-        for layer in module.modules()
-        if is_normalisation(layer)
-        for parameter in layer.parameters(recurse=False)
-    }
-    return tuple(name for name, parameter in module.named_parameters() if id(parameter) in owned)
+class Normalisation(NamedTuple):
+    """A layer that normalises.
+
+    Attributes:
+        kind: What its mean and variance are taken over.
+        affine: Whether it has a trained scale and shift.
+        tracks: Whether it keeps running statistics.
+        n_groups: Of group normalisation.
+    """
+
+    kind: NormKind
+    affine: bool
+    tracks: bool
+    n_groups: int = 0
+
+    def __str__(self) -> str:
+        """In words, as the audit says it."""
+        groups = f" of {self.n_groups} groups" if self.kind == "group" else ""
+        return f"{self.kind} normalisation{groups}" + ("" if self.affine else " without scale and shift")
+
+
+def normalisations_of(module: nn.Module) -> dict[str, Normalisation]:
+    """Name of each normalising layer of a network → what it is."""
+    found: dict[str, Normalisation] = {}
+    for name, part in module.named_modules():
+        if isinstance(part, _InstanceNorm):
+            found[name] = Normalisation("instance", part.affine, part.track_running_stats)
+        elif isinstance(part, _BatchNorm):
+            found[name] = Normalisation("batch", part.affine, part.track_running_stats)
+        elif isinstance(part, nn.GroupNorm):
+            found[name] = Normalisation("group", part.affine, False, part.num_groups)
+        elif isinstance(part, nn.LayerNorm):
+            found[name] = Normalisation("layer", part.elementwise_affine, False)
+    return found
+
+
+def is_neutral(name: str, tensor: torch.Tensor) -> bool:
+    """Whether a scale is all ones, or a shift or running mean all zeros: without it the layer does the same."""
+    neutral = 1.0 if name in ("weight", "running_var") else 0.0
+    return bool((tensor == neutral).all())

@@ -68,8 +68,11 @@ class NetworkSpec:
         if faults:
             return faults
         try:
-            self.size_rule_of(arguments)
-            return self.conflicts(self._with_defaults(arguments))
+            found = self.conflicts(self._with_defaults(arguments))
+            if not found:
+                # asked last: a conflict says more than the failure that it causes here
+                self.size_rule_of(arguments)
+            return found
         except (TypeError, ValueError, LookupError, ArithmeticError) as error:
             return [f"{', '.join(arguments)}: have values that make no network: {error}"]
 

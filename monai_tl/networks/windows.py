@@ -21,9 +21,15 @@ WHOLE_CASE_FACTOR = 1.5
 
 
 def network_size(shape: Sequence[int], rule: SizeRule) -> Shape:
-    """Smallest size a network takes that holds ``shape``: at least the rule's minimum, a multiple of its divisor."""
+    """Smallest size a network takes that holds ``shape``: at least the rule's minimum, multiples of its divisors.
+
+    A network of one fixed size takes that, even where ``shape`` is larger: a window, never a whole case.
+    """
+    if rule.fixed:
+        return rule.min_vox
     i, j, k = (
-        -(-max(size, least) // rule.divisor) * rule.divisor for size, least in zip(shape, rule.min_vox, strict=True)
+        -(-max(size, least) // divisor) * divisor
+        for size, least, divisor in zip(shape, rule.min_vox, rule.divisors, strict=True)
     )
     return i, j, k
 
@@ -69,9 +75,9 @@ def predict_probabilities(
     device = next(networks[0].parameters()).device
 
     def mean_probabilities(windows: Tensor) -> Tensor:
-        total = torch.softmax(networks[0](windows), dim=1)
+        total = torch.softmax(networks[0](windows).float(), dim=1)
         for network in networks[1:]:
-            total += torch.softmax(network(windows), dim=1)
+            total += torch.softmax(network(windows).float(), dim=1)
         return total.div_(len(networks))
 
     with torch.inference_mode():

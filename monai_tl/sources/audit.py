@@ -9,15 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from monai_tl.config import NetworkConfig
-from monai_tl.errors import WeightsError
+from monai_tl.errors import SourceError, WeightsError
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.groups import aliases, assign_groups, named_tensors
-from monai_tl.networks.heads import find_axes, output_rows
-from monai_tl.records import Audit, TensorAudit
+from monai_tl.networks.heads import find_axes, output_rows, sketch_network
+from monai_tl.networks.layout import Layout, layout_of
+from monai_tl.networks.positions import INDEX
+from monai_tl.records import Audit
+from monai_tl.sources.accounting import account
 from monai_tl.sources.card import Source, read_source
 from monai_tl.sources.names import match_names
+from monai_tl.sources.norm_changes import ancestors, find_norm_changes
+from monai_tl.sources.opening import open_weights
 from monai_tl.sources.surgery import Heads, Line, Surgery
-from monai_tl.sources.weights import State, load_state
+from monai_tl.sources.weights import State
 
 _SHOWN = 12
 
@@ -30,6 +35,9 @@ def load_audited(
     state: State,
     floor: float,
     source_name: str | None = None,
+    *,
+    covers: Sequence[str] | None = None,
+    source_layout: Layout | None = None,
 ) -> Audit:
     """Bring weights into a network, tensor by tensor, and account for each.
 
@@ -41,112 +49,139 @@ def load_audited(
         n_channels: Its input channels.
         heads: Classes of both; where they differ, rows with the same name are reused and the rest of the head is fresh.
         state: The source's weights.
-        floor: Smallest share of the body's parameters, 0 to 1. A load that brings nothing fails in any case.
+        floor: Smallest share of the body's parameters, 0 to 1, counted over the groups that the source covers. A load
+            that brings nothing fails in any case.
         source_name: For the record.
+        covers: Layer groups that the source holds; None for all. The others stay fresh on purpose.
+        source_layout: Of the network the weights were trained in, where it is known and another one.
 
     Returns:
         The audit: tensors of the network in order, then those of the source that found no place.
 
     Raises:
-        WeightsError: Less than the floor came across; the message lists the largest tensors that did not.
+        SourceError: ``covers`` names a group that the network does not have.
+        WeightsError: Less than the floor came across (the message lists the largest tensors that did not), the names
+            fit in two ways, or a change of normalisation would alter the features.
     """
     groups = groups_of(network, module)
+    names = [group.name for group in groups]
+    held = _held(names, covers)
     assigned = assign_groups(module, groups)
     tensors = named_tensors(module)
     match = match_names(state.tensors, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, aliases(module))
     parameters = {name for name, _ in module.named_parameters()}
     channel_axes, class_axes = find_axes(network, n_channels, len(heads.target))
-    surgery = Surgery(state.tensors, channel_axes, class_axes, groups[-1].name, heads)
+    surgery = Surgery(
+        state=state.tensors,
+        n_channels=n_channels,
+        channel_axes=channel_axes,
+        class_axes=class_axes,
+        head=names[-1],
+        heads=heads,
+        layout=layout_of(module, network.arguments),
+        source_layout=source_layout,
+        is_flat=any(state.tensors[there].ndim == 4 and tensors[here].ndim == 5 for here, there in match.found.items()),
+    )
     lines = []
     for name, tensor in tensors.items():
         line = Line(name, assigned[name], tensor.numel() if name in parameters else 0)
-        if name in match.found:
+        line.n_bytes = tensor.numel() * tensor.element_size()
+        if line.group not in held:
+            line.detail = "its group is not covered by the source, fresh on purpose"
+        elif name in match.found:
             line.source_name = match.found[name]
             surgery.decide(line, tensor.detach().cpu())
         lines.append(line)
+    fresh_groups = set(names) - held
     if not heads.agree and not surgery.reused:
         _leave_head_fresh(lines, surgery.head)
-    audit = _summarise(lines, surgery.head, [group.name for group in groups], state, match.unused, source_name)
-    audit = audit.model_copy(update={"notes": (*state.notes, *match.notes, *_warnings(lines, parameters))})
-    _check_floor(audit, lines, surgery.head, floor)
+        fresh_groups.add(surgery.head)
+    changes = find_norm_changes(
+        lines, match.renamed, state.tensors, surgery.layout, source_layout, frozenset(fresh_groups)
+    )
+    left = [*match.unused, *(there for here, there in match.found.items() if assigned[here] not in held)]
+    audit = account(lines, names, {name: state.tensors[name] for name in left}, covers, source_name, state.sha256)
+    layers_lost = _lost_layers(lines, {here for here, there in match.renamed.items() if there in match.unused})
+    notes = (*state.notes, *match.notes, *changes.notes, *_warnings(lines, parameters), *layers_lost)
+    audit = audit.model_copy(update={"notes": notes})
+    _check_floor(audit, [line for line in lines if line.group in held], surgery.head, floor)
+    _check_changes(audit, changes.faults)
     _write(lines, tensors)
-    _verify(module, lines, state)
+    _verify(module, lines)
     return audit
+
+
+def _held(groups: Sequence[str], covers: Sequence[str] | None) -> set[str]:
+    if covers is None:
+        return set(groups)
+    unknown = [name for name in covers if name not in groups]
+    if unknown or not set(covers) & set(groups[:-1]):
+        raise SourceError(
+            f"covers: {', '.join(unknown) or 'no group of the body'} is no part of the network to start from; there "
+            f"are {', '.join(groups)}; correct the card"
+        )
+    return set(covers)
 
 
 def _leave_head_fresh(lines: Iterable[Line], head: str) -> None:
     for line in lines:
         if line.group == head and line.value is not None:
-            line.status, line.value, line.share = "fresh", None, 0.0
-            line.detail = "belongs to a head of other classes"
-
-
-def _share(lines: Iterable[Line]) -> float:
-    chosen = list(lines)
-    total = sum(line.n_parameters for line in chosen)
-    return sum(line.n_came for line in chosen) / total if total else 0.0
-
-
-def _summarise(
-    lines: Sequence[Line],
-    head: str,
-    groups: Sequence[str],
-    state: State,
-    unused: Sequence[str],
-    source_name: str | None,
-) -> Audit:
-    used = [
-        TensorAudit(
-            name=line.name,
-            group=line.group,
-            n_parameters=line.n_parameters,
-            status=line.status,
-            detail=line.detail,
-            source_name=line.source_name,
-        )
-        for line in lines
-    ]
-    left = [
-        TensorAudit(
-            name=name,
-            group="",
-            n_parameters=state.tensors[name].numel(),
-            status="unused",
-            detail="no place in the network",
-            source_name=name,
-        )
-        for name in unused
-    ]
-    return Audit(
-        source=source_name,
-        source_sha256=state.sha256,
-        share_body=_share(line for line in lines if line.group != head),
-        share_all=_share(lines),
-        groups={name: _share(line for line in lines if line.group == name) for name in groups},
-        tensors=(*used, *left),
-    )
+            line.leave_fresh("belongs to a head of other classes")
 
 
 def _warnings(lines: Sequence[Line], parameters: set[str]) -> list[str]:
-    """Running statistics that stay fresh beside weights that came across make the source's features wrong."""
+    """Buffers that stay fresh beside weights that came across; lost running statistics are refused elsewhere."""
     came = {line.name.rpartition(".")[0] for line in lines if line.value is not None and line.name in parameters}
-    lost = [line.name for line in lines if line.value is None and line.name not in parameters]
-    return [f"{name} is fresh beside weights that came across" for name in lost if name.rpartition(".")[0] in came]
+    lost = [line.name for line in lines if line.value is None and line.name not in parameters and not line.source_name]
+    expected = ("num_batches_tracked", INDEX)
+    return [
+        f"{name} is fresh beside weights that came across"
+        for name in lost
+        if name.rpartition(".")[0] in came and name.rpartition(".")[2] not in expected
+    ]
+
+
+def _lost_layers(lines: Sequence[Line], unused: set[str]) -> list[str]:
+    """Blocks that came across but for a layer that the network lacks, e.g. a shortcut: what they give is not the same.
+
+    Blocks that lie beside all others, such as a second head, are none of this.
+    """
+    blocks = {block for line in lines for block in ancestors(line.name)}
+    came = {block for line in lines if line.n_came for block in ancestors(line.name)}
+    lost: dict[str, int] = {}
+    for name in sorted(unused):
+        block = next(block for block in ancestors(name) if block in blocks)
+        if block and block in came:
+            lost[block] = lost.get(block, 0) + 1
+    return [f"{block} in the source has {count} tensors that the network lacks" for block, count in lost.items()]
 
 
 def _check_floor(audit: Audit, lines: Sequence[Line], head: str, floor: float) -> None:
-    if audit.share_body >= floor and any(line.n_came for line in lines if line.group != head):
+    share = audit.share_body if audit.share_covered is None else audit.share_covered
+    if share >= floor and any(line.n_came for line in lines if line.group != head):
         return
     lost = [line for line in lines if line.group != head and line.share < 1.0 and line.n_parameters]
     worst = sorted(lost, key=lambda line: line.n_came - line.n_parameters)[:_SHOWN]
     table = [f"  {line.status:7} {line.n_parameters:>10} {line.name}: {line.detail}" for line in worst]
     unused = [item.name for item in audit.tensors if item.status == "unused"]
     names = f"\n  unused in the source: {', '.join(unused[:_SHOWN])}" if unused else ""
+    part = "the body's parameters" if audit.covers is None else f"the parameters of {', '.join(audit.covers)}"
     raise WeightsError(
-        f"{audit.share_body:.1%} of the body's parameters came across from {audit.source or 'the source'}, the floor "
+        f"{share:.1%} of {part} came across from {audit.source or 'the source'}, the floor "
         f"is {floor:.0%} (finetune.min_transferred); check that the card's network and arguments are those of the "
         "weights\n" + "\n".join(table) + names
     )
+
+
+def _check_changes(audit: Audit, faults: Sequence[str]) -> None:
+    if faults:
+        more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise WeightsError(
+            f"the normalisation of {audit.source or 'the source'} is another than the network's, and its features "
+            f"would change in {len(faults)} places; give the network the norm that the weights were trained with\n"
+            + "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
+            + more
+        )
 
 
 def _write(lines: Iterable[Line], tensors: Mapping[str, Tensor]) -> None:
@@ -156,14 +191,11 @@ def _write(lines: Iterable[Line], tensors: Mapping[str, Tensor]) -> None:
                 tensors[line.name].copy_(line.value)
 
 
-def _verify(module: nn.Module, lines: Iterable[Line], state: State) -> None:
-    """Read the network back: matched tensors equal the source's, adapted ones what surgery made."""
+def _verify(module: nn.Module, lines: Iterable[Line]) -> None:
+    """Read the network back: it holds what was decided."""
     now = module.state_dict()
     for line in lines:
-        if line.value is None:
-            continue
-        expected = state.tensors[line.source_name] if line.status == "matched" else line.value
-        if not torch.equal(now[line.name].cpu(), expected.to(now[line.name].dtype)):
+        if line.value is not None and not torch.equal(now[line.name].cpu(), line.value.to(now[line.name].dtype)):
             raise WeightsError(
                 f"{line.name} does not hold what was loaded; the network copies its weights, so it cannot be used"
             )
@@ -187,8 +219,14 @@ def load_source(
     """
     card = source.card
     heads = Heads(output_rows(card.classes, card.output), output_rows(classes, "softmax"))
-    state = load_state(source.weights_path, card.weights.sha256)
-    return load_audited(module, network, n_channels, heads, state, floor, card.name)
+    state = open_weights(source)
+    layout = None
+    if card.network.config != network:
+        trained = sketch_network(card.network.config, card.network.n_channels, card.network.n_outputs)
+        layout = layout_of(trained, card.network.arguments)
+    return load_audited(
+        module, network, n_channels, heads, state, floor, card.name, covers=card.covers or None, source_layout=layout
+    )
 
 
 def load_trained(folder: Path) -> tuple[nn.Module, Source]:
@@ -206,7 +244,7 @@ def load_trained(folder: Path) -> tuple[nn.Module, Source]:
     network = card.network.config
     module = build_network(network, card.network.n_channels, card.network.n_outputs, seed=0)
     rows = output_rows(card.classes, card.output)
-    state = load_state(source.weights_path, card.weights.sha256)
+    state = open_weights(source)
     audit = load_audited(module, network, card.network.n_channels, Heads(rows, rows), state, 0.0, card.name)
     wrong = [item for item in audit.tensors if item.status != "matched"]
     if wrong:

@@ -1,6 +1,6 @@
 """A finished model as a MONAI bundle: network, weights, preprocessing and facts travel together.
 
-Bundles are written here, not read: their language runs expressions, so as input they are data only (see the card).
+Bundles are written here; ``bundle_reading`` reads them, as data only, since their language runs expressions.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _metadata(card: Card, plan: Plan) -> dict[str, Any]:
         "num_channels": card.network.n_channels,
         "spatial_shape": patch,
         "dtype": "float32",
-        "value_range": [0, 1] if plan.intensity.rule != "zscore" else [],
+        "value_range": list(plan.intensity.output) if plan.intensity.rule != "zscore" else [],
         "is_patch_data": True,
         "channel_def": {str(index): name for index, name in enumerate(card.input.channels)},
     }
@@ -134,16 +134,18 @@ def _transform(name: str, key: str = "image", **arguments: Any) -> dict[str, Any
 
 def _intensity_transforms(rule: IntensityConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What goes before resampling, and after it."""
+    first, last = rule.output
     if rule.rule == "window":
-        limits: dict[str, Any] = {"a_min": rule.low, "a_max": rule.high, "b_min": 0.0, "b_max": 1.0, "clip": True}
+        limits: dict[str, Any] = {"a_min": rule.low, "a_max": rule.high, "b_min": first, "b_max": last, "clip": True}
         return [_transform("ScaleIntensityRanged", **limits)], []
     if rule.rule == "minmax":
-        return [], [_transform("ScaleIntensityd", minv=0.0, maxv=1.0, channel_wise=True)]
-    normalise = _transform("NormalizeIntensityd", nonzero=False, channel_wise=True)
+        scale = _transform("ScaleIntensityd", minv=first, maxv=last, channel_wise=True)
+    else:
+        scale = _transform("NormalizeIntensityd", nonzero=rule.nonzero, channel_wise=True)
     if rule.low is None:
-        return [], [normalise]
+        return [], [scale]
     clip = _transform("ClipIntensityPercentilesd", lower=rule.low, upper=rule.high, channel_wise=True)
-    return [clip], [normalise]
+    return [clip], [scale]
 
 
 def _crop(plan: Plan) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def describe_model(card: Card, plan: Plan, model_folder: Path, target: str) -> s
         f"- channels: {', '.join(card.input.channels)}\n"
         f"- orientation {plan.orientation}, spacing {spacing} mm (along the stored axes)\n"
         f"- intensity: {_describe_intensity(plan)}\n"
-        f"- windows of {patch} voxels; sizes are multiples of {plan.size_rule.divisor}",
+        f"- windows of {patch} voxels; sizes are {plan.size_rule}",
         f"## Network\n`{target}`"
         + ("" if target.startswith("monai.") else _PLUG_IN.format(package=target.split(".")[0])),
         f"## Where it comes from\n{_describe_origin(plan, model_folder)}",
@@ -58,12 +58,14 @@ _NOTES = (
 
 def _describe_intensity(plan: Plan) -> str:
     rule = plan.intensity
+    scaled = f"scaled to {rule.output[0]:g}..{rule.output[1]:g}"
     if rule.rule == "window":
-        return f"clipped to {rule.low:g} to {rule.high:g}, scaled to 0..1"
-    if rule.rule == "minmax":
-        return "scaled to 0..1, each case for itself"
+        return f"clipped to {rule.low:g} to {rule.high:g}, {scaled}"
     clip = "" if rule.low is None else f"clipped to percentiles {rule.low:g} and {rule.high:g}, "
-    return f"{clip}zero mean and unit variance, each case for itself"
+    if rule.rule == "minmax":
+        return f"{clip}{scaled}, each case for itself"
+    counted = " of the voxels that are not 0" if rule.nonzero else ""
+    return f"{clip}zero mean and unit variance{counted}, each case for itself"
 
 
 def _describe_origin(plan: Plan, model_folder: Path) -> str:

@@ -14,7 +14,7 @@ from monai_tl.config import IntensityConfig, NetworkConfig, Spacing
 from monai_tl.errors import ConfigError, SourceError
 from monai_tl.faults import fault_lines, parse_yaml
 from monai_tl.files import sha256_file, write_bytes, write_text
-from monai_tl.records import SizeRule
+from monai_tl.records import Fingerprint, SizeRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,8 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_len
 """A plain name: a card cannot point outside its folder."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=64)]
-OutputKind = Literal["softmax", "sigmoid"]
+OutputKind = Literal["softmax", "sigmoid", "features"]
+SourceKind = Literal["card", "run", "self-supervised", "bundle", "nnunet"]
 
 
 class _Part(BaseModel):
@@ -91,9 +92,14 @@ class Card(_Part):
     Attributes:
         licence: Of the weights, as SPDX or in words.
         citation: What to cite.
-        classes: Foreground classes in the order of the outputs.
-        output: ``softmax`` (background first) or ``sigmoid`` (each class for itself, no background).
+        classes: Foreground classes in the order of the outputs; none for features.
+        output: ``softmax`` (background first), ``sigmoid`` (each class for itself, no background), or ``features`` for
+            a self-supervised network: its head, if it has one, is never taken over.
+        covers: Layer groups that the weights hold, where they do not hold the whole body, e.g. the encoder's; the
+            smallest share that must come across counts these alone. None for the whole network.
         rebuild: The command that makes the weights anew.
+        fingerprint: Of the cases it was trained on, where they are known: numbers over all of them, see
+            :class:`Fingerprint`. With it the shift to a target is measured.
         notes: What a user should know.
     """
 
@@ -104,13 +110,29 @@ class Card(_Part):
     licence: str = Field(min_length=1)
     citation: str = Field(min_length=1)
     input: CardInput
-    classes: tuple[ClassName, ...] = Field(min_length=1)
+    classes: tuple[ClassName, ...] = ()
     output: OutputKind = "softmax"
+    covers: tuple[str, ...] | None = None
     rebuild: str | None = None
+    fingerprint: Fingerprint | None = None
     notes: str = ""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        self._check_classes()
+        if len(self.input.channels) != self.network.n_channels:
+            raise ValueError(
+                f"input.channels names {len(self.input.channels)}, but network.n_channels is {self.network.n_channels}"
+            )
+        return self
+
+    def _check_classes(self) -> None:
+        if self.output == "features":
+            if self.classes:
+                raise ValueError("features have no classes; leave classes out, or state softmax or sigmoid")
+            return
+        if not self.classes:
+            raise ValueError("classes: name at least one, or state output: features")
         names = [name.casefold() for name in self.classes]
         if len(set(names)) != len(names) or "background" in names:
             raise ValueError("classes must differ and none may be 'background'")
@@ -120,52 +142,77 @@ class Card(_Part):
                 f"network.n_outputs is {self.network.n_outputs}, but {len(self.classes)} classes with {self.output} "
                 f"need {expected}"
             )
-        if len(self.input.channels) != self.network.n_channels:
-            raise ValueError(
-                f"input.channels names {len(self.input.channels)}, but network.n_channels is {self.network.n_channels}"
-            )
-        return self
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source folder that has been read and found whole.
+    """A source that has been read and found whole.
 
     Attributes:
-        card: What it says of itself.
-        folder: Where it lies.
+        card: What it says of itself, or what was read out of it.
+        folder: Where it lies: a folder, or the zip file of a bundle.
+        kind: What it was recognised as.
+        weights_name: Path of the weights within the folder or zip file; None: beside the card, under its name there.
+        notes: What was assumed or left out when it was read.
     """
 
     card: Card
     folder: Path
+    kind: SourceKind = "card"
+    weights_name: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def weights_path(self) -> Path:
-        """The weights file; its bytes are checked against the card when it is loaded."""
-        return self.folder / self.card.weights.file
+        """The weights file, for messages where it lies in a zip file; its bytes are checked when it is loaded."""
+        return self.folder / (self.weights_name or self.card.weights.file)
 
 
-def read_source(folder: Path) -> Source:
+def read_source(path: Path) -> Source:
+    """Recognise a source and read what it says of itself.
+
+    Args:
+        path: A folder with a card, a model of a finished run, a MONAI bundle (folder or zip), or an nnU-Net v2
+            results folder; see docs/sources.md.
+
+    Raises:
+        SourceError: It is none of these, or has faults (all are listed), or needs code to be understood.
+        WeightsError: The weights are missing or are not those that were pulled.
+    """
+    # the readers of the kinds build cards, so they can be imported only after this module
+    from monai_tl.sources.kinds import read_kind
+
+    return read_kind(path)
+
+
+def read_card(folder: Path) -> Source:
     """Read a source folder's card. The weights are not opened yet.
 
     Raises:
-        SourceError: The folder or card is missing, the card has faults (all are listed), or the weights are missing.
+        SourceError: The card has faults (all are listed), or the weights are missing.
     """
     path = folder / CARD_FILE
-    if not path.is_file():
-        raise SourceError(f"{folder} is no source: it has no {CARD_FILE}; give the folder that holds one")
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"), CARD_FILE)
-    except (ConfigError, UnicodeDecodeError) as error:
+    except (ConfigError, UnicodeDecodeError, OSError) as error:
         raise SourceError(f"{path} cannot be read: {error}; write it anew") from None
-    try:
-        card = Card.model_validate(content)
-    except ValidationError as error:
-        raise SourceError(_listed(path, fault_lines(error, Card))) from None
+    card = check_card(content, path)
     if not (folder / card.weights.file).is_file():
         fault = f"weights.file: {card.weights.file} is not beside the card; copy it there"
         raise SourceError(_listed(path, [fault]))
-    return Source(card, folder)
+    return Source(card, folder, "self-supervised" if card.output == "features" else "card")
+
+
+def check_card(content: object, path: Path) -> Card:
+    """A card of parsed YAML.
+
+    Raises:
+        SourceError: It has faults; all are listed under the path.
+    """
+    try:
+        return Card.model_validate(content)
+    except ValidationError as error:
+        raise SourceError(_listed(path, fault_lines(error, Card))) from None
 
 
 def _listed(path: Path, faults: list[str]) -> str:

@@ -68,6 +68,20 @@ def load_state(path: Path, sha256: str | None) -> State:
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); copy the weights there") from None
+    return parse_state(content, path, sha256)
+
+
+def parse_state(content: bytes, path: Path, sha256: str | None) -> State:
+    """The same for bytes that are in memory: a member of a zip file, say.
+
+    Args:
+        content: Of the weights file.
+        path: What messages call it.
+        sha256: Expected hash, or None.
+
+    Raises:
+        WeightsError: As :func:`load_state`.
+    """
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""Stage finetune: one network for one arm and fold, from the source or from scratch, with its history and audit."""
+"""Stage finetune: one network for one arm, fold and seed, with its history and audit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_f
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
 from monai_tl.progress import Progress
-from monai_tl.records import Audit, Fold, Plan, Split
+from monai_tl.records import Audit, Fingerprint, Fold, Plan, Split, model_name
 from monai_tl.sources.audit import load_source
 from monai_tl.sources.card import Source, read_source
 from monai_tl.stages import STATE_FOLDER
@@ -33,17 +33,18 @@ _CODE = ("dataset.augmentation", "dataset.patches", "networks", "sources", "stag
 """Code that decides what a training run gives; a checkpoint made by other code is not gone on with."""
 
 
-def run(workspace: Path, params: Params, arm: str, fold: str) -> None:
-    """Fine-tune one arm on one fold: ``artifacts/models/<arm>-<fold>``.
+def run(workspace: Path, params: Params, arm: str, fold: str, seed: str) -> None:
+    """Fine-tune one arm on one fold with one seed: ``artifacts/models/<arm>-<fold>-<seed>``.
 
     Args:
         workspace: Holds ``artifacts/plan``, ``artifacts/split``, ``artifacts/prepared``.
         params: Section ``finetune``.
         arm: ``transfer`` or ``scratch``.
         fold: Number of the fold, from 0.
+        seed: Of weights, order, patches and augmentation.
 
     Raises:
-        ConfigError: No such arm or fold.
+        ConfigError: No such arm, fold or seed.
         DataError, SourceError, TrainingError: See their messages.
     """
     plan = Plan.read(workspace / "artifacts/plan/plan.json")
@@ -52,13 +53,17 @@ def run(workspace: Path, params: Params, arm: str, fold: str) -> None:
         raise ConfigError(f"--arm: {arm!r} is none of {', '.join(get_args(Arm))}", "arguments")
     if not fold.isdigit() or int(fold) >= len(split.folds):
         raise ConfigError(f"--fold: {fold!r} is none of 0 to {len(split.folds) - 1}", "arguments")
+    if not seed.isdigit():
+        raise ConfigError(f"--seed: {seed!r} is no whole number from 0", "arguments")
     source = None
     if arm == "transfer":
         if plan.source is None:
             raise ContractError("the plan has no source to transfer from; set plan.source, or drop the transfer arm")
         source = read_source(workspace / plan.source)
-    usable = _leave_out_unprepared(workspace, split.folds[int(fold)], f"{arm}-{fold}")
-    finetune(workspace, plan, usable, params.finetune, source, arm, int(fold))
+    usable = _leave_out_unprepared(workspace, split.folds[int(fold)], model_name(arm, int(fold), int(seed)))
+    config = params.finetune.model_copy(update={"seeds": (int(seed),)})
+    found = Fingerprint.read(workspace / "artifacts/plan/fingerprint.json")
+    finetune(workspace, plan, usable, config, source, arm, int(fold), found)
 
 
 def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
@@ -76,8 +81,16 @@ def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
 
 
 def finetune(
-    workspace: Path, plan: Plan, fold: Fold, config: FinetuneConfig, source: Source | None, arm: str, number: int
-) -> None:
+    workspace: Path,
+    plan: Plan,
+    fold: Fold,
+    config: FinetuneConfig,
+    source: Source | None,
+    arm: str,
+    number: int,
+    found: Fingerprint | None = None,
+    models: Path | None = None,
+) -> Path:
     """Train one network and write its folder, which is a source folder itself.
 
     Checkpoints live under ``.monai_tl/train/<key>`` until the output is whole. The key covers all that decides the
@@ -85,15 +98,20 @@ def finetune(
     from the source also when a checkpoint then replaces them: the audit must be of this run.
 
     Args:
-        workspace: Holds ``artifacts/prepared``; gets ``artifacts/models/<arm>-<number>``.
+        workspace: Holds ``artifacts/prepared``; gets ``artifacts/models/<arm>-<number>-<seed>``.
         plan: What the network is and is given.
         fold: Cases to train on and to choose the best weights by.
-        config: Budget, rates and the like.
+        config: Budget, rates and the like; of its seeds the first.
         source: Where the weights start; None starts from scratch and trains everything.
         arm: ``transfer`` or ``scratch``, for names and records.
         number: Of the fold, likewise.
+        found: Fingerprint of the training cases, for the card of the model.
+        models: Where the folder is written; None writes ``artifacts/models`` of the workspace.
+
+    Returns:
+        The folder.
     """
-    name = f"{arm}-{number}"
+    name = model_name(arm, number, config.seed)
     n_outputs = plan.scheme.n_outputs
     device = set_up_torch(config.n_threads)
     prepared = workspace / "artifacts/prepared"
@@ -131,13 +149,15 @@ def finetune(
             checkpoints,
             progress,
         ).run()
-        with whole_folder(workspace / "artifacts/models" / name) as folder:
-            write_model(folder, plan, source, audit, outcome, name)
+        out = (models or workspace / "artifacts/models") / name
+        with whole_folder(out) as folder:
+            write_model(folder, plan, source, audit, outcome, name, found)
             facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "versions": versions}
             facts |= {"n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
             facts |= {} if decision is None else {"decision": decision.model_dump(mode="json")}
             write_json(folder / TRAINING_FILE, facts | describe_training(config, strategy, outcome))
         shutil.rmtree(checkpoints)
+    return out
 
 
 def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[TrainingCase, ...]:
@@ -179,6 +199,6 @@ def _training_key(
 ) -> str:
     files = ("image.npy", "label.npy")
     arrays = [sha256_file(prepared / case_id / file) for case_id in (*fold.train, *fold.val) for file in files]
-    settings = config.model_dump(mode="json", exclude={"arms", "folds"})
+    settings = config.model_dump(mode="json", exclude={"arms", "folds", "seeds"}) | {"seed": config.seed}
     records = [settings, plan.model_dump(mode="json"), fold.model_dump(mode="json"), versions, arrays]
     return sha256_of(name, code_digest(*_CODE), *(to_json(record) for record in records))

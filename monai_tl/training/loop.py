@@ -19,6 +19,7 @@ from monai_tl.dataset.patches import PatchSampler
 from monai_tl.errors import CheckpointError, DivergenceError
 from monai_tl.networks.groups import LayerGroup
 from monai_tl.networks.lora import plain_state
+from monai_tl.networks.precision import computing_in
 from monai_tl.progress import Progress
 from monai_tl.training.average import WeightAverage
 from monai_tl.training.batches import Batch, make_batch, stream_batches
@@ -155,7 +156,10 @@ class Trainer:
         return stream_batches(self.sampler, self.config.batch_size, first, stop)
 
     def _loss(self, forward: nn.Module, batch: Batch) -> Tensor:
-        loss: Tensor = self.loss(forward(batch.image.to(self.device)), batch.label.to(self.device))
+        with computing_in(self.device, self.config.precision):
+            logits: Tensor = forward(batch.image.to(self.device))
+        # sums over a whole patch lose small classes in 8 bits
+        loss: Tensor = self.loss(logits.float(), batch.label.to(self.device))
         return loss
 
     def _step(self, batch: Batch) -> None:
@@ -202,7 +206,8 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.inference_mode():
             self.network.eval()
-            return self.validate(self.network)
+            with computing_in(self.device, self.config.precision):
+                return self.validate(self.network)
 
     def _judge(self, dice: float | None) -> None:
         """Keep the weights if they are the best so far; without any score, the latest are."""

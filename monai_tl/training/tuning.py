@@ -12,7 +12,7 @@ from monai_tl.config import FinetuneConfig
 from monai_tl.errors import ConfigError
 from monai_tl.networks.groups import LayerGroup, is_below, set_trainable
 from monai_tl.networks.lora import add_low_rank, is_update, n_plain_parameters
-from monai_tl.networks.normalisation import normalisation_parameters
+from monai_tl.networks.scale_and_shift import normalisation_parameters
 from monai_tl.training.schedule import learning_rate, warm_up
 from monai_tl.transfer.phases import Phase, Strategy, Trained
 

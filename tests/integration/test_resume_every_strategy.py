@@ -60,7 +60,7 @@ def _transfer(workspace: Path, source: Path, **changes: Any) -> Path:
     plan = Plan.read(workspace / "artifacts/plan/plan.json")
     fold = Split.read(workspace / "artifacts/split/split.json").folds[0]
     finetune(workspace, plan, fold, make_config(arms=("transfer",), **changes), read_source(source), "transfer", 0)
-    return workspace / "artifacts/models/transfer-0"
+    return workspace / "artifacts/models/transfer-0-0"
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from monai.networks.utils import copy_model_state
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from monai_tl.config import NetworkConfig
 from monai_tl.errors import WeightsError
@@ -22,6 +21,7 @@ from monai_tl.sources.audit import load_audited, load_source, load_trained
 from monai_tl.sources.card import Card, Source, write_source
 from monai_tl.sources.surgery import Heads
 from monai_tl.sources.weights import State, load_state
+from tests.support.loading import OTHER, SAME, as_state, image, load, trained
 
 UNET = NetworkConfig(
     name="unet", arguments={"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 1, "norm": "batch"}
@@ -31,41 +31,19 @@ DYNUNET = NetworkConfig(
     arguments={"kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [2, 2], "filters": [4, 8, 8]},
 )
 SEGRESNET = NetworkConfig(name="segresnet", arguments={"blocks_down": [1, 1], "blocks_up": [1]})
-SAME = Heads(("background", "liver"), ("background", "liver"))
-OTHER = Heads(("background", "liver"), ("background", "prostate", "bladder"))
-
-
-def _trained(config: NetworkConfig, n_channels: int = 1, n_outputs: int = 2, seed: int = 7) -> nn.Module:
-    """A network whose running statistics and biases are no defaults."""
-    module = build_network(config, n_channels, n_outputs, seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tensor in named_tensors(module).values():
-            if tensor.is_floating_point():
-                tensor.add_(torch.rand(tensor.shape, generator=generator) * 0.1)
-    return module.eval()
-
-
-def _state(tensors: Mapping[str, Tensor]) -> State:
-    return State({name: tensor.detach().clone() for name, tensor in tensors.items()}, "0" * 64)
 
 
 def _load(
     state: State, config: NetworkConfig = UNET, n_channels: int = 1, heads: Heads = SAME, floor: float = 0.5
 ) -> tuple[nn.Module, Audit]:
-    module = build_network(config, n_channels, len(heads.target), seed=0)
-    return module.eval(), load_audited(module, config, n_channels, heads, state, floor)
-
-
-def _image(n_channels: int = 1) -> Tensor:
-    return torch.randn(1, n_channels, 16, 16, 16, generator=torch.Generator().manual_seed(3))
+    return load(state, config, n_channels, heads, floor)
 
 
 @pytest.mark.parametrize("config", [UNET, DYNUNET, SEGRESNET], ids=lambda config: config.name)
 def test_a_whole_load_gives_the_same_function(config: NetworkConfig) -> None:
-    source = _trained(config)
-    module, audit = _load(_state(source.state_dict()), config)
-    assert torch.equal(module(_image()), source(_image()))
+    source = trained(config)
+    module, audit = _load(as_state(source.state_dict()), config)
+    assert torch.equal(module(image()), source(image()))
     assert (audit.share_body, audit.share_all) == (1.0, 1.0)
     assert {item.status for item in audit.tensors} == {"matched"}
     assert set(audit.groups.values()) == {1.0}
@@ -76,7 +54,7 @@ def test_a_whole_load_gives_the_same_function(config: NetworkConfig) -> None:
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module._orig_mod.", "a.strange.wrapper."])
 def test_wrapped_and_prefixed_checkpoints_load_whole(tmp_path: Path, wrapper: str, prefix: str) -> None:
     """Trap D1 and D2: MONAI's own loaders bring 0 variables here and raise nothing."""
-    source = _trained(UNET)
+    source = trained(UNET)
     buffer = io.BytesIO()
     torch.save({wrapper: {prefix + name: tensor for name, tensor in source.state_dict().items()}}, buffer)
     path = tmp_path / "weights.pt"
@@ -84,16 +62,16 @@ def test_wrapped_and_prefixed_checkpoints_load_whole(tmp_path: Path, wrapper: st
     _, updated, _ = copy_model_state(build_network(UNET, 1, 2, 0), torch.load(path, weights_only=True), inplace=False)
     assert not updated, "if MONAI's loader has learnt this, the trap is gone"
     module, audit = _load(load_state(path, None))
-    assert torch.equal(module(_image()), source(_image()))
+    assert torch.equal(module(image()), source(image()))
     assert audit.share_all == 1.0
     assert wrapper in audit.notes[0]
     assert not prefix or repr(prefix) in audit.notes[1]
 
 
 def test_a_prefix_that_the_network_has_and_the_source_lacks_is_put_on() -> None:
-    source = _trained(UNET)
+    source = trained(UNET)
     stripped = {name.removeprefix("model."): tensor for name, tensor in source.state_dict().items()}
-    _, audit = _load(_state(stripped))
+    _, audit = _load(as_state(stripped))
     assert audit.share_all == 1.0
     assert audit.notes == ("prefix 'model.' put before the source's names",)
 
@@ -103,7 +81,7 @@ def test_a_load_that_brings_nothing_fails(floor: float) -> None:
     """Trap D6: other places say nothing, even where the names are of another network altogether."""
     module = build_network(UNET, 1, 2, seed=0)
     before = {name: tensor.clone() for name, tensor in named_tensors(module).items()}
-    foreign = _state({f"encoder.{index}.weight": torch.ones(3, 3) for index in range(4)})
+    foreign = as_state({f"encoder.{index}.weight": torch.ones(3, 3) for index in range(4)})
     with pytest.raises(WeightsError) as caught:
         load_audited(module, UNET, 1, SAME, foreign, floor, "abdomen")
     message = str(caught.value)
@@ -114,8 +92,8 @@ def test_a_load_that_brings_nothing_fails(floor: float) -> None:
 
 
 def test_below_the_floor_nothing_is_written() -> None:
-    source = _trained(UNET).state_dict()
-    part = _state(
+    source = trained(UNET).state_dict()
+    part = as_state(
         {name: tensor for name, tensor in source.items() if name.startswith(("model.0", "model.1.submodule.0"))}
     )
     module = build_network(UNET, 1, 2, seed=0)
@@ -129,17 +107,17 @@ def test_below_the_floor_nothing_is_written() -> None:
 
 
 def test_only_the_head_coming_across_is_nothing() -> None:
-    source = _trained(UNET).state_dict()
+    source = trained(UNET).state_dict()
     with pytest.raises(WeightsError):
-        _load(_state({name: tensor for name, tensor in source.items() if name.startswith("model.2")}), floor=0.0)
+        _load(as_state({name: tensor for name, tensor in source.items() if name.startswith("model.2")}), floor=0.0)
 
 
 def test_shares_count_parameters_and_not_names() -> None:
     """One large tensor missing out of many small ones: by names nearly all, by parameters far less."""
-    source = dict(_trained(UNET).state_dict())
+    source = dict(trained(UNET).state_dict())
     large = "model.1.submodule.1.submodule.conv.unit0.conv.weight"
     missing = source.pop(large).numel()
-    module, audit = _load(_state(source))
+    module, audit = _load(as_state(source))
     total = sum(parameter.numel() for parameter in module.parameters())
     head = sum(p.numel() for name, p in module.named_parameters() if name.startswith("model.2"))
     assert audit.share_all == pytest.approx((total - missing) / total)
@@ -149,19 +127,19 @@ def test_shares_count_parameters_and_not_names() -> None:
 
 
 def test_what_finds_no_place_is_listed() -> None:
-    state = {**_trained(UNET).state_dict(), "model.extra.weight": torch.ones(5)}
-    _, audit = _load(_state(state))
+    state = {**trained(UNET).state_dict(), "model.extra.weight": torch.ones(5)}
+    _, audit = _load(as_state(state))
     (line,) = [item for item in audit.tensors if item.status == "unused"]
     assert (line.source_name, line.n_parameters, line.group) == ("model.extra.weight", 5, "")
 
 
 @pytest.mark.parametrize("config", [UNET, DYNUNET, SEGRESNET], ids=lambda config: config.name)
 @pytest.mark.parametrize(("n_source", "n_target"), [(1, 4), (4, 1), (2, 3), (3, 2)])
-def test_other_channels_keep_the_answer_to_a_grey_image(config: NetworkConfig, n_source: int, n_target: int) -> None:
+def test_other_channels_keep_the_answer_to_a_greyimage(config: NetworkConfig, n_source: int, n_target: int) -> None:
     """Trap D3: elsewhere the first convolution stays random and is not named."""
-    source = _trained(config, n_source)
-    module, audit = _load(_state(source.state_dict()), config, n_target)
-    grey = _image()
+    source = trained(config, n_source)
+    module, audit = _load(as_state(source.state_dict()), config, n_target)
+    grey = image()
     before = source(grey.expand(1, n_source, 16, 16, 16))
     after = module(grey.expand(1, n_target, 16, 16, 16))
     assert torch.allclose(before, after, atol=1e-4)
@@ -174,7 +152,7 @@ def test_other_channels_keep_the_answer_to_a_grey_image(config: NetworkConfig, n
 @pytest.mark.parametrize("config", [UNET, DYNUNET, SEGRESNET], ids=lambda config: config.name)
 def test_a_head_of_other_classes_stays_fresh(config: NetworkConfig) -> None:
     fresh = named_tensors(build_network(config, 1, 3, seed=0))
-    module, audit = _load(_state(_trained(config).state_dict()), config, heads=OTHER)
+    module, audit = _load(as_state(trained(config).state_dict()), config, heads=OTHER)
     head = {item.name for item in audit.tensors if item.group == "head"}
     assert {item.status for item in audit.tensors if item.name in head} == {"fresh"}
     assert audit.groups["head"] == 0.0
@@ -184,7 +162,7 @@ def test_a_head_of_other_classes_stays_fresh(config: NetworkConfig) -> None:
 
 def test_a_head_of_other_classes_and_the_same_size_stays_fresh() -> None:
     heads = Heads(("background", "liver"), ("background", "prostate"))
-    _, audit = _load(_state(_trained(UNET).state_dict()), heads=heads)
+    _, audit = _load(as_state(trained(UNET).state_dict()), heads=heads)
     assert audit.groups["head"] == 0.0
 
 
@@ -192,9 +170,9 @@ def test_a_head_of_other_classes_and_the_same_size_stays_fresh() -> None:
 def test_class_rows_are_reused_by_name(config: NetworkConfig) -> None:
     """The logits of the classes that both know are the source's, wherever they now stand."""
     heads = Heads(("background", "liver", "spleen"), ("background", "tumour", "SPLEEN", "liver"))
-    source = _trained(config, n_outputs=3)
-    module, audit = _load(_state(source.state_dict()), config, heads=heads)
-    before, after = source(_image()), module(_image())
+    source = trained(config, n_outputs=3)
+    module, audit = _load(as_state(source.state_dict()), config, heads=heads)
+    before, after = source(image()), module(image())
     for here, there in ((0, 0), (1, 3), (2, 2)):
         assert torch.allclose(before[:, here], after[:, there], atol=1e-6)
     assert not torch.allclose(before[:, 1], after[:, 1], atol=1e-3)
@@ -204,47 +182,47 @@ def test_class_rows_are_reused_by_name(config: NetworkConfig) -> None:
 
 def test_the_same_classes_in_another_order_are_moved() -> None:
     heads = Heads(("background", "liver", "spleen"), ("background", "spleen", "liver"))
-    source = _trained(SEGRESNET, n_outputs=3)
-    module, audit = _load(_state(source.state_dict()), SEGRESNET, heads=heads)
-    assert torch.allclose(source(_image())[:, [0, 2, 1]], module(_image()), atol=1e-6)
+    source = trained(SEGRESNET, n_outputs=3)
+    module, audit = _load(as_state(source.state_dict()), SEGRESNET, heads=heads)
+    assert torch.allclose(source(image())[:, [0, 2, 1]], module(image()), atol=1e-6)
     assert audit.share_all == 1.0
 
 
 def test_another_shape_is_named_and_left_fresh() -> None:
-    source = dict(_trained(UNET).state_dict())
+    source = dict(trained(UNET).state_dict())
     source["model.1.submodule.0.residual.weight"] = torch.ones(8, 4, 1, 1, 1)
-    _, audit = _load(_state(source))
+    _, audit = _load(as_state(source))
     (line,) = [item for item in audit.tensors if item.status == "fresh"]
-    assert line.detail == "shape (8, 4, 1, 1, 1) in the source, (8, 4, 3, 3, 3) here"
+    assert line.detail == "kernel 1×1×1 in the source, 3×3×3 here: not adapted"
 
 
-def test_lost_running_statistics_are_noted() -> None:
-    source = {name: tensor for name, tensor in _trained(UNET).state_dict().items() if "running_var" not in name}
-    _, audit = _load(_state(source))
-    assert audit.share_all == 1.0
-    assert len(audit.notes) == 6
-    assert audit.notes[0] == "model.0.conv.unit0.adn.N.running_var is fresh beside weights that came across"
+def test_lost_running_statistics_are_refused() -> None:
+    """Fresh ones, 0 and 1, would not normalise at all: a frozen body would give other features."""
+    source = {name: tensor for name, tensor in trained(UNET).state_dict().items() if "running_var" not in name}
+    named = r"in 6 places.*\n  model\.0\.conv\.unit0\.adn\.N: batch normalisation needs"
+    with pytest.raises(WeightsError, match=named):
+        _load(as_state(source), floor=0.0)
 
 
 def test_half_precision_is_widened_and_said() -> None:
-    source = _trained(UNET)
+    source = trained(UNET)
     halves = {
         name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in source.state_dict().items()
     }
-    module, audit = _load(_state(halves))
+    module, audit = _load(as_state(halves))
     assert audit.tensors[0].detail == "float16 to float32"
-    assert torch.allclose(module(_image()), source(_image()), rtol=1e-2, atol=5e-2)
+    assert torch.allclose(module(image()), source(image()), rtol=1e-2, atol=5e-2)
 
 
 def test_names_of_blocks_registered_twice_are_understood() -> None:
     """A file may hold MONAI's DynUNet under either of its two names."""
-    source = _trained(DYNUNET)
+    source = trained(DYNUNET)
     names = named_tensors(source)
     second = {name: tensor for name, tensor in source.state_dict().items() if name not in names}
     second |= {name: tensor for name, tensor in names.items() if name.startswith("output_block")}
-    module, audit = _load(_state(second), DYNUNET)
+    module, audit = _load(as_state(second), DYNUNET)
     assert audit.share_all == 1.0
-    assert torch.equal(module(_image()), source(_image()))
+    assert torch.equal(module(image()), source(image()))
 
 
 def test_a_network_that_copies_its_weights_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,11 +233,11 @@ def test_a_network_that_copies_its_weights_is_found_out(monkeypatch: pytest.Monk
         module, "state_dict", lambda **options: nn.Module.state_dict(module, **options) if options else stale
     )
     with pytest.raises(WeightsError, match="does not hold what was loaded"):
-        load_audited(module, UNET, 1, SAME, _state(_trained(UNET).state_dict()), 0.5)
+        load_audited(module, UNET, 1, SAME, as_state(trained(UNET).state_dict()), 0.5)
 
 
 def test_the_global_random_state_stays() -> None:
-    state = _state(_trained(UNET).state_dict())
+    state = as_state(trained(UNET).state_dict())
     module = build_network(UNET, 1, 3, seed=0)
     before = torch.random.get_rng_state()
     load_audited(module, UNET, 1, OTHER, state, 0.5)
@@ -287,7 +265,7 @@ def _card(**changes: Any) -> Card:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
-    return write_source(tmp_path / "abdomen", _card(), named_tensors(_trained(UNET, n_outputs=3)))
+    return write_source(tmp_path / "abdomen", _card(), named_tensors(trained(UNET, n_outputs=3)))
 
 
 def test_a_source_folder_starts_a_new_task(source: Source) -> None:
@@ -302,11 +280,11 @@ def test_a_finished_model_is_read_back_to_the_bit(source: Source) -> None:
     module, read = load_trained(source.folder)
     assert read == source
     assert not module.training
-    assert torch.equal(module(_image()), _trained(UNET, n_outputs=3)(_image()))
+    assert torch.equal(module(image()), trained(UNET, n_outputs=3)(image()))
 
 
 def test_a_finished_model_with_anything_missing_or_left_over_is_refused(source: Source, tmp_path: Path) -> None:
-    tensors = dict(named_tensors(_trained(UNET, n_outputs=3)))
+    tensors = dict(named_tensors(trained(UNET, n_outputs=3)))
     lost = tensors.pop("model.0.conv.unit0.conv.bias")
     write_source(tmp_path / "lost", _card(), tensors)
     with pytest.raises(WeightsError, match=r"fresh   model\.0\.conv\.unit0\.conv\.bias"):

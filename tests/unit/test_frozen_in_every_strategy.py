@@ -13,7 +13,7 @@ from monai_tl.config import NetworkConfig
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.groups import assign_groups, set_trainable
 from monai_tl.networks.lora import plain_state
-from monai_tl.networks.normalisation import is_normalisation, normalisation_parameters
+from monai_tl.networks.scale_and_shift import is_normalisation, normalisation_parameters
 from monai_tl.training.head_input import body_output
 
 EVERYTHING = {"down0", "down1", "bottom", "up1", "head"}

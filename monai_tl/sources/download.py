@@ -1,0 +1,194 @@
+"""A file over HTTP: resumed after a cut, checked while it comes, whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from monai_tl.errors import SourceError, WeightsError
+
+_CHUNK = 1 << 20
+_SCHEMES = ("http", "https")
+_FINAL = (400, 401, 403, 404, 405, 410, 451)
+"""Answers that another try will not change."""
+_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait.
+
+    Attributes:
+        timeout_s: For an answer, and for each part of it.
+        n_tries: In all; each goes on where the last one stopped.
+        pause_s: Before the second try; doubled each time.
+        max_bytes: A larger file is refused.
+    """
+
+    timeout_s: float = 30.0
+    n_tries: int = 4
+    pause_s: float = 1.0
+    max_bytes: int = 4 << 30
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came: hashes and size."""
+
+    sha1: str
+    sha256: str
+    n_bytes: int
+
+
+class _HttpOnly(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to the web alone: an answer must not make this machine read its own files."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if new not in _SCHEMES or (old == "https" and new != "https"):
+            raise SourceError(f"{_plain(req.full_url)}: redirects to {new or 'nowhere'}:, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def fetch(url: str, out: Path, sha1: str, patience: Patience, tell: Callable[[int, int | None], None]) -> Fetched:
+    """Download a file whose SHA-1 is known.
+
+    What has come is kept beside ``out`` under a name with the checksum, and the next call goes on from there.
+
+    Args:
+        url: http or https.
+        out: Must not exist; written only when the checksum agrees.
+        sha1: Expected, lower-case hex.
+        patience: Limits.
+        tell: Called with the bytes that came and those expected (None: not known).
+
+    Raises:
+        SourceError: The address cannot be reached or has no such file; says what to do.
+        WeightsError: What came is not what was expected.
+    """
+    if urlsplit(url).scheme not in _SCHEMES:
+        raise SourceError(f"{_plain(url)}: is no http or https address; give a folder as --index for files at hand")
+    part = out.with_name(f".{out.name}.{sha1[:16]}.part")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    opener = urllib.request.build_opener(_HttpOnly)
+    pause = patience.pause_s
+    for attempt in range(1, patience.n_tries + 1):
+        try:
+            _continue(opener, url, part, patience, tell)
+            break
+        except urllib.error.HTTPError as error:
+            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+                # more is here than there is: another file had this part's name
+                part.unlink(missing_ok=True)
+            reason = f"answers {error.code} {error.reason}"
+            if error.code in _FINAL or attempt == patience.n_tries:
+                raise SourceError(_unreachable(url, reason, part)) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+            if attempt == patience.n_tries:
+                raise SourceError(_unreachable(url, reason, part)) from None
+        time.sleep(pause)
+        pause *= 2
+    return accept(part, out, sha1, _plain(url))
+
+
+def accept(part: Path, out: Path, sha1: str, origin: str) -> Fetched:
+    """Give a file its name if it is what was expected, else remove it.
+
+    Raises:
+        WeightsError: It is not.
+    """
+    found = hash_file(part)
+    if found.sha1 != sha1:
+        part.unlink()
+        raise WeightsError(
+            f"{origin}: what came has sha1 {found.sha1[:12]}…, published is {sha1[:12]}…; nothing is kept. Try again, "
+            "and if it comes again do not use this file"
+        )
+    with part.open("rb") as stream:
+        os.fsync(stream.fileno())
+    # a link fails where a rename would replace a file that came in the meantime
+    try:
+        os.link(part, out)
+    except FileExistsError:
+        raise SourceError(
+            f"{out} has appeared meanwhile and is not replaced; remove it, or give another folder"
+        ) from None
+    part.unlink()
+    return found
+
+
+def hash_file(path: Path) -> Fetched:
+    """Both hashes of a file, in one reading."""
+    one, two, size = hashlib.sha1(usedforsecurity=False), hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            one.update(chunk)
+            two.update(chunk)
+            size += len(chunk)
+    return Fetched(one.hexdigest(), two.hexdigest(), size)
+
+
+def _continue(
+    opener: urllib.request.OpenerDirector,
+    url: str,
+    part: Path,
+    patience: Patience,
+    tell: Callable[[int, int | None], None],
+) -> None:
+    """Bring the part to its full length.
+
+    Raises:
+        OSError: The connection broke.
+        SourceError: The file is larger than allowed.
+    """
+    there = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "monai-tl", "Accept-Encoding": "identity"})  # noqa: S310 - checked
+    if there:
+        request.add_header("Range", f"bytes={there}-")
+    with opener.open(request, timeout=patience.timeout_s) as answer:
+        found = _RANGE.match(answer.headers.get("Content-Range", ""))
+        # a server without ranges sends everything again
+        there = int(found[1]) if answer.status == http.client.PARTIAL_CONTENT and found else 0
+        length = answer.headers.get("Content-Length")
+        expected = there + int(length) if length and length.isdigit() else None
+        if expected is not None and expected > patience.max_bytes:
+            raise SourceError(f"{_plain(url)}: has {expected} bytes, more than the {patience.max_bytes} allowed")
+        with part.open("r+b" if there else "wb") as stream:
+            stream.seek(there)
+            # what has come, not a full chunk: it is kept when the rest does not come
+            while chunk := answer.read1(_CHUNK):
+                stream.write(chunk)
+                there += len(chunk)
+                if there > patience.max_bytes:
+                    raise SourceError(f"{_plain(url)}: sends more than the {patience.max_bytes} bytes allowed")
+                tell(there, expected)
+            stream.truncate()
+    if expected is not None and there < expected:
+        raise ConnectionError(f"the connection ended after {there} of {expected} bytes")
+
+
+def _plain(url: str) -> str:
+    """An address without what may be a secret in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def _unreachable(url: str, reason: str, part: Path) -> str:
+    kept = f"; {part.stat().st_size} bytes are kept, and the next pull goes on from there" if part.is_file() else ""
+    return (
+        f"{_plain(url)}: {reason}{kept}. Try again, or without a network copy the file from another machine into a "
+        "folder and give it as --index"
+    )

@@ -1,0 +1,50 @@
+"""A source's weights in the network that its own card states: whether the two belong together."""
+
+from __future__ import annotations
+
+from monai_tl.errors import WeightsError
+from monai_tl.networks.builders import build_network
+from monai_tl.networks.heads import output_rows
+from monai_tl.records import Audit
+from monai_tl.sources.audit import load_audited
+from monai_tl.sources.card import Source
+from monai_tl.sources.opening import open_weights
+from monai_tl.sources.surgery import Heads
+
+_FLOOR = 0.5
+_SHOWN = 12
+
+
+def load_own(source: Source) -> Audit:
+    """Load a source into its own network.
+
+    With classes every tensor of the network must be in the source as it is; what the source has beside them (outputs of
+    deep supervision, say) is told. Features bring no head, and may cover part of the body alone.
+
+    Raises:
+        WeightsError: A tensor is missing or of another shape, or too few came across.
+    """
+    card = source.card
+    network, n_outputs = card.network.config, card.network.n_outputs
+    module = build_network(network, card.network.n_channels, n_outputs, seed=0)
+    is_whole = card.output != "features" and not card.covers
+    if card.output == "features":
+        # names that no source has, so that its head stays fresh as it will for any target
+        rows: tuple[str, ...] = ()
+        own = tuple(f"output {index}" for index in range(n_outputs))
+    else:
+        own = rows = output_rows(card.classes, card.output)
+    heads = Heads(rows, own)
+    state = open_weights(source)
+    audit = load_audited(
+        module, network, card.network.n_channels, heads, state, _FLOOR, card.name, covers=card.covers or None
+    )
+    wrong = [item for item in audit.tensors if item.status in ("fresh", "adapted")]
+    if is_whole and wrong:
+        listed = "\n".join(f"  {item.status:7} {item.name}: {item.detail}" for item in wrong[:_SHOWN])
+        more = f"\n  and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise WeightsError(
+            f"{source.folder}: {len(wrong)} tensors of its own network are not in its weights; its network is stated "
+            f"wrongly, or the weights are of another one\n{listed}{more}"
+        )
+    return audit

@@ -1,0 +1,116 @@
+"""``pull``: a bundle of the table into a folder, verified, with a record of what came."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+import yaml
+
+from monai_tl.errors import SourceError, WeightsError
+from monai_tl.files import write_text
+from monai_tl.sources.download import Fetched, Patience, accept, fetch, hash_file
+from monai_tl.sources.kinds import own_card_of
+from monai_tl.sources.packed_files import METADATA, open_zip
+from monai_tl.sources.pull_record import PullRecord, record_path
+from monai_tl.sources.zoo import ZooEntry
+
+
+def pull(
+    entry: ZooEntry,
+    folder: Path,
+    index: str | None = None,
+    patience: Patience | None = None,
+    tell: Callable[[int, int | None], None] = lambda *_: None,
+) -> Path:
+    """Bring a bundle into a folder.
+
+    Args:
+        entry: Of the table.
+        folder: Made if missing; gets the zip file, its record, and lines of a card where the table has some.
+        index: Folder, ``file://`` or http(s) address that holds the zip file in place of the zoo's host.
+        patience: Of the download.
+        tell: Told of its progress.
+
+    Returns:
+        The zip file, which ``plan.source`` can name.
+
+    Raises:
+        SourceError: It cannot be reached, or another file has its place.
+        WeightsError: What came is not what was published.
+    """
+    out = folder / entry.file_name
+    url, local = _origin(entry, index)
+    if out.exists():
+        found = _check_there(out, entry)
+    elif local is not None:
+        found = _copy(local, out, entry)
+    else:
+        found = fetch(url, out, entry.sha1, patience or Patience(), tell)
+    if not open_zip(out).has(METADATA):
+        raise SourceError(f"{out} holds no MONAI bundle (no {METADATA}); remove it and report this")
+    record = PullRecord(
+        name=entry.name,
+        version=entry.version,
+        url=url,
+        published=f"sha1:{entry.sha1}",
+        sha256=found.sha256,
+        n_bytes=found.n_bytes,
+        licence=entry.licence,
+        citation=entry.citation,
+    )
+    if not record_path(out).exists():
+        record.write(record_path(out))
+    _write_lines(entry, out)
+    return out
+
+
+def _origin(entry: ZooEntry, index: str | None) -> tuple[str, Path | None]:
+    """The address, and the file where it is one."""
+    if index is None:
+        return entry.url, None
+    parts = urlsplit(index)
+    if parts.scheme in ("http", "https"):
+        return f"{index.rstrip('/')}/{quote(entry.file_name)}", None
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise SourceError(f"{index}: names another machine; give a folder of this one")
+        index = unquote(parts.path)
+    elif "://" in index:
+        raise SourceError(f"{index}: is no folder and no http or https address; give one of these as --index")
+    path = Path(index).expanduser()
+    local = path / entry.file_name if path.is_dir() else path
+    return local.absolute().as_uri(), local
+
+
+def _check_there(out: Path, entry: ZooEntry) -> Fetched:
+    if not out.is_file():
+        raise SourceError(f"{out} is there and is no file; remove it, or give another folder with --to")
+    found = hash_file(out)
+    if found.sha1 != entry.sha1:
+        raise SourceError(
+            f"{out} is there and is another file (sha1 {found.sha1[:12]}…, published is {entry.sha1[:12]}…), which is "
+            "not overwritten; remove it, or give another folder with --to"
+        )
+    return found
+
+
+def _copy(local: Path, out: Path, entry: ZooEntry) -> Fetched:
+    if not local.is_file():
+        raise SourceError(f"{local} is not there; copy {entry.file_name} into the folder that --index names")
+    if hash_file(local).sha1 != entry.sha1:
+        raise WeightsError(f"{local}: is not what was published (sha1 {entry.sha1[:12]}…); copy or fetch it again")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.{entry.sha1[:16]}.part")
+    shutil.copyfile(local, part)
+    return accept(part, out, entry.sha1, str(local))
+
+
+def _write_lines(entry: ZooEntry, out: Path) -> None:
+    """Lines that the bundle does not state; a user's own file stays."""
+    place = own_card_of(out)
+    if entry.lines and not place.exists():
+        text = yaml.safe_dump(entry.lines, sort_keys=False)
+        write_text(place, f"# not in the bundle's files; from the documentation of the bundle and its data\n{text}")
