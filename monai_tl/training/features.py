@@ -136,8 +136,8 @@ class FeatureCache:
             os.ftruncate(self.digests, self.n_records * _DIGEST)
         except OSError as error:
             raise CheckpointError(
-                f"{size / _MIB:.0f} MiB of features cannot be kept in {self.folder} ({error.strerror}); make room, mend "
-                "permissions or lower finetune.feature_cache_mib, then run again"
+                f"{size / _MIB:.0f} MiB of features cannot be kept in {self.folder} ({error.strerror}); make room, "
+                "mend permissions or lower finetune.feature_cache_mib, then run again"
             ) from error
         self.map = np.memmap(
             self.folder / VALUES_FILE, dtype=np.uint8, mode="r", shape=(self.n_records, self.n_record_bytes)
