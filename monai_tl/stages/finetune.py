@@ -180,9 +180,8 @@ def _decide(
     """The settings that hold, and why, where ``strategy: auto`` leaves them to the rule."""
     if source is None or config.strategy != "auto":
         return config, None
-    shift = getattr(plan, "shift", None)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    score = None if shift is None else shift.score
+    score = None if plan.shift is None else plan.shift.score
     decision = recommend(n_labels, plan.adaptations, n_parameters, config.max_steps, score)
     Progress("finetune").show(f"strategy {decision.strategy}: {decision.reason}")
     return config.model_copy(update={"strategy": decision.strategy, **decision.settings}), decision

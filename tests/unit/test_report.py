@@ -249,3 +249,16 @@ def test_empty_reference_is_drawn_around_the_prediction() -> None:
 
 def points(path: str) -> np.ndarray:
     return np.array([[float(part) for part in pair.split()] for pair in re.split("[MLZ]", path) if pair])
+
+
+def test_what_auto_chose_and_why_is_told_once() -> None:
+    findings = make_findings((arm("transfer", 0.9, 0.8, 0.7), arm("scratch", 0.5, 0.6, 0.4)))
+    assert "chosen by rule" not in render_page(findings)
+    (model,) = findings.models
+    decision = {"strategy": "lora", "reason": f"few labels {HOSTILE}", "inputs": {}, "settings": {}}
+    decided = replace(model, training={**model.training, "decision": decision})
+    told = replace(findings, models=(decided, replace(decided, fold=1), replace(model, arm="scratch")))
+    page, summary = render_page(told), markdown_summary(told)
+    assert page.count("Strategy chosen by rule: lora, because few labels") == 1
+    assert summary.count("Strategy chosen by rule: lora, because few labels") == 1
+    assert "<script" not in page
