@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
 from monai_tl.metrics.summary import MetricSummary
-from monai_tl.records import Audit, Plan, Rejection
+from monai_tl.records import Plan, Rejection
 from monai_tl.report.findings import Findings
 from monai_tl.transfer.forgetting import HEADS, Forgetting
-from monai_tl.transfer.shift import in_words
+from monai_tl.transfer.shift_words import in_words
 from monai_tl.transfer.verdict import Verdict
 
 NOTHING = "–"
@@ -46,17 +46,6 @@ class RejectionRow:
     n_files: int
     reasons: tuple[str, ...]
     items: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class GroupRow:
-    """One layer group: parameters by what became of them, as text and as percent of the group."""
-
-    name: str
-    n_parameters: str
-    matched: float
-    adapted: float
-    fresh: float
 
 
 @dataclass(frozen=True)
@@ -163,21 +152,6 @@ def rejection_counts(rejections: Sequence[Rejection]) -> dict[str, int]:
     return {
         code: sum(rejection.code == code for rejection in rejections) for code in sorted({r.code for r in rejections})
     }
-
-
-def group_rows(audit: Audit) -> list[GroupRow]:
-    """Layer groups from input to output with the share of parameters matched, adapted and fresh."""
-    rows = []
-    tensors = [tensor for tensor in audit.tensors if tensor.status != "unused"]
-    for name in dict.fromkeys(tensor.group for tensor in tensors):
-        counts = {"matched": 0, "adapted": 0, "fresh": 0}
-        for tensor in tensors:
-            if tensor.group == name:
-                counts[tensor.status] += tensor.n_parameters
-        total = sum(counts.values())
-        shares = {status: round(100 * count / total, 2) if total else 0.0 for status, count in counts.items()}
-        rows.append(GroupRow(name, thousands(total), **shares))
-    return rows
 
 
 def shift_rows(plan: Plan) -> list[ShiftRow]:

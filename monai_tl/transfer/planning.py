@@ -160,7 +160,12 @@ def _give_up_window(plan: Plan, source: Source, found: Fingerprint) -> Plan:
     if extent_share(source.card, found, plan) >= BROKEN_EXTENT:
         return plan
     own = size_rule_of(plan.network)
-    return plan.model_copy(update={"size_rule": plan.size_rule.model_copy(update={"min_vox": own.min_vox})})
+    if own.fixed:
+        return plan
+    di, dj, dk = map(math.lcm, own.divisors, plan.size_rule.divisors)
+    divisor = di if di == dj == dk else (di, dj, dk)
+    rule = SizeRule(divisor=divisor, min_vox=own.min_vox, padding=plan.size_rule.padding)
+    return plan.model_copy(update={"size_rule": rule})
 
 
 def _own_intensity(found: Fingerprint) -> IntensityConfig:

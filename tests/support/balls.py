@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from targets import make_fingerprint
 
 from monai_tl.config import FinetuneConfig, IntensityConfig, NetworkConfig
 from monai_tl.labels import ClassSpec, LabelScheme
-from monai_tl.records import Fingerprint, Fold, Plan, PreparedCase, Rejection, RejectionList, SizeRule, Split
+from monai_tl.records import Fold, Plan, PreparedCase, Rejection, RejectionList, SizeRule, Split
 
 CASE_IDS = tuple(f"case-{number:012x}" for number in range(4))
 NETWORK = NetworkConfig(
@@ -81,20 +82,7 @@ def write_workspace(workspace: Path, plan: Plan | None = None, test: tuple[str, 
     rest = tuple(case_id for case_id in CASE_IDS if case_id not in test)
     Split(test=test, folds=(Fold(train=rest[1:], val=rest[:1]),)).write(workspace / "artifacts/split/split.json")
     plan.write(workspace / "artifacts/plan/plan.json")
-    size = tuple(2.0 * n for n in make_arrays(0)[1].shape)
-    Fingerprint(
-        n_cases=len(rest),
-        modality=plan.modality,
-        n_channels=plan.n_channels,
-        spacing_mm_median=(2.0, 2.0, 2.0),
-        spacing_mm_min=(2.0, 2.0, 2.0),
-        spacing_mm_max=(2.0, 2.0, 2.0),
-        shape_median=make_arrays(0)[1].shape,
-        extent_mm_median=size,
-        intensity={},
-        class_volumes_ml={},
-        class_present={},
-    ).write(workspace / "artifacts/plan/fingerprint.json")
+    make_fingerprint().write(workspace / "artifacts/plan/fingerprint.json")
     return workspace
 
 
