@@ -253,13 +253,15 @@ def test_cases_that_were_not_prepared_are_left_out_and_said(tmp_path: Path, caps
 
 def test_each_seed_is_a_training_of_its_own_and_no_other_seed_changes_it(tmp_path: Path) -> None:
     """Trained as one of several seeds, seed 0 gives the bytes that it gives alone; another seed gives others."""
-    alone = train_scratch(write_workspace(tmp_path / "alone"))
     workspace = write_workspace(tmp_path / "several")
     params = Params(
         ingest=IngestConfig(source="data", classes=(ClassSpec(name="ball"),)),
         plan=PlanConfig(source=None, network=make_plan().network),
         finetune=make_config(arms=("scratch",), seeds=(4, 0)),
     )
+    one = write_workspace(tmp_path / "alone")
+    run(one, params.model_copy(update={"finetune": make_config(arms=("scratch",))}), "scratch", "0", "0")
+    alone = one / "artifacts/models/scratch-0-0"
     for seed in ("4", "0"):
         run(workspace, params, "scratch", "0", seed)
     models = workspace / "artifacts/models"
