@@ -98,5 +98,4 @@ def test_hippodeep_is_ranked_above_its_shuffled_self(sources: Path, tmp_path: Pa
     names = ("shuffled", "fresh", "hippodeep")
     ranking = rank.run([sources / name for name in names], workspace, params, n_cases=N_CASES, steps=0)
     print((workspace / "reports/rank/rank.md").read_text())
-    found = {source.name: source for source in ranking.sources}
     assert all(source.share_body == 1.0 for source in ranking.sources)
