@@ -17,7 +17,7 @@ from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import place_network
 from monai_tl.networks.groups import LayerGroup
 from monai_tl.progress import Progress
-from monai_tl.records import SizeRule
+from monai_tl.size_rule import SizeRule
 from monai_tl.training.loop import Trainer
 from monai_tl.training.position import Outcome
 from monai_tl.transfer.strategy import make_strategy
