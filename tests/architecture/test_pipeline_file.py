@@ -120,6 +120,15 @@ def test_imports_for_types_alone_do_not_count_and_those_in_functions_do():
     assert "finetune" in sections_read("predict")
 
 
+def test_the_set_of_the_source_s_task_is_a_dependency_only_where_it_is_given():
+    def deps(unset: tuple[str, ...]) -> list[str]:
+        return yaml.safe_load(render_dvc_yaml(version_code(), unset))["stages"]["evaluate"]["deps"]
+
+    assert "${evaluate.source_set}" in deps(())
+    assert "${evaluate.source_set}" not in deps(("evaluate.source_set",))
+    assert "${plan.source}" not in deps(("evaluate.source_set", "plan.source"))
+
+
 def test_points_of_a_curve_depend_on_their_training_and_not_on_which_others_there_are():
     stages = yaml.safe_load(render_curve_yaml(version_code()))["stages"]
     assert list(stages) == [stage.name for stage in CURVE]
