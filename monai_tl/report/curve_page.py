@@ -85,7 +85,7 @@ def render_curve_page(findings: CurveFindings, labels_svg: bytes, steps_svg: byt
     seeds = (
         "One seed was trained, so the intervals say how other patients would differ, not how other trainings would."
         if findings.n_seeds == 1
-        else f"Intervals are over patients and the {findings.n_seeds} seeds, drawn alike for all points."
+        else f"Intervals are over patients and the {findings.n_seeds} seeds, the same draws for all points."
     )
     missing = f" {findings.n_failed} predictions are missing and count as 0." if findings.n_failed else ""
     parts = [
@@ -98,7 +98,7 @@ def render_curve_page(findings: CurveFindings, labels_svg: bytes, steps_svg: byt
         _inline(steps_svg),
         _steps_table(findings),
         "<p class='muted'>Scratch's curve is made never falling, and read between its points on a logarithmic axis. "
-        "“More than” and “less than” mark where the curve ends before it answers.</p></html>",
+        "“More than” and “at most” mark where the curve ends before it answers.</p></html>",
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
