@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -17,115 +14,30 @@ from pydantic import (
     model_validator,
 )
 
-from monai_tl import DEFAULT_KEY_FILE
 from monai_tl.errors import ConfigError
 from monai_tl.faults import fault_lines, parse_yaml, read_text
-from monai_tl.labels import ClassSpec, LabelScheme, class_faults
+from monai_tl.finetune_config import Arm as Arm
+from monai_tl.finetune_config import FinetuneConfig as FinetuneConfig
+from monai_tl.finetune_config import PrecisionName as PrecisionName
+from monai_tl.finetune_config import StrategyName as StrategyName
+from monai_tl.labels import ClassSpec, class_faults
+from monai_tl.sections import Fraction, Positive, Real, Section, Whole
+from monai_tl.sections import IngestConfig as IngestConfig
+from monai_tl.sections import Spacing as Spacing
+from monai_tl.sections import SplitConfig as SplitConfig
 
 PARAMS_FILE = "params.yaml"
-
-
-def _refuse_truth(value: Any) -> Any:
-    # YAML's yes, no, on, off are truth values, and Python would take them for 1 and 0
-    if isinstance(value, bool):
-        raise ValueError("a number is needed, not true or false")
-    return value
-
-
-Arm = Literal["transfer", "scratch"]
 CONTRACT_ITEMS = (
     "modality", "channels", "orientation", "spacing", "intensity", "window", "field of view", "classes",
 )  # fmt: skip
 """Lines of a source's contract."""
-StrategyName = Literal[
-    "scratch",
-    "feature_extraction",
-    "layer_retraining",
-    "lp_ft",
-    "gradual",
-    "discriminative",
-    "lora",
-    "norm_only",
-    "full",
-    "l2_sp",
-    "auto",
-]
-HEAD_FIRST: tuple[StrategyName, ...] = (
-    "layer_retraining",
-    "lp_ft",
-    "gradual",
-    "discriminative",
-    "lora",
-    "norm_only",
-    "l2_sp",
-)
-"""Strategies that may begin with ``head_steps`` steps of the head alone."""
-PrecisionName = Literal["float32", "bfloat16"]
-Real = Annotated[float, BeforeValidator(_refuse_truth)]
-Whole = Annotated[int, Field(strict=True)]
-Fraction = Annotated[Real, Field(ge=0.0, le=1.0)]
-Positive = Annotated[Whole, Field(ge=1)]
-Length = Annotated[Real, Field(gt=0.0, le=100.0)]
-Spacing = tuple[Length, Length, Length]
-
-
-class Section(BaseModel):
-    """A part of params.yaml: frozen, nothing extra allowed, every number finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class IngestConfig(Section):
-    """Studies in, cases out.
-
-    Attributes:
-        source: Folder of DICOM, or of a data set in Decathlon or nnU-Net layout, relative to the workspace.
-        layout: ``auto`` looks for dataset.json.
-        key_file: Secret for pseudonyms; outside the repository, mode 0600. Made by ``monai-tl key``.
-        classes: What to segment, in the order of label values.
-        min_slices: A series with fewer is refused.
-        max_rejected_fraction: The stage fails when more than this share of the image series is refused.
-    """
-
-    source: str
-    layout: Literal["auto", "dicom", "decathlon", "nnunet"] = "auto"
-    key_file: str = DEFAULT_KEY_FILE
-    classes: tuple[ClassSpec, ...] = Field(min_length=1, max_length=254)
-    min_slices: Positive = 5
-    max_rejected_fraction: Fraction = 0.5
-
-    @field_validator("classes")
-    @classmethod
-    def _are_distinct(cls, classes: tuple[ClassSpec, ...]) -> tuple[ClassSpec, ...]:
-        if faults := class_faults(classes):
-            raise ValueError("\n".join(faults))
-        return classes
-
-    @property
-    def scheme(self) -> LabelScheme:
-        """The classes as a label scheme."""
-        return LabelScheme(classes=self.classes)
-
-
-class SplitConfig(Section):
-    """Patients into folds and a test set.
-
-    Attributes:
-        test_ids_file: JSON list of case ids that form the test set; then test_fraction is not used.
-    """
-
-    seed: Whole = 0
-    n_folds: Annotated[Whole, Field(ge=2, le=20)] = 4
-    test_fraction: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.3
-    test_ids_file: str | None = None
-    n_train_cases: Positive | None = None
 
 
 class NetworkConfig(Section):
     """A network by its name in the table of builders, with the builder's arguments."""
 
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 class IntensityConfig(Section):
@@ -223,105 +135,6 @@ class PreprocessConfig(Section):
     max_failed_fraction: Fraction = 0.5
 
 
-class FinetuneConfig(Section):
-    """One network for each arm, fold and seed.
-
-    Attributes:
-        arms: ``transfer`` starts from the source; ``scratch`` is its twin: same network, data, budget and seeds.
-        folds: Which folds to train; each arm's prediction is their mean.
-        seeds: Each is one more training of every arm and fold; the verdict resamples them beside the patients.
-        strategy: How the transfer arm is tuned (docs/strategies.md); ``auto`` chooses by rule and writes the reason.
-            The twin always trains everything.
-        min_transferred: The share of the body's parameters that must come across, or loading is an error.
-        max_steps: Budget of each arm, optimiser steps.
-        head_steps: ``lp_ft``, ``gradual``: of these, the first ones train the head alone; so do the other strategies
-            between ``feature_extraction`` and ``full``, where part of the head is fresh. 0 leaves this out.
-        n_groups: ``layer_retraining``: how many layer groups train, counted from the output, the head included.
-        group_steps: ``gradual``: steps from one thawed group to the next.
-        layer_decay: ``discriminative``: the rate of a group is ``learning_rate * layer_decay**(groups to the head)``.
-        lora_rank, lora_alpha: ``lora``: rank of each update, and its factor times the rank.
-        l2_sp_weight: ``l2_sp``: share of the distance to the pretrained values that a step of rate 1 takes back.
-        feature_variants: ``feature_extraction``: so many epochs of samples differ by augmentation; then they come
-            again, and their features are not computed anew. Without augmentation one is enough.
-        feature_cache_mib: Disk that these features may take; fewer variants are kept where they do not fit.
-        find_learning_rate: Find ``learning_rate`` by a range test before training, in place of the one given.
-        ema_decay: Average the weights over about ``1 / (1 - ema_decay)`` steps, and validate and keep the average;
-            0 is off.
-        patience: Early stop after so many validations without a better Dice.
-        precision: Of the network's products in training and validation; weights and optimiser are float32. ``bfloat16``
-            halves a step where the processor has it (AVX-512 BF16, AMX; recent GPUs).
-        n_threads: CPU threads; recorded, because results depend on it to the last bit.
-    """
-
-    arms: tuple[Arm, ...] = ("transfer", "scratch")
-    folds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
-    strategy: StrategyName = "lp_ft"
-    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
-    min_transferred: Fraction = 0.5
-    max_steps: Positive = 200
-    head_steps: Annotated[Whole, Field(ge=0)] = Field(default=60, validate_default=True)
-    n_groups: Positive = 2
-    group_steps: Positive = 10
-    layer_decay: Annotated[Real, Field(gt=0.0, le=1.0)] = 0.8
-    lora_rank: Positive = 4
-    lora_alpha: Annotated[Real, Field(gt=0.0)] = 8.0
-    feature_variants: Positive = 4
-    feature_cache_mib: Positive = 4096
-    batch_size: Positive = 2
-    learning_rate: Annotated[Real, Field(gt=0.0)] = 1e-3
-    head_learning_rate: Annotated[Real, Field(gt=0.0)] = 5e-3
-    find_learning_rate: bool = False
-    weight_decay: Annotated[Real, Field(ge=0.0)] = 1e-5
-    l2_sp_weight: Annotated[Real, Field(ge=0.0)] = Field(default=10.0, validate_default=True)
-    warmup_steps: Annotated[Whole, Field(ge=0)] = 10
-    schedule: Literal["cosine", "poly", "constant"] = "cosine"
-    gradient_clip: Annotated[Real, Field(gt=0.0)] = 12.0
-    ema_decay: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.0
-    foreground_fraction: Fraction = 0.67
-    augmentation: Literal["none", "light", "strong"] = "light"
-    validate_every: Positive = 25
-    patience: Positive = 8
-    precision: PrecisionName = "float32"
-    n_threads: Positive = 2
-
-    @field_validator("arms", "folds", "seeds")
-    @classmethod
-    def _are_given_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not values or len(set(values)) != len(values):
-            raise ValueError("must be given once each, and at least one")
-        return values
-
-    @field_validator("strategy")
-    @classmethod
-    def _is_one_of_the_arm(cls, strategy: StrategyName, info: ValidationInfo) -> StrategyName:
-        # with the source's weights in place it would be `full` under another name
-        if strategy == "scratch" and "transfer" in info.data.get("arms", ()):
-            raise ValueError("'scratch' takes no weights, but finetune.arms has 'transfer'; set arms: [scratch]")
-        return strategy
-
-    @field_validator("head_steps")
-    @classmethod
-    def _leave_steps_for_the_body(cls, head_steps: int, info: ValidationInfo) -> int:
-        max_steps = info.data.get("max_steps")
-        strategy = info.data.get("strategy")
-        if strategy in HEAD_FIRST and max_steps is not None and head_steps >= max_steps:
-            raise ValueError(f"is {head_steps}, but {strategy} needs it below max_steps, which is {max_steps}")
-        return head_steps
-
-    @field_validator("l2_sp_weight")
-    @classmethod
-    def _do_not_overshoot(cls, weight: float, info: ValidationInfo) -> float:
-        rate = info.data.get("learning_rate")
-        if info.data.get("strategy") == "l2_sp" and rate is not None and weight * rate > 1.0:
-            raise ValueError(f"is {weight:g}, but l2_sp needs it at most 1 / learning_rate, which is {1 / rate:g}")
-        return weight
-
-    @property
-    def seed(self) -> int:
-        """The seed of one training: the first."""
-        return self.seeds[0]
-
-
 class PredictConfig(Section):
     """Sliding windows over each test case."""
 
@@ -337,6 +150,10 @@ class EvaluateConfig(Section):
     Attributes:
         surface_tolerance_mm: Largest surface distance counted as agreement.
         null_margin: A difference whose whole interval lies within plus or minus this is called null for certain.
+        source_set: Data set of the source's own task, in any layout that ingest reads, that neither training saw; then
+            the report says what tuning cost there. Null measures nothing.
+        source_classes: Its classes, of those the source has; null takes the card's names with their label values in
+            order.
     """
 
     surface_tolerance_mm: Annotated[Real, Field(gt=0.0)] = 2.0
@@ -344,6 +161,15 @@ class EvaluateConfig(Section):
     confidence: Annotated[Real, Field(gt=0.5, lt=1.0)] = 0.95
     null_margin: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.01
     seed: Whole = 0
+    source_set: str | None = None
+    source_classes: tuple[ClassSpec, ...] | None = Field(default=None, min_length=1, max_length=254)
+
+    @field_validator("source_classes")
+    @classmethod
+    def _are_distinct(cls, classes: tuple[ClassSpec, ...] | None) -> tuple[ClassSpec, ...] | None:
+        if faults := class_faults(classes or ()):
+            raise ValueError("\n".join(faults))
+        return classes
 
 
 class ExportConfig(Section):
@@ -467,6 +293,8 @@ def _faults_between_sections(content: dict[str, Any], faulty: set[str]) -> Itera
     has_no_source = not faulty & {"plan", "plan.source"} and value("plan", "source") is None
     if has_no_source and "transfer" in items("finetune", "arms"):
         yield "finetune.arms: has 'transfer', but plan.source is null; name a source, or set arms: [scratch]"
+    if "transfer" not in items("finetune", "arms") and isinstance(value("evaluate", "source_set"), str):
+        yield "evaluate.source_set: is given, but finetune.arms has no 'transfer' that could forget; leave it out"
     if not faulty & {"curve", "finetune", "finetune.max_steps"} and isinstance(content.get("curve"), dict):
         yield from _curve_faults(content["curve"], value("finetune", "max_steps"), has_no_source)
 

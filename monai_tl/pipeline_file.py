@@ -124,20 +124,6 @@ def _unset(params: Params) -> set[str]:
     return {name for name in _INPUTS if getattr(getattr(params, name.split(".")[0]), name.split(".")[1]) is None}
 
 
-def check_curve_section(workspace: Path) -> None:
-    """The same as :func:`check_sections`, for what curve/dvc.yaml refers to.
-
-    Raises:
-        ConfigError: Lists the keys that are missing.
-    """
-    content = parse_yaml(read_text(workspace / PARAMS_FILE, "is missing"), PARAMS_FILE).get("curve") or {}
-    needed = sorted({list_of(key) for stage in CURVE for key in stage.matrix} | {k for s in CURVE for k in s.keys})
-    if faults := [
-        f"curve.{key}: must be written out, because {CURVE_FILE} refers to it" for key in needed if key not in content
-    ]:
-        raise ConfigError(faults)
-
-
 def check_sections(workspace: Path) -> None:
     """Make sure that params.yaml, which has been checked by itself, writes out what DVC reads from it.
 
@@ -161,8 +147,23 @@ def check_sections(workspace: Path) -> None:
         section, key = name.split(".")
         if ((content.get(section) or {}).get(key) is not None) != (f"${{{name}}}" in written):
             faults.append(f"{name}: {PIPELINE_FILE} was written for another choice; {REFRESH}")
+    faults += _curve_faults(workspace, content)
     if faults:
         raise ConfigError(faults)
+
+
+def _curve_faults(workspace: Path, content: Mapping[str, Any]) -> Iterator[str]:
+    """What curve/dvc.yaml refers to in vain. DVC reads every pipeline file there is, for the training as well."""
+    path = workspace / CURVE_FILE
+    if not path.is_file():
+        return
+    section = content.get("curve") or {}
+    needed = {list_of(key) for stage in CURVE for key in stage.matrix} | {key for stage in CURVE for key in stage.keys}
+    for key in sorted(needed - section.keys()):
+        yield f"curve.{key}: must be written out, because {CURVE_FILE} refers to it; or remove the folder of that file"
+    source = "plan.source"
+    if ((content.get("plan") or {}).get("source") is not None) != (f"${{{source}}}" in path.read_text("utf-8")):
+        yield f"{source}: {CURVE_FILE} was written for another choice; {REFRESH}"
 
 
 def _missing(content: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from monai_tl.config import PARAMS_FILE, Params, load_params, parse_params
 from monai_tl.errors import ConfigError
 from monai_tl.faults import parse_yaml
 from monai_tl.files import write_text
-from monai_tl.pipeline_file import check_curve_section, check_sections, curve_text
+from monai_tl.pipeline_file import check_sections, curve_text
 from monai_tl.records import Split
 from monai_tl.stages import CURVE_FILE, CURVE_TEMPLATE
 from monai_tl.workspace import FLOWS_FOLDER, check_installed_version, flows_template, template_folder
@@ -41,7 +41,6 @@ def run(workspace: Path, *, plain: bool = False) -> int:
     """
     check_installed_version(workspace)
     params = load_params(workspace)
-    check_sections(workspace)
     flow = Path(FLOWS_FOLDER) / f"{FLOW}.py"
     if not (workspace / flow).is_file():
         raise ConfigError(
@@ -51,9 +50,9 @@ def run(workspace: Path, *, plain: bool = False) -> int:
     console = choose_console(plain)
     if params.curve is None:
         _append_section(workspace, default_section(params, _n_pool(workspace)), console)
-    check_curve_section(workspace)
     write_text(workspace / CURVE_FILE, curve_text(workspace))
     shutil.copyfile(template_folder() / CURVE_TEMPLATE.replace("/", "_"), workspace / CURVE_TEMPLATE)
+    check_sections(workspace)
     code = run_flow(workspace, f"{FLOWS_FOLDER}.{FLOW}", console, plain=plain)
     if code == 0:
         _show(workspace, console)
@@ -112,7 +111,9 @@ def _show(workspace: Path, console: Console) -> None:
     for axis in ("labels", "steps"):
         part = record[axis]
         budgets = sorted({int(budget) for line in part["dice"].values() for budget in line})
-        table = Table(title=part["sentence"], title_justify="left", box=None)
+        # no title of the table, which would be broken to its width
+        console.print(part["sentence"], highlight=False, markup=False, soft_wrap=True)
+        table = Table(box=None)
         table.add_column(axis)
         for budget in budgets:
             table.add_column(str(budget), justify="right")

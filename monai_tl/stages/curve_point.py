@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from pydantic import ValidationError
+
 from monai_tl.config import CurveConfig, CurveTraining, FinetuneConfig, Params, PredictConfig, StrategyName
 from monai_tl.dataset.label_subsets import nested_subset
 from monai_tl.dataset.manifest import Manifest, read_manifest, read_unprepared
 from monai_tl.dataset.nifti import read_label
 from monai_tl.dataset.splits import patients_of
 from monai_tl.errors import ConfigError, ContractError, DataError, StageError, describe_fault
+from monai_tl.faults import fault_lines
 from monai_tl.files import read_json, temporary_folder, whole_folder
 from monai_tl.inference import Predictor, load_models
 from monai_tl.metrics.overlap import dice
@@ -133,13 +136,14 @@ def point_settings(
         steps: Budget; None takes the full one.
         strategy: Name in the ladder.
         seed: Of weights and order.
+
+    Raises:
+        ConfigError: The strategy does not go with finetune's other settings.
     """
     full = training.max_steps or config.max_steps
     budget = steps or full
     share = budget / config.max_steps
-    every = (
-        config.validate_every * share if training.validate_every is None else training.validate_every * budget / full
-    )
+    every = training.validate_every or config.validate_every * full / config.max_steps
     changes = {
         "arms": ("scratch",) if strategy == "scratch" else ("transfer",),
         "strategy": strategy,
@@ -148,10 +152,16 @@ def point_settings(
         "validate_every": max(1, round(every * budget / full)),
         # at least one step is left for what follows
         "head_steps": min(round(config.head_steps * share), budget - 1),
-        "group_steps": max(1, round(config.group_steps * share)),
         "warmup_steps": round(config.warmup_steps * share),
+        "group_steps": max(1, round(config.group_steps * share)),
+        # an average over about 1 / (1 - decay) steps
+        "ema_decay": max(0.0, 1.0 - (1.0 - config.ema_decay) / share) if config.ema_decay else 0.0,
     }
-    return FinetuneConfig.model_validate(config.model_dump() | changes)
+    try:
+        return FinetuneConfig.model_validate(config.model_dump() | changes)
+    except ValidationError as error:
+        faults = [f"finetune.{line} (for curve.strategies: {strategy})" for line in fault_lines(error, FinetuneConfig)]
+        raise ConfigError(faults) from None
 
 
 def _source(workspace: Path, plan: Plan, strategy: str) -> Source | None:

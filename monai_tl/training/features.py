@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from monai_tl.config import FinetuneConfig
 from monai_tl.dataset.patches import PatchSampler
+from monai_tl.errors import CheckpointError
 from monai_tl.networks.groups import LayerGroup
 from monai_tl.training.batches import Batch, make_ahead
 from monai_tl.training.head_input import body_output, find_head
@@ -125,12 +126,19 @@ class FeatureCache:
             os.close(self.digests)
 
     def _open(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.values = os.open(self.folder / VALUES_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        self.digests = os.open(self.folder / DIGESTS_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        # a map must not reach beyond the file; where nothing was written it takes no room
-        os.ftruncate(self.values, self.n_records * self.n_record_bytes)
-        os.ftruncate(self.digests, self.n_records * _DIGEST)
+        size = self.n_records * self.n_record_bytes
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.values = os.open(self.folder / VALUES_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            self.digests = os.open(self.folder / DIGESTS_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            # a map must not reach beyond the file; where nothing was written it takes no room
+            os.ftruncate(self.values, size)
+            os.ftruncate(self.digests, self.n_records * _DIGEST)
+        except OSError as error:
+            raise CheckpointError(
+                f"{size / _MIB:.0f} MiB of features cannot be kept in {self.folder} ({error.strerror}); make room, "
+                "mend permissions or lower finetune.feature_cache_mib, then run again"
+            ) from error
         self.map = np.memmap(
             self.folder / VALUES_FILE, dtype=np.uint8, mode="r", shape=(self.n_records, self.n_record_bytes)
         )

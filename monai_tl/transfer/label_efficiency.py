@@ -43,7 +43,7 @@ class Draws:
 
     Attributes:
         case_weights: (n_samples, n_cases) how often each case's patient was drawn.
-        seed_weights: (n_samples, n_seeds) how often each seed was drawn.
+        seed_weights: (n_samples, n_seeds) of each seed; each sample's sum is 1.
         tail: Share cut off on either side.
     """
 
@@ -75,29 +75,36 @@ class Saving:
 
 
 def draw_samples(patients: Sequence[str], n_seeds: int, n_samples: int, confidence: float, seed: int) -> Draws:
-    """Draw patients, with all their cases, and seeds, independently and with replacement.
+    """Draw patients, with all their cases, and beside them weights of the seeds.
 
-    The tail is that of the expanded percentile interval: the plain one of few patients is too narrow.
+    Patients are drawn with replacement, and the tail is that of the expanded percentile interval. The two to five seeds
+    of a curve cannot be drawn so: their own range is too narrow (docs/decisions/0010-seeds.md). Their weights are
+    1/m + z / √(m · χ²), with z normal and centred, χ² with m − 1 degrees of freedom, so that any mean over seeds
+    scatters about the one found as Student's distribution says, by the seeds' own spread; the same weights for every
+    point keep all comparisons paired.
 
     Args:
         patients: Patient of each case; at least two different.
-        n_seeds: Trainings of each point; a single one is not resampled, and the interval then holds for that one alone.
+        n_seeds: Trainings of each point, m; with one the interval holds for that training alone.
         n_samples: Bootstrap samples.
         confidence: E.g. 0.95.
         seed: Of the draws.
 
     References:
-        Owen 2007, doi:10.1214/07-AOAS122 (two crossed factors).
         Hesterberg 2015, doi:10.1080/00031305.2015.1089789, 5.3 (expanded percentiles).
     """
     names, index = np.unique(np.asarray(patients), return_inverse=True)
     n_patients = len(names)
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(n_patients, np.full(n_patients, 1.0 / n_patients), size=n_samples)
-    seeds = generator.multinomial(n_seeds, np.full(n_seeds, 1.0 / n_seeds), size=n_samples)
+    weights = np.full((n_samples, n_seeds), 1.0 / n_seeds)
+    if n_seeds > 1:
+        normal = generator.standard_normal((n_samples, n_seeds))
+        chi_square = generator.chisquare(n_seeds - 1, size=(n_samples, 1))
+        weights += (normal - normal.mean(axis=1, keepdims=True)) / np.sqrt(n_seeds * chi_square)
     student = stdtrit(n_patients - 1, (1.0 - confidence) / 2.0)
     tail = float(ndtr(math.sqrt(n_patients / (n_patients - 1)) * student))
-    return Draws(drawn[:, index].astype(np.float64), seeds.astype(np.float64), tail)
+    return Draws(drawn[:, index].astype(np.float64), weights, tail)
 
 
 def resampled_means(curve: Curve, draws: Draws) -> Reals:
@@ -107,7 +114,7 @@ def resampled_means(curve: Curve, draws: Draws) -> Reals:
         rows = slice(start, start + _CHUNK)
         cases, seeds = draws.case_weights[rows], draws.seed_weights[rows]
         totals = np.einsum("bsc,nc,ns->nb", curve.dice, cases, seeds, optimize=True)
-        found[rows] = totals / (cases.sum(axis=1) * seeds.sum(axis=1))[:, np.newaxis]
+        found[rows] = totals / cases.sum(axis=1)[:, np.newaxis]
     return found
 
 

@@ -8,8 +8,16 @@ import pytest
 import yaml
 
 from monai_tl.config import Params
-from monai_tl.pipeline_file import import_closure, pipeline_text, render_dvc_yaml, sections_read, version_code
-from monai_tl.stages import STAGE_NAMES, STAGES
+from monai_tl.pipeline_file import (
+    curve_text,
+    import_closure,
+    pipeline_text,
+    render_curve_yaml,
+    render_dvc_yaml,
+    sections_read,
+    version_code,
+)
+from monai_tl.stages import CURVE, STAGE_NAMES, STAGES
 from monai_tl.workspace import VERSION_FILE
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +48,7 @@ def test_stages_are_the_table():
 
 
 def test_each_section_of_the_parameters_belongs_to_a_stage():
-    assert set(Params.model_fields) == set(STAGE_NAMES)
+    assert set(Params.model_fields) == {*STAGE_NAMES, "curve"}
     for name in STAGE_NAMES:
         assert name in COMMITTED[name]["params"]
 
@@ -110,3 +118,38 @@ def test_imports_for_types_alone_do_not_count_and_those_in_functions_do():
     assert "monai_tl.supervise" in import_closure("monai_tl.commands.run")
     assert "monai_tl.sources.card" in import_closure("monai_tl.stages.finetune")
     assert "finetune" in sections_read("predict")
+
+
+def test_the_set_of_the_source_s_task_is_a_dependency_only_where_it_is_given():
+    def deps(unset: tuple[str, ...]) -> list[str]:
+        return yaml.safe_load(render_dvc_yaml(version_code(), unset))["stages"]["evaluate"]["deps"]
+
+    assert "${evaluate.source_set}" in deps(())
+    assert "${evaluate.source_set}" not in deps(("evaluate.source_set",))
+    assert "${plan.source}" not in deps(("evaluate.source_set", "plan.source"))
+
+
+def test_points_of_a_curve_depend_on_their_training_and_not_on_which_others_there_are():
+    stages = yaml.safe_load(render_curve_yaml(version_code()))["stages"]
+    assert list(stages) == [stage.name for stage in CURVE]
+    assert stages["curve_label"]["params"] == ["finetune", "predict", "curve.training"]
+    assert stages["curve_step"]["params"] == ["finetune", "predict", "curve.training", "curve.steps_labels"]
+    assert stages["curve"]["params"] == ["evaluate", "curve"]
+    for stage in CURVE:
+        entry = stages[stage.name]
+        assert entry["wdir"] == ".."
+        assert VERSION_FILE in entry["deps"]
+        for key in stage.matrix:
+            assert entry["matrix"][key].startswith("${curve.")
+            assert f"--{key} ${{item.{key}}}" in entry["cmd"]
+
+
+@pytest.mark.parametrize("name", [stage.name for stage in CURVE])
+def test_the_code_a_stage_of_the_curve_imports_is_in_its_deps(name, graph):
+    stages = yaml.safe_load(curve_text(ROOT))["stages"]
+    stage = f"monai_tl.stages.{name}"
+    deps = [Path(dep) for dep in stages[name]["deps"] if dep.startswith("monai_tl/")]
+    for module in ({stage} | graph.find_upstream_modules(stage)) - NOT_CODE_OF_A_STAGE:
+        base = ROOT.joinpath(*module.split("."))
+        path = (base / "__init__.py" if base.is_dir() else base.with_suffix(".py")).relative_to(ROOT)
+        assert any(path == dep or dep in path.parents for dep in deps), f"{name}: {path}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from ladder_runs import make_sampler, make_settings, make_trained_network, make_
 from torch import Tensor, nn
 
 from monai_tl.config import NetworkConfig
+from monai_tl.errors import CheckpointError
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import place_network
 from monai_tl.networks.groups import LayerGroup, set_trainable
@@ -131,6 +134,34 @@ def test_fewer_variants_are_kept_where_the_disk_allows_no_more(tmp_path: Path) -
     assert head is not None
     record = FeatureCache(tmp_path, make_sampler(), network, head, 1, 64).n_record_bytes
     assert FeatureCache(tmp_path, make_sampler(), network, head, 1000, 1).n_variants == (1 << 20) // (N_CASES * record)
+
+
+def test_a_disk_that_fills_up_makes_it_slower_not_wrong(tmp_path: Path) -> None:
+    expected = [batch.image.clone() for batch in _cache(tmp_path / "room").stream(3, 0, 4)]
+    cache = _cache(tmp_path / "full")
+    open_files = cache._open
+
+    def open_on_a_full_disk() -> None:
+        open_files()
+        full = os.open("/dev/full", os.O_RDWR)
+        os.dup2(full, cache.values)
+        os.close(full)
+
+    cache._open = open_on_a_full_disk  # type: ignore[method-assign]
+    assert all(torch.equal(b.image, e) for b, e in zip(cache.stream(3, 0, 4), expected, strict=True))
+    assert cache.is_full
+    assert not cache.checked
+
+
+def test_a_folder_that_cannot_hold_them_is_named(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    cache = _cache(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"MiB of features cannot be kept in .*feature_cache_mib"):
+            next(cache.stream(3, 0, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class _AddsItsInput(nn.Module):

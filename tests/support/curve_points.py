@@ -27,7 +27,7 @@ def make_point(labels, steps, strategy, seed, dice, n_labels=None, patients=None
     )
 
 
-def make_group(budgets, means, strategy, axis="labels", n_seeds=2, n_cases=10, spread=0.03):
+def make_group(budgets, means, strategy, axis="labels", n_seeds=2, n_cases=10, spread=0.015):
     """Points of one strategy whose mean over cases and classes is exactly the given one."""
     points = []
     for place, (budget, mean) in enumerate(zip(budgets, means, strict=True)):
@@ -44,7 +44,7 @@ LABELS, STEPS = (4, 8, 16, 32, 64, 160), (25, 50, 100, 200)
 SCRATCH, PRETRAINED = (0.35, 0.48, 0.60, 0.70, 0.78, 0.84), (0.70, 0.77, 0.80, 0.83, 0.855, 0.87)
 
 
-def make_findings(n_cases=10, n_seeds=2, pretrained=PRETRAINED):
+def make_findings(n_cases=10, n_seeds=3, pretrained=PRETRAINED):
     from monai_tl.metrics.cohort import BootstrapRule
     from monai_tl.transfer.curve_summary import summarise_curve
 

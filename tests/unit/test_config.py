@@ -18,7 +18,9 @@ def good() -> dict:
 
 def test_demo_parameters_are_valid_and_every_section_is_a_stage():
     params = load_params(ROOT)
-    assert tuple(Params.model_fields) == STAGE_NAMES
+    # the curve is a pipeline of its own, and its section need not be there
+    assert tuple(Params.model_fields) == (*STAGE_NAMES, "curve")
+    assert params.curve is None
     assert set(good()) == set(STAGE_NAMES)
     assert params.ingest.scheme.names == ("liver", "tumour")
 
@@ -57,7 +59,14 @@ def test_every_fault_is_reported_with_its_key_path():
         ("finetune", {"seed": 0}, "finetune.seed"),
         ("finetune", {"head_steps": 500}, "finetune.head_steps: .* max_steps, which is 150"),
         ("finetune", {"max_steps": 15}, "finetune.head_steps: is 15"),
+        ("finetune", {"strategy": "gradual", "head_steps": 150}, "head_steps: is 150, but gradual needs it below"),
+        ("finetune", {"strategy": "l2_sp", "l2_sp_weight": 200.0}, "at most 1 / learning_rate, which is 100"),
+        ("finetune", {"strategy": "lora", "lora_rank": 0}, "finetune.lora_rank"),
+        ("finetune", {"layer_decay": 1.5}, "finetune.layer_decay"),
+        ("finetune", {"ema_decay": 1.0}, "finetune.ema_decay"),
         ("finetune", {"strategy": "scratch"}, r"finetune.strategy: .*set arms: \[scratch\]"),
+        ("evaluate", {"source_classes": []}, "evaluate.source_classes"),
+        ("evaluate", {"source_classes": [{"name": "a"}, {"name": "A"}]}, "evaluate.source_classes: .*each class needs"),
         ("plan", {"source": None}, "plan.network: is needed"),
         ("plan", {"source": None, "network": {"name": "unet"}}, "finetune.arms: has 'transfer'"),
         ("plan", {"intensity": {"rule": "window", "low": 3.0, "high": 1.0}}, "low < high"),
@@ -67,6 +76,15 @@ def test_parameters_that_do_not_fit_together_are_refused(section, changes, words
     content = good()
     content[section] |= changes
     with pytest.raises(ConfigError, match=words):
+        parse_params(content)
+
+
+def test_a_set_of_the_source_s_task_needs_an_arm_that_could_forget():
+    content = good()
+    content["evaluate"]["source_set"] = "held"
+    assert parse_params(content).evaluate.source_set == "held"
+    content["finetune"]["arms"] = ["scratch"]
+    with pytest.raises(ConfigError, match=r"evaluate.source_set: is given, but finetune.arms has no 'transfer'"):
         parse_params(content)
 
 
@@ -212,3 +230,37 @@ def test_a_file_that_is_no_text_says_what_to_do(tmp_path):
 def test_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match="monai-tl init"):
         load_params(tmp_path)
+
+
+CURVE = {"labels": [4, "all"], "strategies": ["full", "scratch"], "seeds": [0], "steps": [50], "steps_labels": "all"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": []}, "curve.labels"),
+        ({"labels": [4, 4, "all"]}, "curve.labels: must be given once each"),
+        ({"labels": [0, "all"]}, "curve.labels.0"),
+        ({"labels": ["some", "all"]}, "curve.labels.0"),
+        ({"strategies": ["wish"]}, "curve.strategies.0"),
+        ({"steps": []}, "curve.steps"),
+        ({"steps": [50, 150]}, r"curve.steps: has \[150\], but a full budget is 150"),
+        ({"steps": [50], "training": {"max_steps": 50}}, r"curve.steps: has \[50\], but a full budget is 50"),
+        ({"steps_labels": 8}, "curve.steps_labels: must be one of curve.labels"),
+        ({"seeds": [-1]}, "curve.seeds.0"),
+        ({"training": {"val_fraction": 1.0}}, "curve.training.val_fraction"),
+        ({"point": 3}, "curve.point"),
+    ],
+)
+def test_faults_of_a_curve_are_told_with_their_key_path(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        parse_params({**good(), "curve": CURVE | changes})
+
+
+def test_a_curve_without_a_source_has_nothing_to_transfer():
+    content = good()
+    content["plan"] = {"source": None, "network": {"name": "unet"}}
+    content["finetune"] |= {"arms": ["scratch"], "strategy": "scratch"}
+    with pytest.raises(ConfigError, match=r"curve\.strategies: plan\.source is null"):
+        parse_params({**content, "curve": CURVE})
+    assert parse_params({**content, "curve": CURVE | {"strategies": ["scratch"]}}).curve.labels == (4, "all")
