@@ -23,6 +23,7 @@ from monai_tl.geometry import spacing_of
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.networks.builders import register_network
 from monai_tl.records import CaseRecord, Dataset, Provenance
+from monai_tl.transfer.rank import CCFV, GBC, LOGME
 
 pytestmark = pytest.mark.realdata
 
@@ -79,7 +80,7 @@ def write_hippocampi(workspace: Path) -> None:
     dataset.write(folder / "dataset.json")
 
 
-def test_hippodeep_is_ranked_above_its_shuffled_self(sources: Path, tmp_path: Path) -> None:
+def test_evidence_and_overlap_of_hippodeep_are_above_those_of_its_shuffled_self(sources: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     write_hippocampi(workspace)
     content = {
@@ -97,5 +98,12 @@ def test_hippodeep_is_ranked_above_its_shuffled_self(sources: Path, tmp_path: Pa
     split.write(workspace / "artifacts/split/split.json")
     names = ("shuffled", "fresh", "hippodeep")
     ranking = rank.run([sources / name for name in names], workspace, params, n_cases=N_CASES, steps=0)
-    print((workspace / "reports/rank/rank.md").read_text())
+    assert {source.name for source in ranking.sources} == set(names)
     assert all(source.share_body == 1.0 for source in ranking.sources)
+    found = {source.name: source.scores for source in ranking.sources}
+    # CC-FV is not asked: on these cases it puts the published weights last, as docs/rank.md says
+    for score in (LOGME, GBC):
+        values = {name: scores[score] for name, scores in found.items()}
+        assert max(values, key=lambda name: values[name]) == "hippodeep"
+    assert found["hippodeep"][CCFV] is not None
+    assert "No score is known to tell reliably" in " ".join(ranking.findings)
