@@ -201,7 +201,7 @@ class _Resolver:
             if isinstance(node, ast.Name) and node.id.startswith(_MARK):
                 return self._referred(names[int(node.id.removeprefix(_MARK))], path, depth)
             try:
-                return ast.literal_eval(node)
+                return _as_lists(ast.literal_eval(node))
             except (ValueError, TypeError, RecursionError, MemoryError, SyntaxError):
                 raise refused from None
 
@@ -214,6 +214,10 @@ class _Resolver:
                     return len(counted)
             raise refused
         return operand(tree)
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _id_path(identifier: str) -> tuple[Key, ...]:
