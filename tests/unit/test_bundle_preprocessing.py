@@ -92,7 +92,9 @@ def _read(*steps: dict[str, Any], **more: Any) -> Draft:
 
     content = {"preprocessing": {"_target_": "Compose", "transforms": list(steps)}, **more}
     draft = Draft()
-    read_preprocessing(parse_config("configs/inference.json", json.dumps(content).encode()), ("preprocessing",), draft, 1)
+    read_preprocessing(
+        parse_config("configs/inference.json", json.dumps(content).encode()), ("preprocessing",), draft, 1
+    )
     return draft
 
 
@@ -107,7 +109,14 @@ def test_all_of_monais_names_of_a_transform_are_known(prefix: str, end: str) -> 
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "scripts.ScaleIntensityRanged", "monai.transforms.Lambdad", "ScaleIntensityRange", "HistogramNormalized"]
+    "target",
+    [
+        "os.system",
+        "scripts.ScaleIntensityRanged",
+        "monai.transforms.Lambdad",
+        "ScaleIntensityRange",
+        "HistogramNormalized",
+    ],
 )
 def test_a_transform_that_is_not_known_leaves_the_rule_unknown(target: str) -> None:
     draft = _read(WINDOW, {"_target_": target, "keys": "image"})

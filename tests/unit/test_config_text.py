@@ -87,7 +87,7 @@ def test_code_is_refused_with_its_line(code: str, tmp_path: Path, monkeypatch: p
     number = next(index for index, line in enumerate(text, start=1) if '"value"' in line)
     with pytest.raises(NeedsCodeError, match=rf"configs/inference\.json, line {number} \(key wanted\.value\)") as error:
         config.resolve("wanted", "value")
-    assert text[number - 1].strip()[:80] in str(error.value)
+    assert code[:80] in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
