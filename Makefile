@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]' ./examples/hippodeep
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]' ./examples/hippodeep ./examples/meshnet
 	@touch $@ $(VENV)/.installed
 
 install: $(VENV)/.installed  ## make .venv and install the package

@@ -97,6 +97,19 @@ def publish_results(workspace: Path, outcomes: Mapping[str, str]) -> None:
         create_markdown_artifact(plot, key="learning-curves", description="Validation Dice by step")
 
 
+def publish_curve(workspace: Path, outcomes: Mapping[str, str]) -> None:
+    """Write the artifacts of a finished curve."""
+    rows = [{"stage": address, "outcome": outcome} for address, outcome in outcomes.items()]
+    create_table_artifact(rows, key="curve-stages", description="What each point did")
+    reports = workspace / "reports" / "curve"
+    record = json.loads((reports / "curve.json").read_text(encoding="utf-8"))
+    parts = []
+    for axis in ("labels", "steps"):
+        picture = base64.b64encode((reports / "html" / f"{axis}.svg").read_bytes()).decode("ascii")
+        parts.append(f"### {record[axis]['sentence']}\n\n![{axis}](data:image/svg+xml;base64,{picture})\n")
+    create_markdown_artifact("\n".join(parts), key="curve", description="Dice against labels and steps")
+
+
 def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row an arm and class, ``all`` first: means with intervals, null where undefined, and the number of cases."""
     rows = []
@@ -112,7 +125,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def learning_curves(history: Path) -> str:
-    """Markdown with a line chart of validation Dice by step, one line an arm and fold; empty when there is no history.
+    """Markdown with a line chart of validation Dice by step, one line a training; empty when there is none.
 
     The picture is inside the text: the dashboard needs no other address to fetch it from.
     """
@@ -122,7 +135,7 @@ def learning_curves(history: Path) -> str:
     with history.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             if row.get("val_dice"):
-                name = " fold ".join(row[key] for key in ("arm", "fold") if row.get(key))
+                name = row["arm"] + "".join(f" {key} {row[key]}" for key in ("fold", "seed") if row.get(key))
                 curves.setdefault(name, []).append((float(row["step"]), float(row["val_dice"])))
     if not curves:
         return ""

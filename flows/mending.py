@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 
-from monai_tl.stages import STATE_FOLDER
+from monai_tl.stages import CURVE_FILE, STATE_FOLDER
 
+LOCK_FILES = ("dvc.lock", str(Path(CURVE_FILE).with_suffix(".lock")))
+"""Of both pipelines, relative to the workspace; the second need not be there."""
 # the one in C takes a tenth of the time
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -24,17 +26,18 @@ def mend_after_kill(workspace: Path) -> None:
     DVC writes dvc.lock in place: cut short it would stop every later run. DVC drops a lock of a dead process by itself,
     but not when another program has got its process id since.
     """
-    lock, backup = workspace / "dvc.lock", backup_file(workspace)
-    if _is_cut_short(lock):
-        shutil.copyfile(backup, lock) if backup.is_file() else lock.unlink()
+    for name in LOCK_FILES:
+        lock, backup = workspace / name, backup_file(workspace, name)
+        if _is_cut_short(lock):
+            shutil.copyfile(backup, lock) if backup.is_file() else lock.unlink()
     held = workspace / ".dvc" / "tmp" / "rwlock"
     if held.is_file() and not any(_is_dvc(pid) for pid in _lock_owners(held)):
         held.unlink(missing_ok=True)
 
 
-def backup_file(workspace: Path) -> Path:
-    """dvc.lock as it was before the last step."""
-    return workspace / STATE_FOLDER / "dvc.lock.before"
+def backup_file(workspace: Path, lock: str = "dvc.lock") -> Path:
+    """A lock file as it was before the last step."""
+    return workspace / STATE_FOLDER / f"{lock.replace('/', '-')}.before"
 
 
 def _is_cut_short(lock: Path) -> bool:

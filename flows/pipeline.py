@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ OUTCOME_MARK = "@outcome "
 _DELIVERY_S = 10.0
 
 
-@task(task_run_name="{step.address}", cache_policy=NO_CACHE, persist_result=False, tags=["stage"])
+@task(task_run_name="{step.name}", cache_policy=NO_CACHE, persist_result=False, tags=["stage"])
 def bring_up_to_date(
     step: versioning.Step,
     workspace: Path,
@@ -47,13 +48,13 @@ def bring_up_to_date(
 
     outcome: versioning.Outcome = "unchanged"
     if was_changed is not None:
-        _tell_outcome(step.address, "running")
+        _tell_outcome(step.name, "running")
         outcome = versioning.reproduce(
             step, workspace, lock_handle, relay, time_out_s=time_out_s, was_changed=was_changed
         )
-    logger.info("%s: %s", step.address, outcome)
-    _tell_outcome(step.address, outcome)
-    board.finish(step.address, outcome)
+    logger.info("%s: %s", step.name, outcome)
+    _tell_outcome(step.name, outcome)
+    board.finish(step.name, outcome)
     return outcome
 
 
@@ -92,8 +93,8 @@ def _tell(line: str) -> None:
         sys.stdout.flush()
 
 
-def _tell_outcome(address: str, outcome: str) -> None:
-    _tell(OUTCOME_MARK + json.dumps({"stage": address, "outcome": outcome}))
+def _tell_outcome(name: str, outcome: str) -> None:
+    _tell(OUTCOME_MARK + json.dumps({"stage": name, "outcome": outcome}))
 
 
 def _deliver() -> None:
@@ -102,15 +103,15 @@ def _deliver() -> None:
     EventsWorker.drain_all(timeout=_DELIVERY_S)
 
 
-def main() -> int:
-    """Run the flow once; the exit status is the error's, see monai_tl.errors."""
+def main(run: Callable[[float | None], object] = training) -> int:
+    """Run a flow once; the exit status is the error's, see monai_tl.errors."""
     workspace = Path.cwd()
     limit = os.environ.get("MONAI_TL_STAGE_TIME_OUT_S")
     try:
         load_params(workspace)
         with server_for(workspace) as url, temporary_settings({PREFECT_API_URL: url}):
             try:
-                training(float(limit) if limit else None)
+                run(float(limit) if limit else None)
             finally:
                 _deliver()
     except MonaiTLError as error:

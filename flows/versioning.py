@@ -25,11 +25,12 @@ from flows.mending import backup_file, mend_after_kill
 from monai_tl.config import Params
 from monai_tl.errors import ConfigError, MonaiTLError, StageError
 from monai_tl.progress import MARK, VARIABLE
-from monai_tl.stages import STAGES, STATE_FOLDER
+from monai_tl.stages import STAGES, STATE_FOLDER, Stage, list_of
 
 Outcome = Literal["ran", "restored", "unchanged"]
 """``restored``: DVC took the result of an earlier run from its cache."""
 
+PIPELINE_FILE = "dvc.yaml"
 _LOCK_WAIT_S = 10.0
 _GRACE_S = 3.0
 _STATUS_TIME_OUT_S = 600.0
@@ -53,23 +54,35 @@ class Step:
     """One thing DVC runs: a stage, or one combination of a stage's matrix.
 
     Attributes:
-        stage: Name in STAGES.
-        address: What DVC calls it, e.g. ``finetune@transfer-0``.
+        stage: Name in its table.
+        address: What DVC calls it, e.g. ``finetune@transfer-0-0`` or ``curve/dvc.yaml:curve_label@8-full-0``.
     """
 
     stage: str
     address: str
 
+    @property
+    def name(self) -> str:
+        """The address without the file."""
+        return self.address.rpartition(":")[2]
 
-def steps(params: Params) -> tuple[Step, ...]:
-    """All steps in the order in which DVC runs them."""
+
+def steps(params: Params, stages: Sequence[Stage] = STAGES, file: str = PIPELINE_FILE) -> tuple[Step, ...]:
+    """All steps of a pipeline in the order in which DVC runs them.
+
+    Args:
+        params: Hold the values of each matrix.
+        stages: Its table.
+        file: Its file; DVC puts the name of any but dvc.yaml before the step's.
+    """
     found: list[Step] = []
-    for stage in STAGES:
-        section = getattr(params, stage.name)
-        axes = [getattr(section, f"{key}s") for key in stage.matrix]
+    where = "" if file == PIPELINE_FILE else f"{file}:"
+    for stage in stages:
+        section = getattr(params, stage.section_name)
+        axes = [getattr(section, list_of(key)) for key in stage.matrix]
         for values in product(*axes):
             suffix = "-".join(str(value) for value in values)
-            found.append(Step(stage.name, f"{stage.name}@{suffix}" if suffix else stage.name))
+            found.append(Step(stage.name, f"{where}{stage.name}@{suffix}" if suffix else f"{where}{stage.name}"))
     return tuple(found)
 
 
@@ -202,8 +215,9 @@ def reproduce(
     """
     address = step if isinstance(step, str) else step.address
     before = lock_entry(workspace, address)
-    if (workspace / "dvc.lock").is_file():
-        shutil.copyfile(workspace / "dvc.lock", backup_file(workspace))
+    lock = _lock_of(address)[0]
+    if (workspace / lock).is_file():
+        shutil.copyfile(workspace / lock, backup_file(workspace, lock))
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     worked = False
 
@@ -229,13 +243,20 @@ def reproduce(
 
 
 def lock_entry(workspace: Path, address: str) -> Mapping[str, Any] | None:
-    """What dvc.lock records for a step; None when nothing."""
-    path = workspace / "dvc.lock"
+    """What DVC records for a step in its pipeline's lock file; None when nothing."""
+    lock, name = _lock_of(address)
+    path = workspace / lock
     if not path.is_file():
         return None
     content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    entry: Mapping[str, Any] | None = (content or {}).get("stages", {}).get(address)
+    entry: Mapping[str, Any] | None = (content or {}).get("stages", {}).get(name)
     return entry
+
+
+def _lock_of(address: str) -> tuple[str, str]:
+    """The lock file that a step is recorded in, relative to the workspace, and the step's name there."""
+    file, _, name = address.rpartition(":")
+    return str(Path(file or PIPELINE_FILE).with_suffix(".lock")), name
 
 
 def _reason(lines: Sequence[str]) -> str:

@@ -64,6 +64,17 @@ def run(
 
 
 @app.command()
+def curve(
+    workspace: Workspace = HERE,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of live bars.")] = False,
+) -> None:
+    """Dice against labels and steps, with and without the pretrained start: labels saved, steps saved."""
+    from monai_tl.commands import curve as command
+
+    raise typer.Exit(command.run(workspace.resolve(), plain=plain))
+
+
+@app.command()
 def serve(
     workspace: Workspace = HERE,
     port: Annotated[int, typer.Option(help="Port of the dashboard on 127.0.0.1.")] = 4200,
@@ -188,6 +199,41 @@ def pretrain(
 
 
 @app.command()
+def rank(
+    sources: Annotated[list[Path], typer.Argument(help="Pretrained sources to choose from.")],
+    workspace: Workspace = HERE,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Scores only, which are unreliable by themselves.")
+    ] = False,
+    n_cases: Annotated[int, typer.Option("--n-cases", help="Training cases to look at, at most.")] = 16,
+    steps: Annotated[int, typer.Option(help="Steps of each source's probe.")] = 60,
+    seeds: Annotated[int, typer.Option(help="Repetitions of the probe, each with another seed.")] = 3,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="JSON file to write, Markdown beside it; default: reports/rank/rank.json."),
+    ] = None,
+) -> None:
+    """Rank sources on training cases: transferability scores, a short probe, and whether they agree."""
+    from rich.console import Console
+
+    from monai_tl.commands import rank as command
+    from monai_tl.config import load_params
+    from monai_tl.workspace import check_installed_version
+
+    check_installed_version(workspace)
+    command.run(
+        sources,
+        workspace.resolve(),
+        load_params(workspace),
+        n_cases=n_cases,
+        steps=0 if no_probe else steps,
+        n_seeds=seeds,
+        out=out,
+        console=Console(),
+    )
+
+
+@app.command()
 def segment(
     dicom_dir: Annotated[Path, typer.Argument(help="Folder of DICOM studies, any nesting.")],
     out: Annotated[Path, typer.Argument(help="Folder for DICOM SEG and NIfTI.")],
@@ -276,10 +322,27 @@ def deidentify(
 
 
 @app.command()
+def promote(
+    workspace: Workspace = HERE,
+    accept_undecided: Annotated[
+        bool, typer.Option("--accept-undecided", help="Promote although no verdict shows that it does no harm.")
+    ] = False,
+) -> None:
+    """Record that the exported model may go out; a model that did harm never does."""
+    from monai_tl.commands import promote as command
+
+    typer.echo(command.run(workspace.resolve(), accept_undecided=accept_undecided))
+
+
+@app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="Stage name as in dvc.yaml.")],
     arm: Annotated[Optional[str], typer.Option(help="Arm, for a stage run once an arm.")] = None,  # noqa: UP045
     fold: Annotated[Optional[int], typer.Option(help="Fold, for a stage run once a fold.")] = None,  # noqa: UP045
+    labels: Annotated[Optional[str], typer.Option(help="Labels of a point of the curve.")] = None,  # noqa: UP045
+    steps: Annotated[Optional[int], typer.Option(help="Steps of a point of the curve.")] = None,  # noqa: UP045
+    strategy: Annotated[Optional[str], typer.Option(help="Strategy of a point of the curve.")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Seed, for a stage run once a seed.")] = None,  # noqa: UP045
     workspace: Workspace = HERE,
 ) -> None:
     """Do one stage's work (what dvc.yaml calls)."""
@@ -287,17 +350,17 @@ def stage(
 
     die_with_parent()
     from monai_tl.config import load_params
-    from monai_tl.stages import STAGES, run_stage
+    from monai_tl.stages import CURVE, STAGES, run_stage
     from monai_tl.workspace import check_installed_version
 
-    found = {item.name: item for item in STAGES}.get(name)
+    known = {item.name: item for item in (*STAGES, *CURVE)}
+    found = known.get(name)
     if found is None:
-        raise ConfigError(
-            f"stage: there is no {name!r}; the stages are {', '.join(s.name for s in STAGES)}", "arguments"
-        )
-    given = {key: str(value) for key, value in (("arm", arm), ("fold", fold)) if value is not None}
+        raise ConfigError(f"stage: there is no {name!r}; the stages are {', '.join(known)}", "arguments")
+    options = {"arm": arm, "fold": fold, "labels": labels, "steps": steps, "strategy": strategy, "seed": seed}
+    given = {key: str(value) for key, value in options.items() if value is not None}
     if set(given) != set(found.matrix):
-        wanted = " and ".join(f"--{key}" for key in found.matrix) or "no --arm or --fold"
+        wanted = " and ".join(f"--{key}" for key in found.matrix) or f"no {' or '.join(f'--{key}' for key in options)}"
         raise ConfigError(f"stage {name}: takes {wanted}", "arguments")
     check_installed_version(workspace)
     params = load_params(workspace)

@@ -33,7 +33,34 @@ def _refuse_truth(value: Any) -> Any:
 
 
 Arm = Literal["transfer", "scratch"]
-StrategyName = Literal["scratch", "feature_extraction", "lp_ft", "full"]
+CONTRACT_ITEMS = (
+    "modality", "channels", "orientation", "spacing", "intensity", "window", "field of view", "classes",
+)  # fmt: skip
+"""Lines of a source's contract."""
+StrategyName = Literal[
+    "scratch",
+    "feature_extraction",
+    "layer_retraining",
+    "lp_ft",
+    "gradual",
+    "discriminative",
+    "lora",
+    "norm_only",
+    "full",
+    "l2_sp",
+    "auto",
+]
+HEAD_FIRST: tuple[StrategyName, ...] = (
+    "layer_retraining",
+    "lp_ft",
+    "gradual",
+    "discriminative",
+    "lora",
+    "norm_only",
+    "l2_sp",
+)
+"""Strategies that may begin with ``head_steps`` steps of the head alone."""
+PrecisionName = Literal["float32", "bfloat16"]
 Real = Annotated[float, BeforeValidator(_refuse_truth)]
 Whole = Annotated[int, Field(strict=True)]
 Fraction = Annotated[Real, Field(ge=0.0, le=1.0)]
@@ -149,6 +176,8 @@ class PlanConfig(Section):
         spacing_mm, intensity: Null adopts the source's contract, or the fingerprint's where there is no source.
         patch_size_vox: Null derives it from the fingerprint and the source's size rule. May be smaller than the
             source's minimum (training costs less, the source is further from what it knows), not than the network's.
+        accept_broken: Lines of the contract (``[field of view]``) that may be broken without the plan being refused.
+            The modality is none of them.
     """
 
     source: str | None
@@ -157,6 +186,18 @@ class PlanConfig(Section):
     intensity: IntensityConfig | None = None
     patch_size_vox: tuple[Positive, Positive, Positive] | None = None
     max_patch_voxels: Positive = 262_144
+    accept_broken: tuple[str, ...] = ()
+
+    @field_validator("accept_broken")
+    @classmethod
+    def _are_lines_of_the_contract(cls, items: tuple[str, ...]) -> tuple[str, ...]:
+        faults = [f"{item!r} is no line of the contract" for item in items if item not in CONTRACT_ITEMS]
+        if "modality" in items:
+            faults.append("another modality cannot be accepted: its intensities mean other things")
+        faults += ["a line is given twice"] if len(set(items)) != len(items) else []
+        if faults:
+            raise ValueError(f"{'; '.join(faults)}; choose from {', '.join(CONTRACT_ITEMS[1:])}")
+        return items
 
     @field_validator("network")
     @classmethod
@@ -183,40 +224,67 @@ class PreprocessConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """One network for each arm and fold.
+    """One network for each arm, fold and seed.
 
     Attributes:
-        arms: ``transfer`` starts from the source; ``scratch`` is its twin: same network, data, budget and seed.
+        arms: ``transfer`` starts from the source; ``scratch`` is its twin: same network, data, budget and seeds.
         folds: Which folds to train; each arm's prediction is their mean.
-        strategy: How the transfer arm is tuned; the twin always trains everything.
+        seeds: Each is one more training of every arm and fold; the verdict resamples them beside the patients.
+        strategy: How the transfer arm is tuned (docs/strategies.md); ``auto`` chooses by rule and writes the reason.
+            The twin always trains everything.
         min_transferred: The share of the body's parameters that must come across, or loading is an error.
         max_steps: Budget of each arm, optimiser steps.
-        head_steps: ``lp_ft``: of these, the first ones train the head alone.
+        head_steps: ``lp_ft``, ``gradual``: of these, the first ones train the head alone; so do the other strategies
+            between ``feature_extraction`` and ``full``, where part of the head is fresh. 0 leaves this out.
+        n_groups: ``layer_retraining``: how many layer groups train, counted from the output, the head included.
+        group_steps: ``gradual``: steps from one thawed group to the next.
+        layer_decay: ``discriminative``: the rate of a group is ``learning_rate * layer_decay**(groups to the head)``.
+        lora_rank, lora_alpha: ``lora``: rank of each update, and its factor times the rank.
+        l2_sp_weight: ``l2_sp``: share of the distance to the pretrained values that a step of rate 1 takes back.
+        feature_variants: ``feature_extraction``: so many epochs of samples differ by augmentation; then they come
+            again, and their features are not computed anew. Without augmentation one is enough.
+        feature_cache_mib: Disk that these features may take; fewer variants are kept where they do not fit.
+        find_learning_rate: Find ``learning_rate`` by a range test before training, in place of the one given.
+        ema_decay: Average the weights over about ``1 / (1 - ema_decay)`` steps, and validate and keep the average;
+            0 is off.
         patience: Early stop after so many validations without a better Dice.
+        precision: Of the network's products in training and validation; weights and optimiser are float32. ``bfloat16``
+            halves a step where the processor has it (AVX-512 BF16, AMX; recent GPUs).
         n_threads: CPU threads; recorded, because results depend on it to the last bit.
     """
 
     arms: tuple[Arm, ...] = ("transfer", "scratch")
     folds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
     strategy: StrategyName = "lp_ft"
-    seed: Whole = 0
+    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
     min_transferred: Fraction = 0.5
     max_steps: Positive = 200
     head_steps: Annotated[Whole, Field(ge=0)] = Field(default=60, validate_default=True)
+    n_groups: Positive = 2
+    group_steps: Positive = 10
+    layer_decay: Annotated[Real, Field(gt=0.0, le=1.0)] = 0.8
+    lora_rank: Positive = 4
+    lora_alpha: Annotated[Real, Field(gt=0.0)] = 8.0
+    feature_variants: Positive = 4
+    feature_cache_mib: Positive = 4096
     batch_size: Positive = 2
     learning_rate: Annotated[Real, Field(gt=0.0)] = 1e-3
     head_learning_rate: Annotated[Real, Field(gt=0.0)] = 5e-3
+    find_learning_rate: bool = False
     weight_decay: Annotated[Real, Field(ge=0.0)] = 1e-5
+    l2_sp_weight: Annotated[Real, Field(ge=0.0)] = Field(default=10.0, validate_default=True)
     warmup_steps: Annotated[Whole, Field(ge=0)] = 10
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     gradient_clip: Annotated[Real, Field(gt=0.0)] = 12.0
+    ema_decay: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.0
     foreground_fraction: Fraction = 0.67
     augmentation: Literal["none", "light", "strong"] = "light"
     validate_every: Positive = 25
     patience: Positive = 8
+    precision: PrecisionName = "float32"
     n_threads: Positive = 2
 
-    @field_validator("arms", "folds")
+    @field_validator("arms", "folds", "seeds")
     @classmethod
     def _are_given_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if not values or len(set(values)) != len(values):
@@ -235,9 +303,23 @@ class FinetuneConfig(Section):
     @classmethod
     def _leave_steps_for_the_body(cls, head_steps: int, info: ValidationInfo) -> int:
         max_steps = info.data.get("max_steps")
-        if info.data.get("strategy") == "lp_ft" and max_steps is not None and head_steps >= max_steps:
-            raise ValueError(f"is {head_steps}, but lp_ft needs it below max_steps, which is {max_steps}")
+        strategy = info.data.get("strategy")
+        if strategy in HEAD_FIRST and max_steps is not None and head_steps >= max_steps:
+            raise ValueError(f"is {head_steps}, but {strategy} needs it below max_steps, which is {max_steps}")
         return head_steps
+
+    @field_validator("l2_sp_weight")
+    @classmethod
+    def _do_not_overshoot(cls, weight: float, info: ValidationInfo) -> float:
+        rate = info.data.get("learning_rate")
+        if info.data.get("strategy") == "l2_sp" and rate is not None and weight * rate > 1.0:
+            raise ValueError(f"is {weight:g}, but l2_sp needs it at most 1 / learning_rate, which is {1 / rate:g}")
+        return weight
+
+    @property
+    def seed(self) -> int:
+        """The seed of one training: the first."""
+        return self.seeds[0]
 
 
 class PredictConfig(Section):
@@ -279,8 +361,60 @@ class ExportConfig(Section):
     series_number: Annotated[Whole, Field(ge=1, le=9999)] = 9001
 
 
+class CurveTraining(Section):
+    """How one point of the curve is trained, where that differs from the section finetune.
+
+    Attributes:
+        max_steps: Full budget of a point, optimiser steps; null takes finetune's. All else that is counted in steps is
+            scaled along.
+        validate_every: Steps between validations of a full budget; null takes finetune's, scaled.
+        val_fraction: Largest share of a point's labels that choose the best weights instead of training; with 0, or
+            where no whole patient fits in, the last weights count.
+        keep_weights: Whether a point keeps its model, beside its scores.
+    """
+
+    max_steps: Positive | None = None
+    validate_every: Positive | None = None
+    val_fraction: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.25
+    keep_weights: bool = False
+
+
+class CurveConfig(Section):
+    """Dice against labels and against steps: each combination is one training, and one stage run of DVC.
+
+    Attributes:
+        labels: Labels in all, those for validation included; ``all`` takes all outside the test set.
+        strategies: Names of the ladder; ``scratch`` is the twin that the savings are measured against.
+        seeds: Each draws its own nested subsets, weights and order, the same for all strategies.
+        steps: Budgets below the full one, each a training with its own schedule; the full one is among ``labels``.
+        steps_labels: How many labels these have; one of ``labels``.
+        training: What a point is trained by.
+    """
+
+    labels: tuple[Positive | Literal["all"], ...] = Field(min_length=1)
+    strategies: tuple[StrategyName, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = Field(min_length=1)
+    steps: tuple[Positive, ...] = Field(min_length=1)
+    steps_labels: Positive | Literal["all"]
+    training: CurveTraining = CurveTraining()
+
+    @field_validator("labels", "strategies", "seeds", "steps")
+    @classmethod
+    def _are_given_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError("must be given once each")
+        return values
+
+    @field_validator("steps_labels")
+    @classmethod
+    def _is_one_of_the_labels(cls, value: int | str, info: ValidationInfo) -> int | str:
+        if "labels" in info.data and value not in info.data["labels"]:
+            raise ValueError("must be one of curve.labels, whose points are the full budget")
+        return value
+
+
 class Params(Section):
-    """All of params.yaml: one section a stage."""
+    """All of params.yaml: one section a stage; ``curve`` only where there is one."""
 
     ingest: IngestConfig
     split: SplitConfig = SplitConfig()
@@ -290,6 +424,7 @@ class Params(Section):
     predict: PredictConfig = PredictConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
+    curve: CurveConfig | None = None
 
 
 def parse_params(content: Any, where: str = PARAMS_FILE) -> Params:
@@ -332,6 +467,20 @@ def _faults_between_sections(content: dict[str, Any], faulty: set[str]) -> Itera
     has_no_source = not faulty & {"plan", "plan.source"} and value("plan", "source") is None
     if has_no_source and "transfer" in items("finetune", "arms"):
         yield "finetune.arms: has 'transfer', but plan.source is null; name a source, or set arms: [scratch]"
+    if not faulty & {"curve", "finetune", "finetune.max_steps"} and isinstance(content.get("curve"), dict):
+        yield from _curve_faults(content["curve"], value("finetune", "max_steps"), has_no_source)
+
+
+def _curve_faults(curve: dict[str, Any], max_steps: int, has_no_source: bool) -> Iterator[str]:
+    training = curve.get("training")
+    full = (training.get("max_steps") if isinstance(training, dict) else None) or max_steps
+    steps = curve.get("steps")
+    too_many = [one for one in steps if type(one) is int and one >= full] if isinstance(steps, list) else []
+    if too_many:
+        yield f"curve.steps: has {too_many}, but a full budget is {full} steps, and these are the smaller ones"
+    strategies = curve.get("strategies")
+    if has_no_source and isinstance(strategies, list) and set(map(str, strategies)) - {"scratch"}:
+        yield "curve.strategies: plan.source is null, so there is nothing to transfer; name a source, or set [scratch]"
 
 
 def load_params(workspace: Path) -> Params:

@@ -5,7 +5,8 @@ MonaiTLError
 ├─ DataError      exit 3   DicomError · GeometryError · LabelError · LeakageError · PrivacyError
 ├─ SourceError    exit 4   WeightsError · ContractError
 ├─ TrainingError  exit 5   DivergenceError · CheckpointError
-└─ StageError     exit 6   wraps stage + case, raised ``from`` the cause
+├─ StageError     exit 6   wraps stage + case, raised ``from`` the cause
+└─ PromotionError exit 7
 """
 
 from __future__ import annotations
@@ -127,6 +128,12 @@ class StageError(MonaiTLError):
         super().__init__(f"{where}: {message}")
         self.stage = stage
         self.case_id = case_id
+
+
+class PromotionError(MonaiTLError):
+    """The model of a run may not go out; says why, and nothing was changed."""
+
+    exit_code = 7
 
 
 def is_debugging() -> bool:

@@ -1,4 +1,4 @@
-"""dvc.yaml, written from the table of stages.
+"""dvc.yaml and curve/dvc.yaml, written from the tables of stages.
 
 ``python -m monai_tl.pipeline_file`` prints the one for the current folder; ``monai-tl init --refresh DIR`` writes it.
 """
@@ -18,7 +18,7 @@ import yaml
 from monai_tl.config import PARAMS_FILE, Params, load_params
 from monai_tl.errors import ConfigError
 from monai_tl.faults import parse_yaml, read_text
-from monai_tl.stages import STAGES, Stage
+from monai_tl.stages import CURVE, CURVE_FILE, STAGES, Stage, list_of
 from monai_tl.workspace import PIPELINE_FILE, VERSION_FILE, holds_own_code
 
 _PACKAGE = Path(__file__).parent
@@ -50,23 +50,45 @@ def render_dvc_yaml(code: Mapping[str, Sequence[str]], unset: Collection[str] = 
     return _HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=120)
 
 
+def render_curve_yaml(code: Mapping[str, Sequence[str]], unset: Collection[str] = ()) -> str:
+    """The text of curve/dvc.yaml; see :func:`render_dvc_yaml`. Paths in it start at the workspace, as in dvc.yaml."""
+    stages = {stage.name: {"wdir": "..", **_entry(stage, code[stage.name], unset)} for stage in CURVE}
+    content = {"vars": [f"../{PARAMS_FILE}"], "stages": stages}
+    return _HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+
+
 def _entry(stage: Stage, code: Sequence[str], unset: Collection[str]) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     command = f"python -m monai_tl stage {stage.name}"
     if stage.matrix:
         # the plural is the parameter, the singular one value of it: arm of finetune.arms
-        entry["matrix"] = {key: f"${{{stage.name}.{key}s}}" for key in stage.matrix}
+        entry["matrix"] = {key: f"${{{stage.section_name}.{list_of(key)}}}" for key in stage.matrix}
         command += "".join(f" --{key} ${{item.{key}}}" for key in stage.matrix)
     deps = [item for item in stage.deps if item.strip("{}") not in unset]
     entry["cmd"] = command
     entry["deps"] = [_PARAMETER.sub(r"${\1.\2}", item) for item in deps] + list(code)
-    entry["params"] = list(sections_read(stage.name))
+    entry["params"] = _parameters(stage)
     entry["outs"] = [re.sub(r"\{(\w+)\}", r"${item.\1}", item) for item in stage.outs]
     # not under outs: an output without cache would switch off DVC's run-cache for the stage
     for key, items in (("metrics", stage.metrics), ("plots", stage.plots)):
         if items:
-            entry[key] = [{item: {"cache": False}} for item in items]
+            fields = stage.plot_fields if key == "plots" else {}
+            entry[key] = [{item: {"cache": False, **fields, **_axis_of(item, fields)}} for item in items]
     return entry
+
+
+def _axis_of(item: str, fields: Mapping[str, str]) -> dict[str, str]:
+    """A table that is drawn is called as the column that is its x axis."""
+    return {"x": Path(item).stem, "x_label": Path(item).stem} if fields else {}
+
+
+def _parameters(stage: Stage) -> list[str]:
+    """What DVC records of params.yaml: sections, and keys of the stage's own where it names some."""
+    found: list[str] = []
+    for name in sections_read(stage.name):
+        is_own = name == stage.section_name
+        found += [f"{name}.{key}" for key in stage.keys] if is_own and stage.keys else [name]
+    return found
 
 
 def code_of(workspace: Path) -> dict[str, tuple[str, ...]]:
@@ -76,12 +98,12 @@ def code_of(workspace: Path) -> dict[str, tuple[str, ...]]:
     """
     if not holds_own_code(workspace):
         return version_code()
-    return {stage.name: _as_dependencies(import_closure(f"{_ROOT}.stages.{stage.name}")) for stage in STAGES}
+    return {stage.name: _as_dependencies(import_closure(f"{_ROOT}.stages.{stage.name}")) for stage in (*STAGES, *CURVE)}
 
 
 def version_code() -> dict[str, tuple[str, ...]]:
     """The installed version as the code of every stage."""
-    return {stage.name: (VERSION_FILE,) for stage in STAGES}
+    return {stage.name: (VERSION_FILE,) for stage in (*STAGES, *CURVE)}
 
 
 def pipeline_text(workspace: Path) -> str:
@@ -90,9 +112,30 @@ def pipeline_text(workspace: Path) -> str:
     Raises:
         ConfigError: params.yaml has faults.
     """
-    params = load_params(workspace)
-    unset = {name for name in _INPUTS if getattr(getattr(params, name.split(".")[0]), name.split(".")[1]) is None}
-    return render_dvc_yaml(code_of(workspace), unset)
+    return render_dvc_yaml(code_of(workspace), _unset(load_params(workspace)))
+
+
+def curve_text(workspace: Path) -> str:
+    """curve/dvc.yaml, likewise."""
+    return render_curve_yaml(code_of(workspace), _unset(load_params(workspace)))
+
+
+def _unset(params: Params) -> set[str]:
+    return {name for name in _INPUTS if getattr(getattr(params, name.split(".")[0]), name.split(".")[1]) is None}
+
+
+def check_curve_section(workspace: Path) -> None:
+    """The same as :func:`check_sections`, for what curve/dvc.yaml refers to.
+
+    Raises:
+        ConfigError: Lists the keys that are missing.
+    """
+    content = parse_yaml(read_text(workspace / PARAMS_FILE, "is missing"), PARAMS_FILE).get("curve") or {}
+    needed = sorted({list_of(key) for stage in CURVE for key in stage.matrix} | {k for s in CURVE for k in s.keys})
+    if faults := [
+        f"curve.{key}: must be written out, because {CURVE_FILE} refers to it" for key in needed if key not in content
+    ]:
+        raise ConfigError(faults)
 
 
 def check_sections(workspace: Path) -> None:
@@ -106,7 +149,7 @@ def check_sections(workspace: Path) -> None:
     """
     content = parse_yaml(read_text(workspace / PARAMS_FILE, "is missing"), PARAMS_FILE)
     faults = [f"{name}: is missing; DVC records it, so write at least '{name}: {{}}'" for name in _missing(content)]
-    for section, key in sorted((stage.name, f"{key}s") for stage in STAGES for key in stage.matrix):
+    for section, key in sorted((stage.section_name, list_of(key)) for stage in STAGES for key in stage.matrix):
         if key not in (content.get(section) or {}):
             faults.append(f"{section}.{key}: must be written out, because {PIPELINE_FILE} refers to it")
     try:

@@ -165,6 +165,16 @@ class ConvertedIndex(Record):
     volumes: tuple[ConvertedVolume, ...] = ()
 
 
+def model_name(arm: str, fold: int, seed: int) -> str:
+    """Folder of one training below ``artifacts/models``, as the table of stages names the output of finetune."""
+    return f"{arm}-{fold}-{seed}"
+
+
+def predictions_of(arm: str, seed: int) -> str:
+    """Folder of the label maps of one arm and seed, below ``artifacts/predictions``."""
+    return f"{arm}/seed-{seed}"
+
+
 def read_refused(artifacts: Path) -> tuple[Rejection, ...]:
     """All that ingest refused and all cases that preprocess could not prepare.
 
@@ -176,7 +186,11 @@ def read_refused(artifacts: Path) -> tuple[Rejection, ...]:
 
 
 class Dataset(Record):
-    """``dataset.json`` of the ingest stage: the cases and what their label values mean."""
+    """``dataset.json`` of the ingest stage: the cases and what their label values mean.
+
+    Attributes:
+        channels: What each channel holds, where the data set's description names all of them; else empty.
+    """
 
     schema_version: Literal[1] = 1
     modality: str
@@ -184,6 +198,7 @@ class Dataset(Record):
     scheme: LabelScheme
     key_id: str
     case_ids: tuple[str, ...]
+    channels: tuple[str, ...] = ()
 
 
 class Fold(Record):
@@ -216,6 +231,13 @@ class Fingerprint(Record):
         intensity: mean, std, p00_5, p99_5, min, max over foreground voxels of the training labels; ``body_``
             versions over all voxels.
         class_volumes_ml: Median volume of each class.
+        channels: As :class:`Dataset` has them.
+        echo_time_ms: n, min, median, max over the cases whose DICOM header states one; empty where none does.
+        image_mm_min, extent_mm_min: Smallest size of an image and of a body's box along each axis.
+        scaled: The foreground after each case is scaled by itself, medians over the cases: ``zscore_mean`` and
+            ``zscore_std`` (clipped to the case's percentiles 0.5 and 99.5, then z-scored), ``minmax_mean`` and
+            ``minmax_std`` (case to 0..1); and ``n_squashed``: cases of which 99.5 % of the voxels lie in the lowest
+            tenth between minimum and maximum.
     """
 
     n_cases: int
@@ -230,16 +252,64 @@ class Fingerprint(Record):
     intensity: dict[str, float]
     class_volumes_ml: dict[str, float]
     class_present: dict[str, int]
+    channels: tuple[str, ...] = ()
+    echo_time_ms: dict[str, float] = {}
+    image_mm_min: Triple | None = None
+    extent_mm_min: Triple | None = None
+    scaled: dict[str, float] = {}
 
 
 class Adaptation(Record):
-    """One line of the contract: what the source expects against what the target has."""
+    """One line of the contract: what the source expects against what the target has.
+
+    Attributes:
+        advice: Of a broken line: what mends it.
+        accepted: Of a broken line: ``plan.accept_broken`` names it.
+    """
 
     item: str
     source: str
     target: str
     status: Literal["equal", "adapted", "broken"]
     reason: str
+    advice: str = ""
+    accepted: bool = False
+
+
+class ShiftFeature(Record):
+    """One number of the target against the source's.
+
+    Attributes:
+        source, target: In ``unit``; None where it is not known.
+        measure: How the distance is taken. ``log2 ratio``: its absolute value, so 1 is a factor of two.
+            ``standard deviations``: the difference by the root mean square of both sides' deviations.
+            ``share``: the difference of two shares.
+        distance: 0 for the same; None where a side is not known.
+        note: What the numbers are, or why one is not known.
+    """
+
+    name: str
+    source: float | None
+    target: float | None
+    unit: str
+    measure: Literal["log2 ratio", "standard deviations", "share"]
+    distance: float | None
+    note: str = ""
+
+
+class Shift(Record):
+    """How far the target lies from what the source was trained on.
+
+    Attributes:
+        score: The largest known distance; 0 for the same data, None where nothing is known.
+        largest: The feature that it is of.
+        basis: ``fingerprint`` of the source's training cases, or its ``contract`` alone.
+    """
+
+    score: float | None
+    largest: str
+    basis: Literal["fingerprint", "contract"]
+    features: tuple[ShiftFeature, ...]
 
 
 class SizeRule(Record):
@@ -290,6 +360,9 @@ class Plan(Record):
         foreground: ``above`` crops to the box of voxels above the threshold (stored values); ``none`` crops nothing.
         patch_size_vox: Training patch and inference window; fits ``size_rule``.
         source_sha256: Of the source's weights.
+        adaptations: The source's contract line by line; empty without a source.
+        shift: Distance to what the source was trained on; None without a source.
+        notes: What the user should know besides.
     """
 
     schema_version: Literal[1] = 1
@@ -307,6 +380,8 @@ class Plan(Record):
     source: str | None
     source_sha256: str | None = None
     adaptations: tuple[Adaptation, ...] = ()
+    shift: Shift | None = None
+    notes: tuple[str, ...] = ()
 
 
 class PreparedCase(Record):

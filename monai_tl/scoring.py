@@ -1,4 +1,4 @@
-"""Predictions on disk against their references: scores of each case of each arm, and the verdict over the arms."""
+"""Predictions on disk against their references: scores by case, arm and seed, and the verdict over the arms."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from monai_tl.metrics.case import ClassScore, score_case, worst_scores
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult
 from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
-from monai_tl.transfer.verdict import Verdict, judge, paired_difference
+from monai_tl.records import predictions_of
+from monai_tl.transfer.verdict import Verdict, judge, paired_differences
 
 LabelMap = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """One case of one arm, for a worker process."""
+    """One case of one arm and seed, for a worker process."""
 
     arm: str
+    seed: int
     case_id: str
     reference: Path
     prediction: Path
@@ -53,13 +55,17 @@ def score_arms(
     manifest: Manifest,
     predictions: Path,
     arms: Sequence[str],
+    seeds: Sequence[int],
     case_ids: Sequence[str],
     tolerance_mm: float,
     progress: Progress,
-) -> dict[str, list[CaseResult]]:
-    """Score each case of each arm, several at a time.
+) -> dict[str, dict[int, list[CaseResult]]]:
+    """Score each case of each arm and seed, several at a time.
 
     A missing prediction scores worst and is marked as failed.
+
+    Returns:
+        Arm → seed → one result a case, in the order of ``case_ids``.
 
     Raises:
         StageError: A prediction is damaged, on another grid, or holds an unknown class.
@@ -67,19 +73,28 @@ def score_arms(
     n_classes = len(manifest.dataset.scheme.names)
     tasks = [
         ScoreTask(
-            arm, case_id, manifest.label_path(case_id), predictions / arm / f"{case_id}.nii.gz", n_classes, tolerance_mm
+            arm=arm,
+            seed=seed,
+            case_id=case_id,
+            reference=manifest.label_path(case_id),
+            prediction=predictions / predictions_of(arm, seed) / f"{case_id}.nii.gz",
+            n_classes=n_classes,
+            tolerance_mm=tolerance_mm,
         )
         for arm in arms
+        for seed in seeds
         for case_id in case_ids
     ]
     patients = patients_of(manifest.cases)
-    results: dict[str, list[CaseResult]] = {arm: [] for arm in arms}
+    results: dict[str, dict[int, list[CaseResult]]] = {arm: {seed: [] for seed in seeds} for arm in arms}
     faults: list[StageError] = []
     for task, outcome in zip(tasks, map_cases(score_prediction, tasks), strict=True):
+        name = f"{task.arm} seed {task.seed}"
         if outcome.fault is not None:
-            faults.append(StageError("evaluate", f"{task.arm}: {outcome.fault}", task.case_id))
-        results[task.arm].append(CaseResult(task.case_id, patients[task.case_id], outcome.scores, outcome.failed))
-        progress.advance(f"{task.arm} {task.case_id}{' has no prediction' if outcome.failed else ''}")
+            faults.append(StageError("evaluate", f"{name}: {outcome.fault}", task.case_id))
+        result = CaseResult(task.case_id, patients[task.case_id], outcome.scores, outcome.failed)
+        results[task.arm][task.seed].append(result)
+        progress.advance(f"{name} {task.case_id}{' has no prediction' if outcome.failed else ''}")
     if faults:
         raise faults[0]
     return results
@@ -109,14 +124,14 @@ def _read_prediction(path: Path, reference: LabelMap, affine: Affine) -> LabelMa
 
 
 def judge_arms(arms: Sequence[ArmResult], bootstrap: BootstrapRule, null_margin: float) -> Verdict | None:
-    """The verdict of transfer over scratch; None unless both are there."""
-    by_name = {arm.arm: arm.cases for arm in arms}
+    """The verdict of transfer over scratch, paired by case and seed; None unless both are there."""
+    by_name = {arm.arm: arm for arm in arms}
     if not {"transfer", "scratch"} <= set(by_name):
         return None
-    pairs = list(zip(by_name["transfer"], by_name["scratch"], strict=True))
+    transfer, scratch = by_name["transfer"], by_name["scratch"]
     return judge(
-        [paired_difference(first.scores, second.scores) for first, second in pairs],
-        [first.patient_key for first, _ in pairs],
+        paired_differences(transfer, scratch),
+        [case.patient_key for case in transfer.cases],
         bootstrap.n_bootstrap,
         bootstrap.confidence,
         null_margin,

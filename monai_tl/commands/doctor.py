@@ -23,6 +23,7 @@ from monai_tl.errors import ConfigError, MonaiTLError
 from monai_tl.files import sha256_file
 from monai_tl.parallel import n_jobs
 from monai_tl.pipeline_file import REFRESH, check_sections, pipeline_text
+from monai_tl.records import Plan
 from monai_tl.sources.card import read_source
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.workspace import FLOWS_FOLDER, PIPELINE_FILE, check_installed_version
@@ -37,6 +38,7 @@ PINS = (
 )
 """What a plain installation can get wrong without pip noticing."""
 
+PLAN_PATH = "artifacts/plan/plan.json"
 MIN_FREE_BYTES = 2 << 30
 
 
@@ -196,6 +198,8 @@ def _inputs(folder: Path, params: Params) -> Iterator[Finding]:
     source = params.plan.source
     if source is not None:
         yield _guarded("plan.source", lambda: _source(folder / source))
+        if (folder / PLAN_PATH).exists():
+            yield _guarded("contract", lambda: _contract(folder))
     threads, cores = max(params.finetune.n_threads, params.predict.n_threads), os.cpu_count() or 1
     mend = "" if threads <= cores else "lower finetune.n_threads and predict.n_threads; results depend on them"
     yield Finding("threads", f"{threads} of {cores} cores", mend)
@@ -233,6 +237,19 @@ def _source(folder: Path) -> Finding:
     if source.weights_name is None and sha256_file(source.weights_path) != source.card.weights.sha256:
         return Finding("plan.source", "the weights are not those of card.yaml", "fetch or copy the source folder again")
     return Finding("plan.source", f"{source.card.name}, weights as its card says")
+
+
+def _contract(folder: Path) -> Finding:
+    """What the last plan found broken; one that is not accepted was made by an older version."""
+    try:
+        broken = [line for line in Plan.read(folder / PLAN_PATH).adaptations if line.status == "broken"]
+    except MonaiTLError as error:
+        return Finding("contract", *_halves(str(error)))
+    if not broken:
+        return Finding("contract", f"no line is broken in {PLAN_PATH}")
+    told = "; ".join(f"{line.item}: {line.reason}" for line in broken)
+    mend = "" if all(line.accepted for line in broken) else "run the plan stage again ('monai-tl run')"
+    return Finding("contract", f"broken{'' if mend else ', and accepted in params.yaml'}: {told}", mend)
 
 
 def _halves(message: str, otherwise: str = "see the message") -> tuple[str, str]:

@@ -13,7 +13,8 @@ from rich.console import Console
 from monai_tl.config import PARAMS_FILE
 from monai_tl.errors import ConfigError, MonaiTLError
 from monai_tl.files import write_text
-from monai_tl.pipeline_file import pipeline_text
+from monai_tl.pipeline_file import curve_text, pipeline_text
+from monai_tl.stages import CURVE_FILE
 from monai_tl.workspace import (
     FLOWS_FOLDER,
     PIPELINE_FILE,
@@ -32,8 +33,8 @@ def run(folder: Path, *, refresh: bool = False, console: Console | None = None) 
     """Make a workspace: git, DVC, params.yaml, dvc.yaml, flows, prefect.yaml and a first commit.
 
     Args:
-        folder: New or empty; with ``refresh`` an existing workspace, of which dvc.yaml and the version file are written
-            again and nothing else: its parameters and flows are its owner's.
+        folder: New or empty; with ``refresh`` an existing workspace, of which dvc.yaml, curve/dvc.yaml where there is
+            one, and the version file are written again and nothing else: its parameters and flows are its owner's.
         refresh: See ``folder``.
         console: For the last words; None prints on standard output.
 
@@ -70,10 +71,12 @@ def run(folder: Path, *, refresh: bool = False, console: Console | None = None) 
 def _refresh(folder: Path) -> None:
     if not (folder / PARAMS_FILE).is_file() or not (folder / ".dvc").is_dir():
         raise ConfigError(f"{folder} is no workspace: it has no {PARAMS_FILE} or no .dvc", "arguments")
-    text = pipeline_text(folder)
+    text, curve = pipeline_text(folder), curve_text(folder)
     if not holds_own_code(folder):
         write_text(folder / VERSION_FILE, version_text())
     write_text(folder / PIPELINE_FILE, text)
+    if (folder / CURVE_FILE).is_file():
+        write_text(folder / CURVE_FILE, curve)
 
 
 def _fill(folder: Path) -> None:

@@ -15,6 +15,7 @@ from monai_tl.errors import ConfigError
 from monai_tl.faults import fault_lines, parse_yaml, read_text
 from monai_tl.files import temporary_folder
 from monai_tl.progress import Progress
+from monai_tl.records import model_name
 from monai_tl.sources.card import Source, read_source, write_source
 from monai_tl.sources.weights import load_state
 from monai_tl.stages import run_stage
@@ -39,15 +40,15 @@ class CardText(BaseModel):
 
 
 def run(params_file: Path, data: Path, out: Path, workspace: Path | None = None) -> Source:
-    """Ingest, split, plan, preprocess, train the scratch arm on one fold, and keep the best weights as a source.
+    """Ingest, split, plan, preprocess, train the scratch arm once, and keep the best weights as a source.
 
     The same file, data and pseudonym key give the same bytes on one machine: the key decides the case ids, and these
     the split.
 
     Args:
-        params_file: As params.yaml, with ``plan.source: null``, ``finetune.arms: [scratch]`` and one fold; a further
-            section ``card`` may hold name, licence, citation, rebuild and notes. ``ingest.source`` is replaced by
-            ``data``.
+        params_file: As params.yaml, with ``plan.source: null``, ``finetune.arms: [scratch]``, one fold and one seed; a
+            further section ``card`` may hold name, licence, citation, rebuild and notes. ``ingest.source`` is
+            replaced by ``data``.
         data: The data set.
         out: Source folder; gets card.yaml and weights.safetensors, other files stay.
         workspace: Where the stages work, kept for a later run; None takes a temporary folder.
@@ -85,6 +86,8 @@ def _read(params_file: Path, data: Path) -> tuple[Params, CardText]:
         faults.append("finetune.arms: must be [scratch]")
     if len(params.finetune.folds) != 1:
         faults.append("finetune.folds: must name one fold: its validation cases choose the best weights")
+    if len(params.finetune.seeds) != 1:
+        faults.append("finetune.seeds: must name one seed: the source is one network")
     if faults:
         raise ConfigError(faults, where)
     try:
@@ -102,11 +105,11 @@ def _rebuild(text: CardText, params_file: Path, data: Path, out: Path) -> str:
 
 
 def _pretrain(params: Params, text: CardText, workspace: Path, out: Path, rebuild: str) -> Source:
-    fold = str(params.finetune.folds[0])
+    fold, seed = params.finetune.folds[0], params.finetune.seed
     for stage in ("ingest", "split", "plan", "preprocess"):
         run_stage(stage, workspace, params, {})
-    run_stage("finetune", workspace, params, {"arm": "scratch", "fold": fold})
-    model = read_source(workspace / "artifacts/models" / f"scratch-{fold}")
+    run_stage("finetune", workspace, params, {"arm": "scratch", "fold": str(fold), "seed": str(seed)})
+    model = read_source(workspace / "artifacts/models" / model_name("scratch", fold, seed))
     state = load_state(model.weights_path, model.card.weights.sha256)
     changes = {
         "name": text.name or out.resolve().name,

@@ -46,13 +46,36 @@ def run(workspace: Path, *, plain: bool = False) -> int:
     check_installed_version(workspace)
     load_params(workspace)
     check_sections(workspace)
-    console = Console(soft_wrap=True) if plain or not sys.stdout.isatty() else Console()
+    console = choose_console(plain)
+    code = run_flow(workspace, "flows", console, plain=plain)
+    if code == 0:
+        show_results(workspace, console)
+    return code
+
+
+def choose_console(plain: bool) -> Console:
+    """Where a run's progress and results go."""
+    return Console(soft_wrap=True) if plain or not sys.stdout.isatty() else Console()
+
+
+def run_flow(workspace: Path, module: str, console: Console, *, plain: bool) -> int:
+    """Run a flow of the workspace and show its progress; what failed is told.
+
+    Args:
+        workspace: Checked.
+        module: ``python -m`` starts it there.
+        console: For progress and failures.
+        plain: Lines instead of live bars.
+
+    Returns:
+        The flow's exit status.
+    """
     view: View = PlainView(console) if plain or not console.is_terminal else LiveView(console)
     log = workspace / STATE_FOLDER / "run.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, VARIABLE: "json", "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path()}
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    command = [sys.executable, "-m", "flows"]
+    command = [sys.executable, "-m", module]
     try:
         with (
             log.open("w", encoding="utf-8") as record,
@@ -68,9 +91,7 @@ def run(workspace: Path, *, plain: bool = False) -> int:
         signal.signal(signal.SIGTERM, previous)
     if code != 0:
         console.print(failure(last) + f"\nThe whole log: {log}", style="red", highlight=False, markup=False)
-        return code
-    show_results(workspace, console)
-    return 0
+    return code
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_tl.dataset.case_scale import scale_case
 from monai_tl.dataset.manifest import Manifest
 from monai_tl.dataset.nifti import read_image, read_label
 from monai_tl.errors import DataError
@@ -47,10 +48,12 @@ class _Intensity:
 class _CasePrint:
     spacing_mm: Triple
     shape: Shape
+    image_mm: Triple
     box_mm: Triple
     box_share: float
     foreground: _Intensity | None
     body: _Intensity
+    scaled: dict[str, float]
     class_voxels: tuple[int, ...]
 
 
@@ -97,6 +100,11 @@ def fingerprint(cases: Sequence[CaseRecord], manifest: Manifest) -> Fingerprint:
         intensity={**(_statistics(foreground) if foreground else body), **{f"body_{k}": v for k, v in body.items()}},
         class_volumes_ml={name: _median_volume_ml(prints, index) for index, name in enumerate(names)},
         class_present={name: sum(item.class_voxels[index] > 0 for item in prints) for index, name in enumerate(names)},
+        channels=manifest.dataset.channels,
+        echo_time_ms=_echo_times(ordered),
+        image_mm_min=_triple(np.min([item.image_mm for item in prints], axis=0)),
+        extent_mm_min=_triple(np.min([item.box_mm for item in prints], axis=0)),
+        scaled=_scaled(prints),
     )
 
 
@@ -112,10 +120,12 @@ def _describe_case(case: CaseRecord, manifest: Manifest) -> _CasePrint:
     return _CasePrint(
         spacing_mm=spacing,
         shape=shape,
+        image_mm=_triple([size * step for size, step in zip(shape, spacing, strict=True)]),
         box_mm=_triple([size * step for size, step in zip(box, spacing, strict=True)]),
         box_share=float(np.prod(box) / np.prod(shape)),
         foreground=_summarise(channels[:, inside].reshape(-1)) if inside.any() else None,
         body=_summarise(channels.reshape(-1)),
+        scaled=scale_case(channels, inside),
         class_voxels=_class_voxels(label, manifest.dataset.scheme),
     )
 
@@ -176,6 +186,24 @@ def _weighted_percentiles(
     shares = np.cumsum(weights[order])
     places = [int(np.searchsorted(shares, percentile / 100.0 * shares[-1])) for percentile in percentiles]
     return [float(samples[order[min(place, samples.size - 1)]]) for place in places]
+
+
+def _scaled(prints: Sequence[_CasePrint]) -> dict[str, float]:
+    """Medians over the cases that have the number; ``n_squashed`` is their count."""
+    names = sorted({name for item in prints for name in item.scaled if name != "squashed"})
+    values = {
+        name: _rounded(float(np.median([item.scaled[name] for item in prints if name in item.scaled])))
+        for name in names
+    }
+    return {**values, "n_squashed": sum(item.scaled.get("squashed", 0.0) for item in prints)}
+
+
+def _echo_times(cases: Sequence[CaseRecord]) -> dict[str, float]:
+    stated = [case.provenance.scanner.get("EchoTime", "") for case in cases if case.modality == "MR"]
+    times = sorted(float(text) for text in stated if text)
+    if not times:
+        return {}
+    return {"n": len(times), "min": times[0], "median": float(np.median(times)), "max": times[-1]}
 
 
 def _median_volume_ml(prints: Sequence[_CasePrint], index: int) -> float:

@@ -17,6 +17,10 @@ DESCRIPTION = "dataset.json"
 PATIENTS = "patients.json"
 _ENDINGS = (".nii.gz", ".nii")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_KNOWN_CHANNELS = frozenset((
+    "adc", "ct", "cta", "dwi", "flair", "hbv", "mr", "mri", "pd", "pdw", "pet", "swi", "t1", "t1c", "t1ce", "t1gd",
+    "t1post", "t1w", "t2", "t2*", "t2-flair", "t2flair", "t2w",
+))  # fmt: skip
 _MR_WORDS = ("MR", "T1", "T2", "FLAIR", "ADC", "DWI", "DIFFUSION")
 
 
@@ -46,11 +50,13 @@ class NiftiDataset:
     Attributes:
         name: As its description gives it, else empty.
         modality: ``CT``, ``MR`` or what the description says, in capitals.
+        channels: What each channel holds; empty where the description does not say it for all in known words.
     """
 
     name: str
     modality: str
     cases: tuple[NiftiCase, ...]
+    channels: tuple[str, ...] = ()
 
 
 class _Pair(BaseModel):
@@ -195,7 +201,8 @@ def _dataset(
             "the cases' names as in the image files, without channel number and ending"
         )
     known = (replace(case, patient=patients.get(case.name, case.name)) for case in cases)
-    return NiftiDataset(description.name, _modality(channels), tuple(sorted(known, key=lambda case: case.name)))
+    ordered = tuple(sorted(known, key=lambda case: case.name))
+    return NiftiDataset(description.name, _modality(channels), ordered, _channel_names(channels))
 
 
 def _patients(root: Path) -> dict[str, str]:
@@ -220,6 +227,13 @@ def _inside(root: Path, text: str) -> Path:
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _channel_names(channels: Mapping[str, str]) -> tuple[str, ...]:
+    """In the order of the channels; empty unless all are known words, since any other text may name somebody."""
+    if not all(number.isdecimal() and name.casefold() in _KNOWN_CHANNELS for number, name in channels.items()):
+        return ()
+    return tuple(channels[number] for number in sorted(channels, key=int))
 
 
 def _modality(channels: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from monai_tl.dicom.reading import FileMeta, dicom_faults, scan_file
 from monai_tl.dicom.scan import PixelPlace, Scanned
 
 _SCANNER_TEXTS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel")
-_SCANNER_NUMBERS = ("MagneticFieldStrength", "SliceThickness", "KVP")
+_SCANNER_NUMBERS = ("MagneticFieldStrength", "SliceThickness", "KVP", "EchoTime")
 # device facts are free text that people type into; only short plain words pass
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/+-]{0,31}")
 _LOCALIZER = re.compile(r"locali[sz]er|scout|survey|surview|topogram|3.?plane", re.IGNORECASE)

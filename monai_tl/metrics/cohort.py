@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,12 @@ MetricSummaries = dict[str, MetricSummary]
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One arm's scores in one case.
+    """One arm's scores in one case: of one seed, or the mean over the seeds.
 
     Attributes:
         patient_key: Pseudonym; groups cases in the bootstrap.
         scores: One a class.
-        failed: There is no prediction; the scores are the worst there are.
+        failed: There is no prediction of one seed or more; its scores are the worst there are.
     """
 
     case_id: str
@@ -42,15 +42,31 @@ class ArmResult:
     """What became of one arm.
 
     Attributes:
-        cases: In the order of case ids.
+        cases: In the order of case ids; the mean over the seeds.
         overall: Over each case's mean over classes.
         classes: Class name → its own summaries.
+        by_seed: Seed → its own results, in the order of ``cases``.
     """
 
     arm: str
     cases: tuple[CaseResult, ...]
     overall: MetricSummaries
     classes: dict[str, MetricSummaries]
+    by_seed: dict[int, tuple[CaseResult, ...]]
+
+    def seed_means(self, metric: str) -> dict[int, float]:
+        """Seed → mean over its cases with a defined value; NaN when there is none."""
+        means = {}
+        for seed, cases in self.by_seed.items():
+            values = [case.mean(metric) for case in cases]
+            defined = [value for value in values if not math.isnan(value)]
+            means[seed] = float(np.mean(defined)) if defined else math.nan
+        return means
+
+    def seed_sd(self, metric: str) -> float:
+        """Standard deviation (n − 1) of the seeds' means; NaN with one seed."""
+        means = [mean for mean in self.seed_means(metric).values() if not math.isnan(mean)]
+        return float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
 
 
 @dataclass(frozen=True)
@@ -62,23 +78,51 @@ class BootstrapRule:
     seed: int
 
 
+def mean_over_seeds(results: Sequence[CaseResult]) -> CaseResult:
+    """One case's scores, class by class and metric by metric the mean over the seeds.
+
+    A class that neither the reference nor a seed's prediction holds has no score. Where another seed predicts it
+    wrongly, the right one counts as perfect (1, 1, 0 mm), so that one false positive does not stand for all seeds.
+
+    Args:
+        results: The same case of each seed.
+    """
+    if len(results) == 1:
+        return results[0]
+    scores = tuple(
+        ClassScore(**{name: _mean_score(name, [getattr(score, name) for score in same]) for name in _PERFECT})
+        for same in zip(*(result.scores for result in results), strict=True)
+    )
+    return CaseResult(results[0].case_id, results[0].patient_key, scores, any(result.failed for result in results))
+
+
+_PERFECT = {"dice": 1.0, "surface_dice": 1.0, "hd95_mm": 0.0, "reference_ml": math.nan, "prediction_ml": math.nan}
+
+
+def _mean_score(name: str, values: Sequence[float]) -> float:
+    if all(math.isnan(value) for value in values):
+        return math.nan
+    return float(np.mean([_PERFECT[name] if math.isnan(value) else value for value in values]))
+
+
 def summarise_arm(
-    arm: str, cases: Sequence[CaseResult], class_names: Sequence[str], bootstrap: BootstrapRule
+    arm: str, by_seed: Mapping[int, Sequence[CaseResult]], class_names: Sequence[str], bootstrap: BootstrapRule
 ) -> ArmResult:
     """Summarise an arm's cases.
 
     Args:
         arm: Its name.
-        cases: Each case once.
+        by_seed: Seed → each case once; the same cases for each seed.
         class_names: In the order of each case's scores.
-        bootstrap: How intervals are drawn.
+        bootstrap: How intervals are drawn; they are over patients, of the mean over the seeds.
     """
-    ordered = tuple(sorted(cases, key=lambda case: case.case_id))
+    seeds = {seed: tuple(sorted(cases, key=lambda case: case.case_id)) for seed, cases in by_seed.items()}
+    ordered = tuple(mean_over_seeds(same) for same in zip(*seeds.values(), strict=True))
     classes = {
         name: _summaries(ordered, bootstrap, lambda case, metric, k=k: getattr(case.scores[k], metric))  # type: ignore[misc]
         for k, name in enumerate(class_names)
     }
-    return ArmResult(arm, ordered, _summaries(ordered, bootstrap, CaseResult.mean), classes)
+    return ArmResult(arm, ordered, _summaries(ordered, bootstrap, CaseResult.mean), classes, seeds)
 
 
 def _summaries(

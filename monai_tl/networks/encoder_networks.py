@@ -52,7 +52,7 @@ def _flexible_unet_groups(module: nn.Module) -> list[LayerGroup]:
         encoder = [LayerGroup("stem", ("encoder.conv1", "encoder.bn1"))]
         encoder += [LayerGroup(f"stage{i}", (f"encoder.layer{i}",)) for i in (1, 2, 3, 4)]
     else:
-        n_stages = len(module.encoder._blocks)  # type: ignore[union-attr,attr-defined]
+        n_stages = len(module.encoder._blocks)  # type: ignore[attr-defined]
         encoder = [LayerGroup("stem", ("encoder._conv_stem", "encoder._bn0"))]
         encoder += [LayerGroup(f"stage{i}", (f"encoder._blocks.{i}",)) for i in range(n_stages - 1)]
         # MONAI keeps EfficientNet's classifier, which nothing calls

@@ -122,8 +122,20 @@ def thaw(module: nn.Module, prefixes: Iterable[str]) -> None:
         part.training = module.training
 
 
-def set_trainable(module: nn.Module, groups: Sequence[LayerGroup], trainable: Iterable[str]) -> None:
+def set_trainable(
+    module: nn.Module, groups: Sequence[LayerGroup], trainable: Iterable[str], tensors: Iterable[str] = ()
+) -> None:
     """Thaw the named groups and freeze all others.
+
+    Layers without tensors that no group names (a network's own dropout between two groups) stand still as long as
+    anything is frozen: a frozen body is a fixed function.
+
+    Args:
+        module: The network.
+        groups: All of its groups.
+        trainable: Names of those that train whole.
+        tensors: Parameters of frozen groups that train all the same. Their layers stay in eval mode, so that the
+            scale of a normalisation can train while its running statistics stand still.
 
     Raises:
         SourceError: A name is no group of the network.
@@ -136,3 +148,18 @@ def set_trainable(module: nn.Module, groups: Sequence[LayerGroup], trainable: It
         )
     thaw(module, [prefix for group in groups if group.name in wanted for prefix in group.prefixes])
     freeze(module, [prefix for group in groups if group.name not in wanted for prefix in group.prefixes])
+    (thaw if wanted == {group.name for group in groups} else freeze)(module, _ungrouped(module, groups))
+    chosen = set(tensors)
+    for name, tensor in module.named_parameters():
+        if name in chosen:
+            tensor.requires_grad_(True)
+
+
+def _ungrouped(module: nn.Module, groups: Sequence[LayerGroup]) -> list[str]:
+    """Layers that are in no group and hold none."""
+    prefixes = [prefix for group in groups for prefix in group.prefixes]
+    return [
+        name
+        for name, _ in module.named_modules()
+        if name and not is_below(name, prefixes) and not any(is_below(prefix, [name]) for prefix in prefixes)
+    ]

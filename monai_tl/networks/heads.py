@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from monai_tl.networks.groups import named_tensors
 BACKGROUND = "background"
 Axes = dict[str, tuple[int, ...]]
 """Tensor name → its axes that have one entry a class (or an input channel)."""
+Shapes = dict[str, tuple[int, ...]]
 
 
 class ReusedRows(NamedTuple):
@@ -42,7 +44,7 @@ def find_axes(config: NetworkConfig, n_channels: int, n_outputs: int) -> tuple[A
 
     Found by building the network with twice as many of each (without memory) and comparing shapes, so it holds for
     plug-ins and for heads that are more than one convolution. Twice, not one more, because group normalisation asks for
-    multiples.
+    multiples; thrice as well where a tensor is then lost, as a shortcut is whose inputs become as many as its outputs.
 
     A network that cannot be built with more channels has no channel axes.
 
@@ -50,11 +52,22 @@ def find_axes(config: NetworkConfig, n_channels: int, n_outputs: int) -> tuple[A
         Channel axes and class axes.
     """
     plain = _shapes(config, n_channels, n_outputs)
-    try:
-        wider = _shapes(config, 2 * n_channels, n_outputs)
-    except ConfigError:
-        wider = plain
-    return _grown(plain, wider), _grown(plain, _shapes(config, n_channels, 2 * n_outputs))
+    return (
+        _following(plain, lambda factor: _shapes(config, factor * n_channels, n_outputs)),
+        _following(plain, lambda factor: _shapes(config, n_channels, factor * n_outputs)),
+    )
+
+
+def _following(plain: Shapes, multiply: Callable[[int], Shapes]) -> Axes:
+    axes: Axes = {}
+    for factor in (2, 3):
+        # what a network refuses is too many channels, or outputs, for its other arguments
+        with suppress(ConfigError):
+            larger = multiply(factor)
+            axes = _grown(plain, larger) | axes
+            if plain.keys() <= larger.keys():
+                break
+    return axes
 
 
 def sketch_network(config: NetworkConfig, n_channels: int, n_outputs: int) -> nn.Module:
@@ -71,12 +84,12 @@ def sketch_network(config: NetworkConfig, n_channels: int, n_outputs: int) -> nn
         return build_network(config, n_channels, n_outputs, seed=0)
 
 
-def _shapes(config: NetworkConfig, n_channels: int, n_outputs: int) -> dict[str, tuple[int, ...]]:
+def _shapes(config: NetworkConfig, n_channels: int, n_outputs: int) -> Shapes:
     module = sketch_network(config, n_channels, n_outputs)
     return {name: tuple(tensor.shape) for name, tensor in named_tensors(module).items()}
 
 
-def _grown(plain: dict[str, tuple[int, ...]], other: dict[str, tuple[int, ...]]) -> Axes:
+def _grown(plain: Shapes, other: Shapes) -> Axes:
     pairs = {name: (shape, other.get(name, shape)) for name, shape in plain.items()}
     return {
         name: tuple(axis for axis in range(len(one)) if one[axis] != two[axis])

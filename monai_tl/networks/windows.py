@@ -75,9 +75,9 @@ def predict_probabilities(
     device = next(networks[0].parameters()).device
 
     def mean_probabilities(windows: Tensor) -> Tensor:
-        total = torch.softmax(networks[0](windows), dim=1)
+        total = torch.softmax(networks[0](windows).float(), dim=1)
         for network in networks[1:]:
-            total += torch.softmax(network(windows), dim=1)
+            total += torch.softmax(network(windows).float(), dim=1)
         return total.div_(len(networks))
 
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from monai_tl.metrics.cohort import ArmResult
 from monai_tl.report.findings import TrainedModel
-from monai_tl.transfer.verdict import Verdict, paired_difference
+from monai_tl.transfer.verdict import Verdict, paired_differences
 
 # Stand-ins that are replaced by the page's variables once the figure is drawn.
 INK, MUTED, RULE, PAPER, BAND = "#010203", "#010204", "#010205", "#010206", "#010207"
@@ -60,16 +60,15 @@ def arm_colour(arm: str) -> str:
 
 
 def verdict_plot(arms: Sequence[ArmResult], verdict: Verdict, null_margin: float) -> str:
-    """The paired difference of each case, and the mean with its interval against zero.
+    """The paired difference of each case (the mean over its seeds), and the mean with its interval against zero.
 
     Args:
         arms: Transfer and scratch, the same cases in the same order.
         verdict: Of their difference.
         null_margin: Half-width of the band called no difference.
     """
-    pairs = zip(arms[0].cases, arms[1].cases, strict=True)
-    found = np.array([paired_difference(first.scores, second.scores) for first, second in pairs])
-    found = np.sort(found[~np.isnan(found)])
+    table = paired_differences(arms[0], arms[1])
+    found = np.sort(np.nanmean(table[np.isfinite(table).any(axis=1)], axis=1))
     if verdict.difference is None or not len(found):
         return ""
     with matplotlib.rc_context(_STYLE):
@@ -128,12 +127,15 @@ def box_plots(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
 
 
 def learning_curves(models: Sequence[TrainedModel]) -> str:
-    """Validation Dice and training loss by step, one line an arm and fold; the kept step is marked."""
+    """Validation Dice and training loss by step, one line an arm, fold and seed; the kept step is marked."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10.0, 3.2))
         dice, loss = figure.subplots(1, 2, gridspec_kw=_margins(1, bottom_in=0.45))
         for model in models:
-            colour, alpha = arm_colour(model.arm), 1.0 if len({other.fold for other in models}) == 1 else 0.75
+            colour, alpha = (
+                arm_colour(model.arm),
+                1.0 if len({(other.fold, other.seed) for other in models}) == 1 else 0.75,
+            )
             scored = [(point.step, point.val_dice) for point in model.history if point.val_dice is not None]
             measured = [(point.step, point.train_loss) for point in model.history if point.train_loss is not None]
             if scored:

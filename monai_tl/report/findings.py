@@ -12,7 +12,7 @@ from monai_tl.config import EvaluateConfig
 from monai_tl.errors import DataError
 from monai_tl.files import read_json
 from monai_tl.metrics.cohort import ArmResult
-from monai_tl.records import Audit, CaseRecord, Plan, Rejection, Split
+from monai_tl.records import Audit, CaseRecord, Plan, Rejection, Split, model_name
 from monai_tl.report.overlays import Overlay
 from monai_tl.sources.card import Card, read_source
 from monai_tl.transfer.verdict import Verdict
@@ -39,6 +39,7 @@ class TrainedModel:
 
     arm: str
     fold: int
+    seed: int
     audit: Audit
     history: tuple[HistoryPoint, ...]
     training: Mapping[str, Any]
@@ -47,9 +48,10 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that an arm has no prediction of, and the short word why."""
+    """A case that a seed of an arm has no prediction of, and the short word why."""
 
     arm: str
+    seed: int
     case_id: str
     code: str
 
@@ -81,6 +83,11 @@ class Findings:
     overlays: tuple[Overlay, ...]
 
     @property
+    def weights(self) -> dict[str, str]:
+        """Name of each model → sha256 of its weights."""
+        return {model_name(one.arm, one.fold, one.seed): one.card.weights.sha256 for one in self.models}
+
+    @property
     def n_cases(self) -> int:
         """Evaluated cases."""
         return len(self.arms[0].cases)
@@ -91,12 +98,17 @@ class Findings:
         return len({case.patient_key for case in self.arms[0].cases})
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """With which each arm was trained."""
+        return tuple(self.arms[0].by_seed)
+
+    @property
     def set_name(self) -> str:
         """``test`` or ``validation``."""
         return "test" if self.on_test else "validation"
 
 
-def read_model(folder: Path, arm: str, fold: int) -> TrainedModel:
+def read_model(folder: Path, arm: str, fold: int, seed: int) -> TrainedModel:
     """Read the records of one finetune run.
 
     Raises:
@@ -115,7 +127,7 @@ def read_model(folder: Path, arm: str, fold: int) -> TrainedModel:
         raise DataError(
             f"{folder} holds a damaged history.csv or training.json ({error}); run finetune again"
         ) from None
-    return TrainedModel(arm, fold, audit, history, training, card)
+    return TrainedModel(arm, fold, seed, audit, history, training, card)
 
 
 def _history_point(row: Mapping[str, str]) -> HistoryPoint:

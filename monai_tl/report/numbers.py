@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from monai_tl.metrics.case import ClassScore
+from monai_tl.metrics.case import METRIC_NAMES, ClassScore
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
 from monai_tl.report.findings import Findings, TrainedModel
 from monai_tl.report.tables import rejection_counts
@@ -22,20 +22,32 @@ def metrics_record(findings: Findings) -> dict[str, Any]:
         "evaluated_on": findings.set_name,
         "n_test_cases": findings.n_cases,
         "n_test_patients": findings.n_patients,
+        "seeds": list(findings.seeds),
         "arms": {
             arm.arm: {
                 **_summaries_record(arm.overall),
                 "classes": {name: _summaries_record(summaries) for name, summaries in arm.classes.items()},
+                "seeds": _seeds_record(arm),
             }
             for arm in findings.arms
         },
         "verdict": _without_nan(findings.verdict.model_dump(mode="json")) if findings.verdict else None,
+        "models": findings.weights,
         "rejected": rejection_counts(findings.rejections),
     }
 
 
 def _summaries_record(summaries: MetricSummaries) -> dict[str, Any]:
     return {metric: _without_nan(asdict(summary)) for metric, summary in summaries.items()}
+
+
+def _seeds_record(arm: ArmResult) -> dict[str, Any]:
+    """Each metric's mean by seed, and the standard deviation of these means; null with one seed."""
+    means = {metric: arm.seed_means(metric) for metric in METRIC_NAMES}
+    return {
+        "means": {str(seed): _without_nan({metric: means[metric][seed] for metric in means}) for seed in arm.by_seed},
+        "sd": _without_nan({metric: arm.seed_sd(metric) for metric in METRIC_NAMES}),
+    }
 
 
 def _without_nan(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,24 +62,25 @@ def _plain(value: Any) -> Any:
 
 
 def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
-    """``cases.csv``: each arm, case and class; an empty cell where a metric is undefined."""
+    """``cases.csv``: each arm, seed, case and class; an empty cell where a metric is undefined."""
     rows = [
-        [arm.arm, case.case_id, name, *(_cell(value) for value in asdict(score).values())]
+        [arm.arm, seed, case.case_id, name, *(_cell(value) for value in asdict(score).values())]
         for arm in arms
-        for case in arm.cases
+        for seed, cases in arm.by_seed.items()
+        for case in cases
         for name, score in zip(class_names, case.scores, strict=True)
     ]
-    return _csv(["arm", "case_id", "class", *ClassScore.__dataclass_fields__], rows)
+    return _csv(["arm", "seed", "case_id", "class", *ClassScore.__dataclass_fields__], rows)
 
 
 def format_history(models: Sequence[TrainedModel]) -> str:
-    """``history.csv``: the learning curves of all arms and folds; an empty cell where a number was not measured."""
+    """``history.csv``: the learning curves of all trainings; an empty cell where a number was not measured."""
     rows = [
-        [model.arm, model.fold, point.step, _cell(point.val_dice), _cell(point.train_loss)]
+        [model.arm, model.fold, model.seed, point.step, _cell(point.val_dice), _cell(point.train_loss)]
         for model in models
         for point in model.history
     ]
-    return _csv(["arm", "fold", "step", "val_dice", "train_loss"], rows)
+    return _csv(["arm", "fold", "seed", "step", "val_dice", "train_loss"], rows)
 
 
 def _cell(value: float | None) -> str:

@@ -11,6 +11,7 @@ import monai_tl
 from monai_tl.report import tables
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
 from monai_tl.report.findings import Findings, TrainedModel
+from monai_tl.transfer.shift import describe_shift
 
 TEMPLATE = "report.html.j2"
 _FEW_PATIENTS = 20
@@ -43,8 +44,12 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "n_plain": 1 + len(more),
         "verdict_plot": verdict_plot(arms, verdict, findings.settings.null_margin) if verdict else "",
         "metric_rows": tables.metric_rows(findings),
+        "seed_lines": tables.seed_lines(findings),
         "rejections": tables.rejection_rows(findings.rejections),
         "intake": intake(findings),
+        "is_broken": any(line.status == "broken" for line in findings.plan.adaptations),
+        "shift_rows": tables.shift_rows(findings.plan),
+        "shift_sentence": describe_shift(findings.plan.shift) if findings.plan.shift else "",
         "audited": transferred[0] if transferred else None,
         "audits_differ": len({model.audit.share_all for model in transferred}) > 1,
         "groups": tables.group_rows(transferred[0].audit) if transferred else [],
@@ -106,22 +111,25 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
     rows.append(
         (
             "Intervals",
-            f"{settings.confidence * 100:g} %, expanded percentile bootstrap over patients, "
+            f"{settings.confidence * 100:g} %, expanded percentile bootstrap over patients{_and_seeds(findings)}, "
             f"{tables.thousands(settings.n_bootstrap)} samples, seed {settings.seed}",
         )
     )
     return rows
 
 
+def _and_seeds(findings: Findings) -> str:
+    return " (of the difference over seeds too, by Student's t)" if len(findings.seeds) > 1 else ""
+
+
 def _model_name(model: TrainedModel) -> str:
-    return f"Arm {model.arm}, fold {model.fold}"
+    return f"Arm {model.arm}, fold {model.fold}, seed {model.seed}"
 
 
 def _model_facts(model: TrainedModel) -> str:
     training = model.training
     words = {
         "strategy": "strategy {}",
-        "seed": "seed {}",
         "n_steps": "{} steps",
         "best_step": "kept step {}",
         "best_val_dice": "validation Dice {:.3f}",
@@ -140,7 +148,7 @@ def limits(findings: Findings) -> list[str]:
             f"With {findings.n_patients} patients a bootstrap interval can be narrower than its name says where the "
             "differences are skewed; take a close call for an open question."
         )
-    if len({model.training.get("seed") for model in findings.models}) == 1:
+    if len(findings.seeds) == 1:
         texts.append(
             "All arms were trained with one seed: the intervals cover the choice of patients, not of the seed."
         )

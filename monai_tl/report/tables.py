@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
 from monai_tl.metrics.summary import MetricSummary
-from monai_tl.records import Audit, Rejection
+from monai_tl.records import Audit, Plan, Rejection
 from monai_tl.report.findings import Findings
+from monai_tl.transfer.shift import in_words
+from monai_tl.transfer.verdict import Verdict
 
 NOTHING = "–"
 
@@ -63,6 +65,18 @@ class CaseRow:
     case_id: str
     class_name: str
     cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ShiftRow:
+    """One feature of the shift as text; an unknown distance is a dash, never 0."""
+
+    name: str
+    source: str
+    target: str
+    distance: str
+    words: str
+    note: str
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -153,6 +167,29 @@ def group_rows(audit: Audit) -> list[GroupRow]:
     return rows
 
 
+def shift_rows(plan: Plan) -> list[ShiftRow]:
+    """The features of the plan's shift in their order; empty without a source."""
+    rows = []
+    for feature in plan.shift.features if plan.shift else ():
+        source, target = (_with_unit(value, feature.unit) for value in (feature.source, feature.target))
+        words = "not known" if feature.distance is None else in_words(feature.measure, feature.distance)
+        rows.append(ShiftRow(feature.name, source, target, number(feature.distance, 2), words, feature.note))
+    return rows
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return NOTHING if value is None else f"{value:.4g} {unit}".strip().replace("-", "−")
+
+
+def broken_contract(plan: Plan) -> list[str]:
+    """A sentence for each broken line of the contract that the user accepted."""
+    return [
+        f"The source's contract is broken in its {line.item}, and params.yaml accepts this: {line.reason}."
+        for line in plan.adaptations
+        if line.accepted
+    ]
+
+
 def case_rows(arms: Sequence[ArmResult], class_names: Sequence[str]) -> list[CaseRow]:
     """Each evaluated case and class, all arms side by side."""
     rows = []
@@ -171,7 +208,13 @@ def case_rows(arms: Sequence[ArmResult], class_names: Sequence[str]) -> list[Cas
 def markdown_summary(findings: Findings) -> str:
     """The report in a few lines of Markdown: verdict, means with intervals, what was refused."""
     settings = findings.settings
-    lines = ["# Evaluation", "", f"**{headline(findings)}**", "", *[f"{text}\n" for text in details(findings)]]
+    lines = [
+        "# Evaluation",
+        "",
+        f"**{headline(findings)}**",
+        "",
+        *[f"{_markdown(text)}\n" for text in details(findings)],
+    ]
     lines += [
         f"| Arm | Class | Dice | Surface Dice at {settings.surface_tolerance_mm:g} mm | HD95, mm | Cases |",
         "|---|---|---|---|---|---|",
@@ -180,6 +223,7 @@ def markdown_summary(findings: Findings) -> str:
         cells = [f"{cell.mean} ({cell.interval})" for cell in row.cells]
         texts = [row.arm, row.class_name or "all", *cells, row.cells[0].counts]
         lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
+    lines += [text for line in seed_lines(findings) for text in ("", _markdown(line))]
     lines += ["", "## Refused", ""]
     refused = rejection_rows(findings.rejections)
     if not refused:
@@ -211,16 +255,43 @@ def details(findings: Findings) -> list[str]:
         # a null that is undecided says it in its own sentence
         smallest = f"; smallest detectable difference {number(verdict.smallest_detectable)}" if verdict.decided else ""
         lines.append(
-            f"{verdict.confidence * 100:g} % interval of the difference: {interval}; {cases} of {patients}{smallest}."
+            f"{verdict.confidence * 100:g} % interval of the difference: {interval}; {cases} of {patients}"
+            f"{_over_seeds(verdict)}{smallest}."
         )
     else:
         lines.append(f"{cases[0].upper()}{cases[1:]} of {patients}.")
+    lines += decisions(findings)
     if not findings.on_test:
         lines.append(
             "There is no test set. These are validation cases, which also chose the kept step: "
             "their scores flatter the network."
         )
-    return lines
+    return lines + broken_contract(findings.plan)
+
+
+def _over_seeds(verdict: Verdict) -> str:
+    if verdict.n_seeds == 1:
+        return ""
+    return f", {verdict.n_seeds} seeds whose differences have a standard deviation of {number(verdict.seed_sd)}"
+
+
+def seed_lines(findings: Findings) -> list[str]:
+    """Mean Dice of each seed, one line an arm; nothing with one seed."""
+    if len(findings.seeds) == 1:
+        return []
+    return [
+        f"{arm.arm}: mean Dice {', '.join(f'{number(mean)} (seed {seed})' for seed, mean in means.items())}; "
+        f"standard deviation {number(arm.seed_sd('dice'))}."
+        for arm in findings.arms
+        if (means := arm.seed_means("dice"))
+    ]
+
+
+def decisions(findings: Findings) -> list[str]:
+    """What ``strategy: auto`` chose and why, once for all models that agree."""
+    made = [model.training["decision"] for model in findings.models if "decision" in model.training]
+    texts = [f"Strategy chosen by rule: {one['strategy']}, because {one['reason']}." for one in made]
+    return list(dict.fromkeys(texts))
 
 
 def signed(value: float | None) -> str:

@@ -19,7 +19,7 @@ from monai_tl.records import Audit
 from monai_tl.sources.accounting import account
 from monai_tl.sources.card import Source, read_source
 from monai_tl.sources.names import match_names
-from monai_tl.sources.norm_changes import find_norm_changes
+from monai_tl.sources.norm_changes import ancestors, find_norm_changes
 from monai_tl.sources.opening import open_weights
 from monai_tl.sources.surgery import Heads, Line, Surgery
 from monai_tl.sources.weights import State
@@ -101,7 +101,8 @@ def load_audited(
     )
     left = [*match.unused, *(there for here, there in match.found.items() if assigned[here] not in held)]
     audit = account(lines, names, {name: state.tensors[name] for name in left}, covers, source_name, state.sha256)
-    notes = (*state.notes, *match.notes, *changes.notes, *_warnings(lines, parameters))
+    layers_lost = _lost_layers(lines, {here for here, there in match.renamed.items() if there in match.unused})
+    notes = (*state.notes, *match.notes, *changes.notes, *_warnings(lines, parameters), *layers_lost)
     audit = audit.model_copy(update={"notes": notes})
     _check_floor(audit, [line for line in lines if line.group in held], surgery.head, floor)
     _check_changes(audit, changes.faults)
@@ -138,6 +139,21 @@ def _warnings(lines: Sequence[Line], parameters: set[str]) -> list[str]:
         for name in lost
         if name.rpartition(".")[0] in came and name.rpartition(".")[2] not in expected
     ]
+
+
+def _lost_layers(lines: Sequence[Line], unused: set[str]) -> list[str]:
+    """Blocks that came across but for a layer that the network lacks, e.g. a shortcut: what they give is not the same.
+
+    Blocks that lie beside all others, such as a second head, are none of this.
+    """
+    blocks = {block for line in lines for block in ancestors(line.name)}
+    came = {block for line in lines if line.n_came for block in ancestors(line.name)}
+    lost: dict[str, int] = {}
+    for name in sorted(unused):
+        block = next(block for block in ancestors(name) if block in blocks)
+        if block and block in came:
+            lost[block] = lost.get(block, 0) + 1
+    return [f"{block} in the source has {count} tensors that the network lacks" for block, count in lost.items()]
 
 
 def _check_floor(audit: Audit, lines: Sequence[Line], head: str, floor: float) -> None:

@@ -14,7 +14,7 @@ from monai_tl.config import IntensityConfig, NetworkConfig, Spacing
 from monai_tl.errors import ConfigError, SourceError
 from monai_tl.faults import fault_lines, parse_yaml
 from monai_tl.files import sha256_file, write_bytes, write_text
-from monai_tl.records import SizeRule
+from monai_tl.records import Fingerprint, SizeRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,6 +98,8 @@ class Card(_Part):
         covers: Layer groups that the weights hold, where they do not hold the whole body, e.g. the encoder's; the
             smallest share that must come across counts these alone. None for the whole network.
         rebuild: The command that makes the weights anew.
+        fingerprint: Of the cases it was trained on, where they are known: numbers over all of them, see
+            :class:`Fingerprint`. With it the shift to a target is measured.
         notes: What a user should know.
     """
 
@@ -112,6 +114,7 @@ class Card(_Part):
     output: OutputKind = "softmax"
     covers: tuple[str, ...] | None = None
     rebuild: str | None = None
+    fingerprint: Fingerprint | None = None
     notes: str = ""
 
     @model_validator(mode="after")

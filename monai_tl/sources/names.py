@@ -42,14 +42,13 @@ class _Change(NamedTuple):
     off: str
     on: str
 
-    def note(self) -> str:
+    def note(self, names: Mapping[str, str]) -> str:
+        """What it does to these names, in words."""
+        n_changed = sum(name.startswith(self.off) for name in names)
+        whose = "the source's names" if n_changed == len(names) else f"{n_changed} of the source's names"
         if self.off and self.on:
-            return f"prefix {self.off!r} of the source's names exchanged for {self.on!r}"
-        return (
-            f"prefix {self.off!r} taken off the source's names"
-            if self.off
-            else f"prefix {self.on!r} put before the source's names"
-        )
+            return f"prefix {self.off!r} of {whose} exchanged for {self.on!r}"
+        return f"prefix {self.off!r} taken off {whose}" if self.off else f"prefix {self.on!r} put before {whose}"
 
 
 @dataclass
@@ -187,7 +186,7 @@ def match_names(
     change, remarks = _best_change(names)
     renamed = names.apply(change)
     if change.off or change.on:
-        notes.append(change.note())
+        notes.append(change.note(names.clean))
     notes += remarks
     found = {name: renamed[name] for name in target if name in renamed}
     notes += _add_parts(names, found, renamed)
@@ -239,7 +238,7 @@ def _add_parts(names: _Names, found: dict[str, str], renamed: dict[str, str]) ->
         taken = set(found.values())
         left = {name: origin for name, origin in names.clean.items() if origin not in taken}
         best: tuple[int, _Change, dict[str, str]] | None = None
-        for off in sorted(_leading_parts(left) - {""}):
+        for off in sorted(_leading_parts(left)):
             rest = _Names(names.source, names.target, names.second_names, left).apply(_Change(off, ""))
             placed = {name: origin for name, origin in rest.items() if name in names.target}
             # names under this prefix that are taken already are a second copy of the weights, not a part of them
@@ -252,7 +251,8 @@ def _add_parts(names: _Names, found: dict[str, str], renamed: dict[str, str]) ->
             break
         found.update(best[2])
         renamed.update(best[2])
-        notes.append(f"prefix {best[1].off!r} taken off {len(best[2])} of the source's names")
+        if best[1].off:
+            notes.append(f"prefix {best[1].off!r} taken off {len(best[2])} of the source's names")
     return notes
 
 

@@ -54,7 +54,7 @@ class _Look:
         self.here = layout.normalisations
         self.there = source_layout.normalisations if source_layout else None
         # ancestors of all parameters that came across
-        self.came = {ancestor for line in lines if line.n_came for ancestor in _ancestors(line.name)}
+        self.came = {ancestor for line in lines if line.n_came for ancestor in ancestors(line.name)}
         self.parameters = [line.name for line in lines if line.n_parameters]
 
     def kind_there(self, layer: str) -> Normalisation | None:
@@ -73,14 +73,14 @@ class _Look:
     def neighbours_came(self, layer: str) -> bool:
         """Whether parameters beside a layer, in the smallest block that has others, come from the source."""
         own = f"{layer}."
-        for block in _ancestors(layer):
+        for block in ancestors(layer):
             within = f"{block}." if block else ""
             if any(name.startswith(within) and not name.startswith(own) for name in self.parameters):
                 return block in self.came
         return False
 
 
-def _ancestors(name: str) -> Iterable[str]:
+def ancestors(name: str) -> Iterable[str]:
     """Blocks around a layer or tensor, the smallest first; the network itself is ``""``."""
     while name:
         name = _parent(name)
@@ -164,7 +164,13 @@ def _removed(look: _Look) -> list[str]:
     """Layers that normalise in the source and have no place in the network."""
     known = look.there if look.there is not None else {}
     tracked = [_parent(name) for name in look.source if name.rpartition(".")[2] == "running_mean"]
-    layers = [layer for layer in dict.fromkeys([*known, *tracked]) if layer not in look.here]
+    blocks = {block for name in look.lines for block in ancestors(name)}
+    # a whole branch that the network lacks, such as a copy of the weights, is none of its layers
+    layers = [
+        layer
+        for layer in dict.fromkeys([*known, *tracked])
+        if layer not in look.here and (next(block for block in ancestors(layer) if block in blocks) or "." not in layer)
+    ]
     return [
         f"{layer}: normalises in the source, and nothing does here" for layer in layers if look.neighbours_came(layer)
     ]

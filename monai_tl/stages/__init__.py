@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -25,7 +25,10 @@ class Stage:
             one that is null there is no dependency.
         outs: Folders made, cached by DVC.
         metrics, plots: Files at stage level, in git and not in DVC's cache.
-        matrix: Keys of its params section that make one run each, e.g. arm × fold.
+        matrix: Keys of its params section that make one run each, e.g. arm × fold × seed.
+        section: Its section in params.yaml where that is not its name.
+        keys: Keys of this section that its result depends on, in place of the whole section.
+        plot_fields: What DVC draws of ``plots``, and how.
     """
 
     name: str
@@ -34,6 +37,19 @@ class Stage:
     metrics: tuple[str, ...] = ()
     plots: tuple[str, ...] = ()
     matrix: tuple[str, ...] = ()
+    section: str = ""
+    keys: tuple[str, ...] = ()
+    plot_fields: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def section_name(self) -> str:
+        """Its section in params.yaml."""
+        return self.section or self.name
+
+
+def list_of(key: str) -> str:
+    """The parameter that lists the values of a matrix key: ``arms`` for ``arm``."""
+    return {"strategy": "strategies"}.get(key, key if key.endswith("s") else f"{key}s")
 
 
 STAGES: tuple[Stage, ...] = (
@@ -44,8 +60,8 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "finetune",
         deps=("artifacts/prepared", "artifacts/split", "artifacts/plan", "{plan.source}"),
-        outs=("artifacts/models/{arm}-{fold}",),
-        matrix=("arm", "fold"),
+        outs=("artifacts/models/{arm}-{fold}-{seed}",),
+        matrix=("arm", "fold", "seed"),
     ),
     Stage(
         "predict", deps=("artifacts/prepared", "artifacts/split", "artifacts/models"), outs=("artifacts/predictions",)
@@ -81,6 +97,43 @@ STAGES: tuple[Stage, ...] = (
 
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
+CURVE_FILE = "curve/dvc.yaml"
+"""The second pipeline of a workspace, so that ``dvc repro`` alone trains no points of a curve."""
+CURVE_TEMPLATE = "curve/strategies.json"
+"""How DVC draws the curve: Vega-Lite."""
+
+_POINT_DEPS = ("artifacts/cases", "artifacts/split", "artifacts/plan", "artifacts/prepared", "{plan.source}")
+_PLOT = {"y": "dice", "y_label": "mean foreground Dice of the test cases", "template": CURVE_TEMPLATE}
+
+CURVE: tuple[Stage, ...] = (
+    Stage(
+        "curve_label",
+        deps=_POINT_DEPS,
+        outs=("artifacts/curve/labels/{labels}-{strategy}-{seed}",),
+        matrix=("labels", "strategy", "seed"),
+        section="curve",
+        # the lists are no dependency: one more value leaves the points of the others as they are
+        keys=("training",),
+    ),
+    Stage(
+        "curve_step",
+        deps=_POINT_DEPS,
+        outs=("artifacts/curve/steps/{steps}-{strategy}-{seed}",),
+        matrix=("steps", "strategy", "seed"),
+        section="curve",
+        keys=("training", "steps_labels"),
+    ),
+    Stage(
+        "curve",
+        deps=("artifacts/curve/labels", "artifacts/curve/steps"),
+        outs=("reports/curve/html",),
+        metrics=("reports/curve/curve.json",),
+        plots=("reports/curve/labels.csv", "reports/curve/steps.csv"),
+        plot_fields=_PLOT,
+    ),
+)
+"""The stages of ``monai-tl curve``: what it trains, then what it makes of that."""
+
 
 def run_stage(name: str, workspace: Path, params: Params, matrix: Mapping[str, str]) -> None:
     """Do the work of one stage in this process.
@@ -89,7 +142,7 @@ def run_stage(name: str, workspace: Path, params: Params, matrix: Mapping[str, s
         name: One of STAGE_NAMES.
         workspace: Folder that holds params.yaml.
         params: The checked parameters.
-        matrix: ``{"arm": ..., "fold": ...}`` for a stage with a matrix, else empty.
+        matrix: ``{"arm": ..., "fold": ..., "seed": ...}`` for a stage with a matrix, else empty.
 
     Raises:
         MonaiTLError: With a message for the user.

@@ -8,11 +8,12 @@ from pathlib import Path
 from monai_tl.config import Params
 from monai_tl.dataset.manifest import Manifest, read_manifest
 from monai_tl.dataset.nifti import read_image, read_label
+from monai_tl.errors import StageError
 from monai_tl.files import read_json, whole_folder, write_json, write_text
 from monai_tl.geometry import spacing_of
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, summarise_arm
 from monai_tl.progress import Progress
-from monai_tl.records import Plan, Split, read_refused
+from monai_tl.records import Plan, Split, model_name, predictions_of, read_refused
 from monai_tl.report.findings import Failure, Findings, read_model
 from monai_tl.report.numbers import format_cases, format_history, metrics_record
 from monai_tl.report.overlays import Overlay, choose_cases, display_window, draw_planes
@@ -30,13 +31,15 @@ def run(workspace: Path, params: Params) -> None:
     Args:
         workspace: Holds ``artifacts/cases``, ``split``, ``plan``, ``prepared/failed.json``, ``models`` and
             ``predictions``.
-        params: Sections ``evaluate`` and ``finetune`` (its arms and folds).
+        params: Sections ``evaluate`` and ``finetune`` (its arms, folds and seeds).
 
     Raises:
         DataError: A record is missing or damaged.
-        StageError: A prediction is damaged, on another grid, or holds an unknown class.
+        StageError: A prediction is damaged, on another grid, holds an unknown class, or is of other weights than the
+            model folders hold.
     """
     findings = gather_findings(workspace, params)
+    check_predicted(findings, workspace / "artifacts/predictions/models.json")
     reports = workspace / "reports"
     with whole_folder(reports / "html") as out:
         write_text(out / "report.html", render_page(findings))
@@ -56,16 +59,18 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
     case_ids = evaluated_cases(split, params.finetune.folds)
     # the pretrained arm first: it leads every table and decides which cases are shown
     arm_names = sorted(params.finetune.arms, key=lambda arm: (arm != "transfer", arm))
-    progress = Progress("evaluate", total=len(arm_names) * len(case_ids) + 1)
+    seeds = params.finetune.seeds
+    progress = Progress("evaluate", total=len(arm_names) * len(seeds) * len(case_ids) + 1)
     bootstrap = BootstrapRule(settings.n_bootstrap, settings.confidence, settings.seed)
     results = score_arms(
-        manifest, artifacts / "predictions", arm_names, case_ids, settings.surface_tolerance_mm, progress
+        manifest, artifacts / "predictions", arm_names, seeds, case_ids, settings.surface_tolerance_mm, progress
     )
     arms = tuple(summarise_arm(arm, results[arm], names, bootstrap) for arm in arm_names)
     models = tuple(
-        read_model(artifacts / "models" / f"{arm}-{fold}", arm, fold)
+        read_model(artifacts / "models" / model_name(arm, fold, seed), arm, fold, seed)
         for arm in arm_names
         for fold in sorted(params.finetune.folds)
+        for seed in seeds
     )
     findings = Findings(
         class_names=names,
@@ -79,10 +84,24 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
         split=split,
         plan=plan,
         models=models,
-        overlays=draw_overlays(manifest, artifacts / "predictions", arms, plan),
+        overlays=draw_overlays(manifest, artifacts / "predictions", arms, seeds[0], plan),
     )
     progress.advance("report")
     return findings
+
+
+def check_predicted(findings: Findings, path: Path) -> None:
+    """Make sure that the models described are those that made the predictions.
+
+    Raises:
+        StageError: They are not, or nothing says which did.
+    """
+    try:
+        predicted = read_json(path)
+    except (OSError, ValueError):
+        predicted = None
+    if predicted != findings.weights:
+        raise StageError("evaluate", "the predictions are of other weights than artifacts/models; run predict again")
 
 
 def evaluated_cases(split: Split, folds: Sequence[int]) -> tuple[str, ...]:
@@ -90,17 +109,22 @@ def evaluated_cases(split: Split, folds: Sequence[int]) -> tuple[str, ...]:
     return split.test or tuple(sorted({case_id for fold in folds for case_id in split.folds[fold].val}))
 
 
-def draw_overlays(manifest: Manifest, predictions: Path, arms: Sequence[ArmResult], plan: Plan) -> tuple[Overlay, ...]:
-    """Pictures of the first arm's best, median and worst case, with the outlines of all arms that have a prediction."""
+def draw_overlays(
+    manifest: Manifest, predictions: Path, arms: Sequence[ArmResult], seed: int, plan: Plan
+) -> tuple[Overlay, ...]:
+    """Pictures of the first arm's best, median and worst case, with the outlines of all arms that have a prediction.
+
+    The outlines and the Dice beside them are those of one seed; which cases are shown goes by the mean over the seeds.
+    """
     overlays = []
     for title, case_id in choose_cases(arms[0]):
         image, affine = read_image(manifest.image_path(case_id))
         volume = image[0] if image.ndim == 4 else image
         reference, _ = read_label(manifest.label_path(case_id))
-        paths = {arm.arm: predictions / arm.arm / f"{case_id}.nii.gz" for arm in arms}
+        paths = {arm.arm: predictions / predictions_of(arm.arm, seed) / f"{case_id}.nii.gz" for arm in arms}
         maps = {arm: read_label(path)[0] for arm, path in paths.items() if path.is_file()}
         window = display_window(volume, plan.intensity)
-        dice = {arm.arm: case.mean("dice") for arm in arms for case in arm.cases if case.case_id == case_id}
+        dice = {arm.arm: case.mean("dice") for arm in arms for case in arm.by_seed[seed] if case.case_id == case_id}
         overlays.append(Overlay(title, case_id, dice, draw_planes(volume, reference, maps, spacing_of(affine), window)))
     return tuple(overlays)
 
@@ -108,10 +132,11 @@ def draw_overlays(manifest: Manifest, predictions: Path, arms: Sequence[ArmResul
 def read_failures(path: Path, arms: Sequence[ArmResult]) -> tuple[Failure, ...]:
     """Cases without a prediction and the code that predict gave; ``missing`` where it gave none."""
     content = read_json(path)["failed"] if path.is_file() else []
-    codes = {(entry["arm"], entry["case_id"]): str(entry["code"]) for entry in content}
+    codes = {(entry["arm"], entry["seed"], entry["case_id"]): str(entry["code"]) for entry in content}
     return tuple(
-        Failure(arm.arm, case.case_id, codes.get((arm.arm, case.case_id), "missing"))
+        Failure(arm.arm, seed, case.case_id, codes.get((arm.arm, seed, case.case_id), "missing"))
         for arm in arms
-        for case in arm.cases
+        for seed, cases in arm.by_seed.items()
+        for case in cases
         if case.failed
     )

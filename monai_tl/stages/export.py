@@ -18,6 +18,7 @@ from monai_tl.errors import PrivacyError, StageError
 from monai_tl.files import read_json, sha256_of, whole_folder, write_json
 from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
+from monai_tl.records import model_name, predictions_of
 from monai_tl.sources.bundle import write_bundle
 from monai_tl.sources.card import read_source
 from monai_tl.sources.ensemble import InferenceSettings, write_ensemble
@@ -35,12 +36,13 @@ def run(workspace: Path, params: Params) -> None:
     A case from DICOM becomes a SEG that refers to its source series; a case from NIfTI becomes a label NIfTI. A case
     that fails is listed in index.json; the others go on. There ``left_blank`` names the attributes of the source that
     break the rules of DICOM and so stay empty in the SEG. ``model`` holds the networks of all folds with the settings
-    they were judged with; the bundle holds the best of them.
+    they were judged with; the bundle holds the best of them. Where several seeds were trained the first goes out: it
+    was named before any result was seen (docs/decisions/0010-seeds.md).
 
     Args:
         workspace: Holds the products of all stages before.
-        params: Section ``export``; ``ingest`` for the source and the key; ``finetune`` for the folds; ``predict`` and
-            ``preprocess`` to be recorded with the model.
+        params: Section ``export``; ``ingest`` for the source and the key; ``finetune`` for the folds and the seed;
+            ``predict`` and ``preprocess`` to be recorded with the model.
 
     Raises:
         StageError: There is nothing to export, or every case failed.
@@ -49,9 +51,10 @@ def run(workspace: Path, params: Params) -> None:
     """
     artifacts = workspace / "artifacts"
     arm, reason = choose_arm(params.export, params.finetune.arms, workspace / "reports/metrics.json")
-    models = [artifacts / "models" / f"{arm}-{fold}" for fold in sorted(params.finetune.folds)]
+    seed = params.finetune.seed
+    models = [artifacts / "models" / model_name(arm, fold, seed) for fold in sorted(params.finetune.folds)]
     manifest = read_manifest(artifacts / "cases")
-    predictions = sorted((artifacts / "predictions" / arm).glob("*.nii.gz"))
+    predictions = sorted((artifacts / "predictions" / predictions_of(arm, seed)).glob("*.nii.gz"))
     if not predictions:
         raise StageError("export", f"arm {arm} has no predictions; run the predict stage again")
     progress = Progress("export", total=len(predictions) + 1)
@@ -69,7 +72,13 @@ def run(workspace: Path, params: Params) -> None:
             predict=params.predict, preprocess=params.preprocess, min_slices=params.ingest.min_slices
         )
         write_ensemble(folder / MODEL_FOLDER, models, settings)
-        content = {"arm": arm, "arm_reason": reason, "identity": params.export.identity, "model": best.name}
+        content = {
+            "arm": arm,
+            "seed": seed,
+            "arm_reason": reason,
+            "identity": params.export.identity,
+            "model": best.name,
+        }
         write_json(folder / INDEX_FILE, {**content, "bundle": "bundle", "cases": done, "failed": failed})
     progress.advance(f"{len(done)} cases and a bundle of {best.name}")
 

@@ -1,4 +1,4 @@
-"""Stage finetune: one network for one arm and fold, from the source or from scratch, with its history and audit."""
+"""Stage finetune: one network for one arm, fold and seed, with its history and audit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_f
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
 from monai_tl.progress import Progress
-from monai_tl.records import Audit, Fold, Plan, Split
+from monai_tl.records import Audit, Fingerprint, Fold, Plan, Split, model_name
 from monai_tl.sources.audit import load_source
 from monai_tl.sources.card import Source, read_source
 from monai_tl.stages import STATE_FOLDER
@@ -26,23 +26,25 @@ from monai_tl.training.checkpoint import locked
 from monai_tl.training.loop import Trainer
 from monai_tl.training.model_folder import TRAINING_FILE, describe_training, fresh_audit, write_model
 from monai_tl.training.validation import validation_dice
+from monai_tl.transfer.recommend import Decision, recommend
 from monai_tl.transfer.strategy import make_strategy
 
 _CODE = ("dataset.augmentation", "dataset.patches", "networks", "sources", "stages.finetune", "training", "transfer")
 """Code that decides what a training run gives; a checkpoint made by other code is not gone on with."""
 
 
-def run(workspace: Path, params: Params, arm: str, fold: str) -> None:
-    """Fine-tune one arm on one fold: ``artifacts/models/<arm>-<fold>``.
+def run(workspace: Path, params: Params, arm: str, fold: str, seed: str) -> None:
+    """Fine-tune one arm on one fold with one seed: ``artifacts/models/<arm>-<fold>-<seed>``.
 
     Args:
         workspace: Holds ``artifacts/plan``, ``artifacts/split``, ``artifacts/prepared``.
         params: Section ``finetune``.
         arm: ``transfer`` or ``scratch``.
         fold: Number of the fold, from 0.
+        seed: Of weights, order, patches and augmentation.
 
     Raises:
-        ConfigError: No such arm or fold.
+        ConfigError: No such arm, fold or seed.
         DataError, SourceError, TrainingError: See their messages.
     """
     plan = Plan.read(workspace / "artifacts/plan/plan.json")
@@ -51,13 +53,17 @@ def run(workspace: Path, params: Params, arm: str, fold: str) -> None:
         raise ConfigError(f"--arm: {arm!r} is none of {', '.join(get_args(Arm))}", "arguments")
     if not fold.isdigit() or int(fold) >= len(split.folds):
         raise ConfigError(f"--fold: {fold!r} is none of 0 to {len(split.folds) - 1}", "arguments")
+    if not seed.isdigit():
+        raise ConfigError(f"--seed: {seed!r} is no whole number from 0", "arguments")
     source = None
     if arm == "transfer":
         if plan.source is None:
             raise ContractError("the plan has no source to transfer from; set plan.source, or drop the transfer arm")
         source = read_source(workspace / plan.source)
-    usable = _leave_out_unprepared(workspace, split.folds[int(fold)], f"{arm}-{fold}")
-    finetune(workspace, plan, usable, params.finetune, source, arm, int(fold))
+    usable = _leave_out_unprepared(workspace, split.folds[int(fold)], model_name(arm, int(fold), int(seed)))
+    config = params.finetune.model_copy(update={"seeds": (int(seed),)})
+    found = Fingerprint.read(workspace / "artifacts/plan/fingerprint.json")
+    finetune(workspace, plan, usable, config, source, arm, int(fold), found)
 
 
 def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
@@ -75,8 +81,16 @@ def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
 
 
 def finetune(
-    workspace: Path, plan: Plan, fold: Fold, config: FinetuneConfig, source: Source | None, arm: str, number: int
-) -> None:
+    workspace: Path,
+    plan: Plan,
+    fold: Fold,
+    config: FinetuneConfig,
+    source: Source | None,
+    arm: str,
+    number: int,
+    found: Fingerprint | None = None,
+    models: Path | None = None,
+) -> Path:
     """Train one network and write its folder, which is a source folder itself.
 
     Checkpoints live under ``.monai_tl/train/<key>`` until the output is whole. The key covers all that decides the
@@ -84,15 +98,20 @@ def finetune(
     from the source also when a checkpoint then replaces them: the audit must be of this run.
 
     Args:
-        workspace: Holds ``artifacts/prepared``; gets ``artifacts/models/<arm>-<number>``.
+        workspace: Holds ``artifacts/prepared``; gets ``artifacts/models/<arm>-<number>-<seed>``.
         plan: What the network is and is given.
         fold: Cases to train on and to choose the best weights by.
-        config: Budget, rates and the like.
+        config: Budget, rates and the like; of its seeds the first.
         source: Where the weights start; None starts from scratch and trains everything.
         arm: ``transfer`` or ``scratch``, for names and records.
         number: Of the fold, likewise.
+        found: Fingerprint of the training cases, for the card of the model.
+        models: Where the folder is written; None writes ``artifacts/models`` of the workspace.
+
+    Returns:
+        The folder.
     """
-    name = f"{arm}-{number}"
+    name = model_name(arm, number, config.seed)
     n_outputs = plan.scheme.n_outputs
     device = set_up_torch(config.n_threads)
     prepared = workspace / "artifacts/prepared"
@@ -102,10 +121,11 @@ def finetune(
     network = build_network(plan.network, plan.n_channels, n_outputs, config.seed)
     groups = groups_of(plan.network, network)
     names = [group.name for group in groups]
-    strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1])
-    audit = _start(network, plan, config, source)
     versions = describe_torch(device)
     key = _training_key(prepared, plan, fold, config, name, versions)
+    config, decision = _decide(config, plan, len(fold.train), network, source)
+    audit = _start(network, plan, config, source)
+    strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1], audit)
     sampler = PatchSampler(
         cases=train_cases,
         patch_size_vox=plan.patch_size_vox,
@@ -129,12 +149,15 @@ def finetune(
             checkpoints,
             progress,
         ).run()
-        with whole_folder(workspace / "artifacts/models" / name) as folder:
-            write_model(folder, plan, source, audit, outcome, name)
+        out = (models or workspace / "artifacts/models") / name
+        with whole_folder(out) as folder:
+            write_model(folder, plan, source, audit, outcome, name, found)
             facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "versions": versions}
             facts |= {"n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
+            facts |= {} if decision is None else {"decision": decision.model_dump(mode="json")}
             write_json(folder / TRAINING_FILE, facts | describe_training(config, strategy, outcome))
         shutil.rmtree(checkpoints)
+    return out
 
 
 def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[TrainingCase, ...]:
@@ -146,6 +169,20 @@ def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[Tr
                 "classes; run preprocess again"
             )
     return cases
+
+
+def _decide(
+    config: FinetuneConfig, plan: Plan, n_labels: int, network: nn.Module, source: Source | None
+) -> tuple[FinetuneConfig, Decision | None]:
+    """The settings that hold, and why, where ``strategy: auto`` leaves them to the rule."""
+    if source is None or config.strategy != "auto":
+        return config, None
+    shift = getattr(plan, "shift", None)
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    score = None if shift is None else shift.score
+    decision = recommend(n_labels, plan.adaptations, n_parameters, config.max_steps, score)
+    Progress("finetune").show(f"strategy {decision.strategy}: {decision.reason}")
+    return config.model_copy(update={"strategy": decision.strategy, **decision.settings}), decision
 
 
 def _start(network: nn.Module, plan: Plan, config: FinetuneConfig, source: Source | None) -> Audit:
@@ -162,6 +199,6 @@ def _training_key(
 ) -> str:
     files = ("image.npy", "label.npy")
     arrays = [sha256_file(prepared / case_id / file) for case_id in (*fold.train, *fold.val) for file in files]
-    settings = config.model_dump(mode="json", exclude={"arms", "folds"})
+    settings = config.model_dump(mode="json", exclude={"arms", "folds", "seeds"}) | {"seed": config.seed}
     records = [settings, plan.model_dump(mode="json"), fold.model_dump(mode="json"), versions, arrays]
     return sha256_of(name, code_digest(*_CODE), *(to_json(record) for record in records))

@@ -112,12 +112,14 @@ def ingest(
         in_order = tuple(sorted(rejected, key=lambda one: (one.kind, one.code, one.item)))
         _check_share(cases, in_order, config, cache_root.parent / REJECTED_FILE)
         ordered = sorted(cases, key=lambda case: case.case_id)
+        named = () if listed is None else listed.channels
         dataset = Dataset(
             modality=ordered[0].modality,
             n_channels=ordered[0].n_channels,
             scheme=config.scheme,
             key_id=hasher.key_id,
             case_ids=tuple(case.case_id for case in ordered),
+            channels=named if len(named) == ordered[0].n_channels else (),
         )
         dataset.write(folder / "dataset.json")
         RejectionList(rejected=in_order).write(folder / REJECTED_FILE)

@@ -13,6 +13,7 @@ from monai_tl.progress import Progress
 from monai_tl.records import Split
 from monai_tl.sources.card import read_source
 from monai_tl.transfer.planning import make_plan
+from monai_tl.transfer.shift import describe_shift
 
 PLAN_FILE, FINGERPRINT_FILE = "plan.json", "fingerprint.json"
 
@@ -22,7 +23,7 @@ def run(workspace: Path, params: Params) -> None:
 
     Raises:
         ConfigError: A patch size or network that cannot be.
-        ContractError: The source is of another modality.
+        ContractError: The source's contract is broken, and ``plan.accept_broken`` does not name the line.
         LabelError: A class is in no training case.
         DataError: Cases or split are missing or damaged.
         SourceError: The source is missing or damaged.
@@ -38,5 +39,11 @@ def run(workspace: Path, params: Params) -> None:
     with whole_folder(workspace / "artifacts/plan") as folder:
         found.write(folder / FINGERPRINT_FILE)
         plan.write(folder / PLAN_FILE)
+    progress = Progress("plan", len(pool), len(pool))
     for line in plan.adaptations:
-        Progress("plan", len(pool), len(pool)).show(f"{line.item} {line.status}: {line.reason}")
+        accepted = " BUT ACCEPTED (plan.accept_broken)" if line.accepted else ""
+        progress.show(f"{line.item} {line.status}{accepted}: {line.reason}")
+    if plan.shift is not None:
+        progress.show(f"shift: {describe_shift(plan.shift)}")
+    for note in plan.notes:
+        progress.show(f"note: {note}")

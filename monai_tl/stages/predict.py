@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,59 +17,68 @@ from monai_tl.errors import ConfigError, DataError, StageError, describe_fault
 from monai_tl.files import whole_folder, write_json
 from monai_tl.inference import Predictor, load_models
 from monai_tl.progress import Progress
-from monai_tl.records import PreparedCase, Split
+from monai_tl.records import PreparedCase, Split, model_name, predictions_of
+from monai_tl.sources.card import read_source
 
 FAILED_FILE = "failed.json"
+MODELS_FILE = "models.json"
+"""sha256 of the weights that predicted, by the name of their folder."""
 
 
 def run(workspace: Path, params: Params) -> None:
-    """Predict with every arm: ``artifacts/predictions/<arm>/<case_id>.nii.gz`` and ``failed.json``.
+    """Predict with every arm and seed: ``artifacts/predictions/<arm>/seed-<seed>/<case_id>.nii.gz``,
+    ``failed.json`` and ``models.json``.
 
-    The models of an arm's folds are averaged. Without a test set each validation case is predicted by its own fold's
-    model instead, which has not trained on it; such scores are a little too good, since that case chose the best step.
+    The models of a seed's folds are averaged; seeds are not, since their spread is part of the verdict. Without a test
+    set each validation case is predicted by its own fold's model instead, which has not trained on it; such scores are
+    a little too good, since that case chose the best step.
 
     A case that fails, or that preprocess could not prepare, is listed with code and reason and scored worst later; the
     others go on.
 
     Args:
         workspace: Holds ``artifacts/prepared``, ``artifacts/split``, ``artifacts/models``.
-        params: Sections ``finetune`` (arms and folds) and ``predict``.
+        params: Sections ``finetune`` (arms, folds and seeds) and ``predict``.
 
     Raises:
         SourceError: A model cannot be loaded.
-        StageError: Every case of an arm failed, so the fault is not the cases'.
+        StageError: Every case of an arm and seed failed, so the fault is not the cases'.
     """
     split = Split.read(workspace / "artifacts/split/split.json")
     rounds = plan_rounds(split, params.finetune.folds)
     prepared = workspace / "artifacts/prepared"
     unprepared = read_unprepared(prepared)
-    total = len(params.finetune.arms) * sum(len(case_ids) for _, case_ids in rounds)
-    progress = Progress("predict", total=total)
-    failed: list[dict[str, str]] = []
+    runs = list(product(params.finetune.arms, params.finetune.seeds))
+    progress = Progress("predict", total=len(runs) * sum(len(case_ids) for _, case_ids in rounds))
+    failed: list[dict[str, Any]] = []
+    models: dict[str, str] = {}
     with whole_folder(workspace / "artifacts/predictions") as out:
-        for arm in params.finetune.arms:
+        for arm, seed in runs:
+            name = f"{arm} seed {seed}"
             faults: dict[str, Exception] = {}
             n_cases = 0
             for folds, case_ids in rounds:
-                folders = [workspace / "artifacts/models" / f"{arm}-{fold}" for fold in folds]
+                folders = [workspace / "artifacts/models" / model_name(arm, fold, seed) for fold in folds]
                 predictor = load_models(folders, params.predict.n_threads)
+                models |= {folder.name: read_source(folder).card.weights.sha256 for folder in folders}
                 for case_id in case_ids:
                     n_cases += 1
                     try:
                         if case_id in unprepared:
                             raise DataError(unprepared[case_id].reason, unprepared[case_id].code)
-                        predict_case(predictor, prepared / case_id, out / arm, params.predict)
+                        predict_case(predictor, prepared / case_id, out / predictions_of(arm, seed), params.predict)
                     except (DataError, ValueError, RuntimeError, MemoryError) as error:
                         faults[case_id] = error
-                    progress.advance(f"{arm} {case_id}{' failed' if case_id in faults else ''}")
+                    progress.advance(f"{name} {case_id}{' failed' if case_id in faults else ''}")
             if len(faults) == n_cases:
                 first, fault = next(iter(faults.items()))
                 _, reason = describe_fault(fault)
-                raise StageError("predict", f"{arm}: every case failed; the first fault: {reason}", first) from fault
+                raise StageError("predict", f"{name}: every case failed; the first fault: {reason}", first) from fault
             for case_id, fault in faults.items():
                 code, reason = describe_fault(fault)
-                failed.append({"case_id": case_id, "arm": arm, "code": code, "reason": reason})
+                failed.append({"case_id": case_id, "arm": arm, "seed": seed, "code": code, "reason": reason})
         write_json(out / FAILED_FILE, {"failed": failed})
+        write_json(out / MODELS_FILE, models)
 
 
 def plan_rounds(split: Split, folds: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
@@ -92,7 +103,7 @@ def predict_case(predictor: Predictor, prepared: Path, out: Path, config: Predic
     """Predict one prepared case and write its label map on the native grid.
 
     Args:
-        predictor: Models of one arm.
+        predictor: Models of one arm and seed.
         prepared: ``artifacts/prepared/<case_id>``.
         out: Folder for ``<case_id>.nii.gz``.
         config: Windows.

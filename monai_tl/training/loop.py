@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +17,12 @@ from torch import Tensor, nn
 from monai_tl.config import FinetuneConfig
 from monai_tl.dataset.patches import PatchSampler
 from monai_tl.errors import CheckpointError, DivergenceError
-from monai_tl.networks.groups import LayerGroup, set_trainable
+from monai_tl.networks.groups import LayerGroup
+from monai_tl.networks.lora import plain_state
+from monai_tl.networks.precision import computing_in
 from monai_tl.progress import Progress
-from monai_tl.training.batches import Batch, stream_batches
+from monai_tl.training.average import WeightAverage
+from monai_tl.training.batches import Batch, make_batch, stream_batches
 from monai_tl.training.checkpoint import (
     random_state,
     read_newest,
@@ -25,11 +30,13 @@ from monai_tl.training.checkpoint import (
     seed_everything,
     write_checkpoint,
 )
+from monai_tl.training.features import FeatureCache, keep_features
 from monai_tl.training.losses import SegmentationLoss
 from monai_tl.training.position import HistoryRow, Outcome, Position
-from monai_tl.training.schedule import learning_rate
+from monai_tl.training.range_test import kept_range_test, run_range_test
 from monai_tl.training.signals import catch_signals
-from monai_tl.transfer.strategy import Phase, Strategy
+from monai_tl.training.tuning import Tuning
+from monai_tl.transfer.phases import Strategy
 
 Validate = Callable[[nn.Module], float | None]
 """Mean foreground Dice of the validation cases; None when there is none to score."""
@@ -78,9 +85,14 @@ class Trainer:
         self.device = next(network.parameters()).device
         self.position = Position()
         self.best: dict[str, Tensor] = {}
+        self.facts: dict[str, Any] = {}
         self.saved_at = time.monotonic()
+        self.tuning = Tuning(network, groups, strategy, config)
+        self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
+        self.cache: FeatureCache | None = None
+        # what a batch's image goes through: the network, or its head where features are kept
+        self.forward: nn.Module = network
         seed_everything(config.seed)
-        self._enter(strategy.phases[0])
 
     def run(self) -> Outcome:
         """Train to the end of the budget or of patience, from the newest whole checkpoint if there is one.
@@ -90,66 +102,90 @@ class Trainer:
             CheckpointError: A checkpoint cannot be written.
             SystemExit: 143 on SIGTERM (130 on SIGINT), after a checkpoint.
         """
-        self._resume()
-        batches = stream_batches(self.sampler, self.config.batch_size, self.position.step, self.strategy.n_steps)
-        with catch_signals() as request, closing(batches):
-            try:
-                while True:
-                    if self._is_validation_due():
-                        with request.immediate():
-                            dice = self._score()
-                        self._judge(dice)
-                        self._save()
-                    if self.position.step == self.strategy.n_steps or self._is_patience_over():
-                        break
-                    self._step(next(batches))
-                    request.raise_if_made()
-                    if time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                        self._save()
-            except SystemExit:
-                self._save()
-                raise
+        with catch_signals() as request:
+            with request.immediate():
+                self._prepare()
+                self._resume()
+            with closing(self._batches()) as batches:
+                try:
+                    while True:
+                        if self._is_validation_due():
+                            with self.average.in_place() if self.average else nullcontext():
+                                with request.immediate():
+                                    dice = self._score()
+                                self._judge(dice)
+                            self._save()
+                        if self.position.step == self.strategy.n_steps or self._is_patience_over():
+                            break
+                        self._step(next(batches))
+                        request.raise_if_made()
+                        if time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                            self._save()
+                except SystemExit:
+                    self._save()
+                    raise
         reason = "budget" if self.position.step == self.strategy.n_steps else "patience"
-        return Outcome(self.best or _copy_weights(self.network), self.position, reason)
+        return Outcome(self.best or plain_state(self.network), self.position, reason, self.facts)
 
-    def _enter(self, phase: Phase) -> None:
-        """Freeze and thaw, and start a fresh optimiser over what trains."""
-        self.phase = phase
-        self.network.train()
-        set_trainable(self.network, self.groups, phase.trainable)
-        self.trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            self.trained, lr=phase.learning_rate, weight_decay=self.config.weight_decay, fused=True
-        )
+    def _prepare(self) -> None:
+        """What is done once before the first step, and gives the same when done again."""
+        config = self.config
+        self.facts |= self.tuning.count()
+        if self.strategy.from_features:
+            cache = keep_features(self.folder, self.sampler, self.network, self.groups, config)
+            if isinstance(cache, str):
+                self.facts["features"] = {"n_records": 0, "reason": cache}
+                self.progress.show(f"features are not kept: {cache}")
+            else:
+                self.cache, self.forward, self.facts["features"] = cache, cache.head, cache.facts
+        if config.find_learning_rate:
+            make = partial(make_batch, self.sampler, config.batch_size)
+            loss_of = partial(self._loss, self.network)
+            test = partial(run_range_test, self.network, self.tuning, loss_of, make, config.seed)
+            found = kept_range_test(self.folder, test)
+            self.facts["learning_rate_test"] = found.describe()
+            if found.rate is not None:
+                self.strategy = self.strategy.with_rate(found.rate)
+                self.tuning.restart(self.strategy)
+            self.progress.show(f"learning rate {found.rate or self.strategy.phases[-1].learning_rate:.2g}")
+
+    def _batches(self) -> Generator[Batch]:
+        first, stop = self.position.step, self.strategy.n_steps
+        if self.cache is not None:
+            return self.cache.stream(self.config.batch_size, first, stop)
+        return stream_batches(self.sampler, self.config.batch_size, first, stop)
+
+    def _loss(self, forward: nn.Module, batch: Batch) -> Tensor:
+        with computing_in(self.device, self.config.precision):
+            logits: Tensor = forward(batch.image.to(self.device))
+        # sums over a whole patch lose small classes in 8 bits
+        loss: Tensor = self.loss(logits.float(), batch.label.to(self.device))
+        return loss
 
     def _step(self, batch: Batch) -> None:
-        step = self.position.step
+        step, tuning = self.position.step, self.tuning
         phase = self.strategy.phase_at(step)
-        if phase is not self.phase:
-            self._enter(phase)
+        if phase is not tuning.phase:
+            tuning.enter(phase)
+            # an average over two schedules would be held back by the weights of the first
+            if self.average is not None and phase.begins_schedule:
+                self.average.restart()
         self.network.train()
-        loss = self.loss(self.network(batch.image.to(self.device)), batch.label.to(self.device))
+        loss = self._loss(self.forward, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise self._diverged("loss", batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.trained, self.config.gradient_clip)
-        if not math.isfinite(float(norm)):
+        tuning.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if not math.isfinite(tuning.clip()):
             raise self._diverged("gradient", batch)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(step)
-        self.optimiser.step()
+        tuning.step(step)
+        if self.average is not None:
+            self.average.update()
         self.position.step += 1
         self.position.losses.append(value)
         if self.position.step % self._row_interval() == 0 and not self._is_validation_due():
             self._record(None)
-
-    def _rate(self, step: int) -> float:
-        phase = self.strategy.phase_at(step)
-        return learning_rate(
-            step - phase.first_step, phase.n_steps, phase.learning_rate, phase.warmup_steps, self.config.schedule
-        )
 
     def _diverged(self, what: str, batch: Batch) -> DivergenceError:
         cases = ", ".join(sorted(set(batch.case_ids)))
@@ -170,16 +206,17 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.inference_mode():
             self.network.eval()
-            return self.validate(self.network)
+            with computing_in(self.device, self.config.precision):
+                return self.validate(self.network)
 
     def _judge(self, dice: float | None) -> None:
         """Keep the weights if they are the best so far; without any score, the latest are."""
         position = self.position
         is_better = position.best_dice is None or (dice is not None and dice > position.best_dice)
         if is_better:
-            position.best_step, position.best_dice, self.best = position.step, dice, _copy_weights(self.network)
+            position.best_step, position.best_dice, self.best = position.step, dice, plain_state(self.network)
         # a phase that only prepares the next one is not cut short: its plateau says nothing of what comes
-        if dice is not None and self.phase is self.strategy.phases[-1]:
+        if dice is not None and self.tuning.phase is self.strategy.phases[-1]:
             position.n_worse = 0 if is_better else position.n_worse + 1
         position.validated_step = position.step
         self._record(dice)
@@ -187,8 +224,8 @@ class Trainer:
     def _record(self, dice: float | None) -> None:
         position = self.position
         loss = math.fsum(position.losses) / len(position.losses)
-        rate = self._rate(position.step - 1)
-        position.history.append(HistoryRow(position.step, self.phase.name, rate, loss, dice))
+        rate = self.tuning.rate(position.step - 1)
+        position.history.append(HistoryRow(position.step, self.tuning.phase.name, rate, loss, dice))
         position.losses = []
         score = "" if dice is None else f", validation Dice {dice:.3f}"
         self.progress.done = position.step
@@ -200,8 +237,9 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "network": self.network.state_dict(),
-            "phase": self.phase.name,
-            "optimiser": self.optimiser.state_dict(),
+            "phase": self.tuning.phase.name,
+            "optimiser": self.tuning.optimiser.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "position": asdict(self.position),
             "best": self.best,
             "random": random_state(),
@@ -224,16 +262,14 @@ class Trainer:
                 f"{self.folder} was begun with {made_with[0]} threads and torch {made_with[1]}; going on with others "
                 "would change the result: set them again, or remove the folder to start anew"
             )
-        self._enter(next(phase for phase in self.strategy.phases if phase.name == state["phase"]))
+        self.tuning.enter(next(phase for phase in self.strategy.phases if phase.name == state["phase"]))
         self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.tuning.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         rows = [HistoryRow(**row) for row in state["position"]["history"]]
         self.position = Position(**{**state["position"], "history": rows})
         self.best = state["best"]
         restore_random_state(state["random"])
         self.progress.done = self.position.step
         self.progress.show("resumed from a checkpoint")
-
-
-def _copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}

@@ -14,15 +14,23 @@ from monai_tl.config import FinetuneConfig
 from monai_tl.files import write_text
 from monai_tl.networks.builders import groups_of
 from monai_tl.networks.groups import assign_groups, named_tensors
-from monai_tl.records import Audit, Plan, TensorAudit
+from monai_tl.records import Audit, Fingerprint, Plan, TensorAudit
 from monai_tl.sources.card import Card, CardInput, CardNetwork, CardWeights, Source, write_source
 from monai_tl.training.position import HistoryRow, Outcome
-from monai_tl.transfer.strategy import Strategy
+from monai_tl.transfer.phases import Strategy
 
 PLAN_FILE, AUDIT_FILE, HISTORY_FILE, TRAINING_FILE = "plan.json", "audit.json", "history.csv", "training.json"
 
 
-def write_model(folder: Path, plan: Plan, source: Source | None, audit: Audit, outcome: Outcome, name: str) -> None:
+def write_model(
+    folder: Path,
+    plan: Plan,
+    source: Source | None,
+    audit: Audit,
+    outcome: Outcome,
+    name: str,
+    found: Fingerprint | None = None,
+) -> None:
     """Write card, best weights, plan, audit and history.
 
     Args:
@@ -31,9 +39,10 @@ def write_model(folder: Path, plan: Plan, source: Source | None, audit: Audit, o
         source: Where the weights came from; None for scratch.
         audit: Of loading them.
         outcome: Of training.
-        name: Of the model, e.g. ``transfer-0``.
+        name: Of the model, e.g. ``transfer-0-0``.
+        found: Fingerprint of the training cases; the card keeps it, so that the shift to a next target can be measured.
     """
-    write_source(folder, _make_card(plan, source, name), outcome.state_dict)
+    write_source(folder, _make_card(plan, source, name, found), outcome.state_dict)
     plan.write(folder / PLAN_FILE)
     audit.write(folder / AUDIT_FILE)
     write_text(folder / HISTORY_FILE, format_history(outcome.position.history))
@@ -58,9 +67,11 @@ def fresh_audit(network: nn.Module, plan: Plan) -> Audit:
     return Audit(source=None, source_sha256=None, share_body=0.0, share_all=0.0, groups=nothing, tensors=tensors)
 
 
-def _make_card(plan: Plan, source: Source | None, name: str) -> Card:
+def _make_card(plan: Plan, source: Source | None, name: str, found: Fingerprint | None) -> Card:
     """Card of a finished model: the contract it was trained under. Licence and citation of its source stay with it."""
     channels = (plan.modality,) if plan.n_channels == 1 else tuple(f"channel {i}" for i in range(plan.n_channels))
+    if found is not None and found.channels:
+        channels = found.channels
     n_outputs = plan.scheme.n_outputs
     return Card(
         name=name,
@@ -79,8 +90,18 @@ def _make_card(plan: Plan, source: Source | None, name: str) -> Card:
             size_rule=plan.size_rule,
         ),
         classes=plan.scheme.names,
-        notes=f"Fine-tuned from {source.card.name}." if source else "Trained from scratch.",
+        fingerprint=found,
+        notes=_notes(plan, source),
     )
+
+
+def _notes(plan: Plan, source: Source | None) -> str:
+    """Where the weights are from, and what of the source's contract was broken with the user's consent."""
+    if source is None:
+        return "Trained from scratch."
+    broken = [f" Its contract was broken and this accepted: {line.item} ({line.reason})."
+              for line in plan.adaptations if line.accepted]  # fmt: skip
+    return f"Fine-tuned from {source.card.name}.{''.join(broken)}"
 
 
 def format_history(rows: Sequence[HistoryRow]) -> str:
@@ -101,6 +122,8 @@ def describe_training(config: FinetuneConfig, strategy: Strategy, outcome: Outco
     return {
         "seed": config.seed,
         "strategy": strategy.name,
+        "settings": dict(strategy.settings),
+        "ema_decay": config.ema_decay,
         "n_steps": position.step,
         "max_steps": config.max_steps,
         "stop_reason": outcome.stop_reason,
@@ -114,4 +137,5 @@ def describe_training(config: FinetuneConfig, strategy: Strategy, outcome: Outco
             for phase in begun
             if (thawed := strategy.thawed_at(phase.first_step))
         ],
+        **outcome.facts,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -47,8 +48,10 @@ class Outcome:
         state_dict: The best weights, on the CPU.
         position: Where it ended.
         stop_reason: ``budget`` or ``patience``.
+        facts: Of the run, for ``training.json``: parameters trained, kept features, the range test.
     """
 
     state_dict: dict[str, Tensor]
     position: Position
     stop_reason: str
+    facts: dict[str, Any] = field(default_factory=dict)

@@ -9,6 +9,11 @@ ScheduleName = Literal["cosine", "poly", "constant"]
 POLY_POWER = 0.9
 
 
+def warm_up(step: int, n_steps: int) -> float:
+    """Share of the rate at a step of a linear rise: ``1 / n_steps`` first, 1 from its end on."""
+    return (step + 1) / n_steps if step < n_steps else 1.0
+
+
 def learning_rate(step: int, n_steps: int, peak: float, warmup_steps: int, schedule: ScheduleName) -> float:
     """Rate of one optimiser step of a phase.
 

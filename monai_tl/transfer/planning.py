@@ -13,7 +13,10 @@ from monai_tl.labels import LabelScheme
 from monai_tl.networks.builders import size_rule_of
 from monai_tl.records import Fingerprint, Plan, SizeRule, Triple
 from monai_tl.sources.card import Source
-from monai_tl.transfer.contract import check_contract, compare_contract, extent_vox
+from monai_tl.transfer.contract import accept_lines, compare_contract
+from monai_tl.transfer.contract_geometry import BROKEN_EXTENT, extent_share
+from monai_tl.transfer.contract_lines import extent_vox
+from monai_tl.transfer.shift import measure_shift
 
 _WORTH_CROPPING = 0.8
 """A box that holds more of the image than this saves nothing."""
@@ -33,11 +36,12 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
         source: The source that ``config.source`` names, or None.
 
     Returns:
-        The plan; ``adaptations`` compare it with the source line by line (empty without a source).
+        The plan; ``adaptations`` compare it with the source line by line and ``shift`` measures how far the target
+        lies from what the source was trained on (neither without a source).
 
     Raises:
         LabelError: A class is in no training case: there is nothing to learn it from.
-        ContractError: The source's modality is another.
+        ContractError: A line of the contract is broken and ``config.accept_broken`` does not name it.
         ConfigError: ``patch_size_vox`` does not suit the network, or the network is misnamed or has wrong arguments.
     """
     _check_classes(found)
@@ -60,6 +64,9 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
         source=config.source,
         source_sha256=source.card.weights.sha256 if source else None,
     )
+    if source is not None and config.patch_size_vox is None and "field of view" in config.accept_broken:
+        plan = _give_up_window(plan, source, found)
+        size_rule = plan.size_rule
     sizes = extent_vox(found, plan)
     patch = _given_patch(config, size_rule) or derive_patch_size(
         sizes, plan.spacing_mm, size_rule, config.max_patch_voxels
@@ -67,9 +74,10 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
     plan = plan.model_copy(update={"patch_size_vox": patch})
     if source is None:
         return plan
-    lines = compare_contract(source.card, found, plan)
-    check_contract(lines, source.card.name)
-    return plan.model_copy(update={"adaptations": lines})
+    lines = compare_contract(source.card, found, plan, config.max_patch_voxels)
+    marked, notes = accept_lines(lines, config.accept_broken, source.card.name)
+    shift = measure_shift(source.card, found, plan)
+    return plan.model_copy(update={"adaptations": marked, "notes": notes, "shift": shift})
 
 
 def _check_classes(found: Fingerprint) -> None:
@@ -132,14 +140,27 @@ def _size_rule(network: NetworkConfig, source: Source | None, given: Shape | Non
     network is then tuned on this window and must be given the same in prediction.
     """
     own = size_rule_of(network)
-    if source is None or own.fixed:
+    if source is None:
         return own
     card = source.card.input.size_rule
+    if own.fixed or card.fixed:
+        return (own if own.fixed else card).model_copy(update={"padding": card.padding})
     wanted = card.min_vox if given is None else tuple(map(min, card.min_vox, given))
     i, j, k = (max(a, b) for a, b in zip(own.min_vox, wanted, strict=True))
     di, dj, dk = map(math.lcm, own.divisors, card.divisors)
     divisor = di if di == dj == dk else (di, dj, dk)
     return SizeRule(divisor=divisor, min_vox=(i, j, k), padding=card.padding)
+
+
+def _give_up_window(plan: Plan, source: Source, found: Fingerprint) -> Plan:
+    """Where the field of view is broken and this is accepted, the source's smallest window is given up.
+
+    Kept, it would be padding for the most part, and no budget would bound it; the network's own minimum stays.
+    """
+    if extent_share(source.card, found, plan) >= BROKEN_EXTENT:
+        return plan
+    own = size_rule_of(plan.network)
+    return plan.model_copy(update={"size_rule": plan.size_rule.model_copy(update={"min_vox": own.min_vox})})
 
 
 def _own_intensity(found: Fingerprint) -> IntensityConfig:

@@ -9,9 +9,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from monai_tl.metrics.case import ClassScore
-from monai_tl.metrics.summary import Interval, bootstrap_mean
+from monai_tl.metrics.cohort import ArmResult
+from monai_tl.metrics.crossed import CrossedMean, crossed_mean
+from monai_tl.metrics.summary import Interval
 from monai_tl.records import Record
 
 POWER = 0.8
@@ -27,13 +30,14 @@ class Verdict(Record):
         verdict: ``gain`` when the whole interval is above 0, ``harm`` when it is below, else ``null``.
         decided: False for a ``null`` that only says that the test set is too small to tell: its interval reaches beyond
             plus or minus ``null_margin``, or there is none.
-        difference: Mean over cases; None without a case.
-        low, high: Bootstrap over patients, paired (:func:`~monai_tl.metrics.summary.bootstrap_mean`); None with fewer
-            patients than :func:`fewest_patients`.
+        difference: Mean over cases and seeds; None without a case.
+        low, high: Bootstrap over patients and seeds, paired (:func:`~monai_tl.metrics.crossed.crossed_mean`); with one
+            seed over patients alone. None with fewer patients than :func:`fewest_patients`.
         confidence: Of the interval.
-        smallest_detectable: (z(1 − a/2) + z(power)) · sd / √n over the patients' mean differences, a = 1 − confidence,
-            power 0.8; None likewise.
+        smallest_detectable: See :func:`smallest_detectable`; None likewise.
         n_cases, n_patients: With a defined difference.
+        n_seeds: Pairs of trainings, one of each arm with the same seed.
+        seed_sd: Standard deviation (n − 1) of the seeds' mean differences; None with one seed.
         sentence: The verdict for a person.
     """
 
@@ -45,6 +49,8 @@ class Verdict(Record):
     confidence: float
     n_patients: int
     n_cases: int
+    n_seeds: int = 1
+    seed_sd: float | None = None
     smallest_detectable: float | None
     sentence: str
 
@@ -73,6 +79,20 @@ def paired_difference(transfer: Sequence[ClassScore], scratch: Sequence[ClassSco
     return float(np.mean(differences)) if differences else math.nan
 
 
+def paired_differences(transfer: ArmResult, scratch: ArmResult) -> NDArray[np.float64]:
+    """Difference of each case under each seed, transfer − scratch, (n_cases, n_seeds).
+
+    Both trainings of a seed share it, so what the seed alone does to both cancels.
+
+    Args:
+        transfer: With the same cases and seeds as ``scratch``.
+        scratch: The twin.
+    """
+    pairs = [zip(cases, scratch.by_seed[seed], strict=True) for seed, cases in transfer.by_seed.items()]
+    columns = [[paired_difference(first.scores, second.scores) for first, second in pair] for pair in pairs]
+    return np.array(columns, dtype=np.float64).T
+
+
 def fewest_patients(confidence: float) -> int:
     """Patients below which no verdict has its confidence.
 
@@ -83,7 +103,7 @@ def fewest_patients(confidence: float) -> int:
 
 
 def judge(
-    differences: Sequence[float],
+    differences: Sequence[float] | NDArray[np.float64],
     patients: Sequence[str],
     n_bootstrap: int,
     confidence: float,
@@ -93,7 +113,7 @@ def judge(
     """Judge paired differences.
 
     Args:
-        differences: Transfer − scratch, one a case; NaN where undefined.
+        differences: Transfer − scratch, one a case, or (n_cases, n_seeds); NaN where undefined.
         patients: Patient of each case.
         n_bootstrap: Bootstrap samples.
         confidence: E.g. 0.95.
@@ -102,61 +122,72 @@ def judge(
         seed: Of the bootstrap.
     """
     array = np.asarray(differences, dtype=np.float64)
-    defined = ~np.isnan(array)
+    array = array[:, np.newaxis] if array.ndim == 1 else array
+    defined = np.flatnonzero(np.isfinite(array).any(axis=1))
     values = array[defined]
-    kept = [patient for patient, keep in zip(patients, defined, strict=True) if keep]
+    kept = [patients[index] for index in defined.tolist()]
     n_patients = len(set(kept))
-    difference = float(values.mean()) if len(values) else None
     fewest = fewest_patients(confidence)
-    if n_patients < fewest or difference is None:
+    if n_patients < fewest:
         return Verdict(
             verdict="null",
             decided=False,
-            difference=difference,
+            difference=float(np.nanmean(values, axis=1).mean()) if len(values) else None,
             low=None,
             high=None,
             confidence=confidence,
             n_patients=n_patients,
             n_cases=len(values),
+            n_seeds=array.shape[1],
             smallest_detectable=None,
             sentence=(
                 f"No verdict on the pretrained start: both arms can be compared on {n_patients} "
                 f"patient{'' if n_patients == 1 else 's'}, and at least {fewest} are needed."
             ),
         )
-    interval = bootstrap_mean(values, kept, n_bootstrap, confidence, np.random.default_rng(seed))
+    found = crossed_mean(values, kept, n_bootstrap, confidence, np.random.default_rng(seed))
+    interval = found.interval
     word = _word(interval)
     within = -null_margin <= interval.low and interval.high <= null_margin
-    smallest = smallest_detectable(values, kept, confidence)
     return Verdict(
         verdict=word,
         decided=word != "null" or within,
-        difference=difference,
+        difference=found.mean,
         low=interval.low,
         high=interval.high,
         confidence=confidence,
         n_patients=n_patients,
         n_cases=len(values),
-        smallest_detectable=smallest,
-        sentence=_sentence(word, within, difference, smallest, null_margin),
+        n_seeds=found.n_seeds,
+        seed_sd=None if found.n_seeds == 1 else found.seed_error * math.sqrt(found.n_seeds),
+        smallest_detectable=smallest_detectable(found, confidence),
+        sentence=_sentence(word, within, found, confidence, null_margin),
     )
 
 
-def smallest_detectable(values: NDArray[np.float64], patients: Sequence[str], confidence: float) -> float:
-    """Smallest true difference that a test set of this size and spread shows with a chance of 0.8.
+def smallest_detectable(found: CrossedMean, confidence: float) -> float:
+    """Smallest true difference that patients and seeds of this number and spread show with a chance of 0.8.
 
-    (z(1 − a/2) + z(power)) · sd / √n with a = 1 − confidence, sd (n − 1) over the patients' means and n patients.
+    With one seed (z(1 − a/2) + z(power)) · e, where e is the standard error for the choice of patients and
+    a = 1 − confidence. With several, half of the interval's width, by z for the patients and by Student's t for the
+    seeds, and z(power) times the joint standard error.
 
     Args:
-        values: (n_cases,) paired differences.
-        patients: Patient of each case; at least two different.
+        found: Of at least two patients.
         confidence: E.g. 0.95.
     """
-    names, index = np.unique(np.asarray(patients), return_inverse=True)
-    means = np.bincount(index, weights=values) / np.bincount(index)
-    normal = NormalDist()
-    z = normal.inv_cdf(1.0 - (1.0 - confidence) / 2.0) + normal.inv_cdf(POWER)
-    return float(z * means.std(ddof=1) / math.sqrt(len(names)))
+    half, seed_error = _half_widths(found, confidence), found.seed_error if found.n_seeds > 1 else 0.0
+    power = NormalDist().inv_cdf(POWER)
+    return math.hypot(*half) + power * math.hypot(found.patient_error, seed_error)
+
+
+def _half_widths(found: CrossedMean, confidence: float) -> tuple[float, float]:
+    """Half the interval's width for the choice of patients and for that of seeds, by normal theory."""
+    tail = (1.0 - confidence) / 2.0
+    patients = NormalDist().inv_cdf(1.0 - tail) * found.patient_error
+    if found.n_seeds == 1:
+        return patients, 0.0
+    return patients, -float(stdtrit(found.n_seeds - 1, tail)) * found.seed_error
 
 
 def _word(interval: Interval) -> Word:
@@ -165,7 +196,8 @@ def _word(interval: Interval) -> Word:
     return "harm" if interval.high < 0 else "null"
 
 
-def _sentence(word: Word, within: bool, difference: float, smallest: float, null_margin: float) -> str:
+def _sentence(word: Word, within: bool, found: CrossedMean, confidence: float, null_margin: float) -> str:
+    difference, smallest = found.mean, smallest_detectable(found, confidence)
     if word == "gain":
         return f"Gain: the pretrained start raised the mean Dice by {difference:.3f}."
     if word == "harm":
@@ -174,7 +206,13 @@ def _sentence(word: Word, within: bool, difference: float, smallest: float, null
         return "Null: both arms score the same in every case."
     if within:
         return f"Null: with or without the pretrained start the mean Dice is the same to within {null_margin:g}."
+    by_patients, by_seeds = _half_widths(found, confidence)
+    who = (
+        f"{found.n_seeds} seeds differ too much to tell: with this test set they"
+        if by_seeds > by_patients
+        else "This test set is too small to tell: it"
+    )
     return (
         f"Null, but undecided: a difference of {difference:+.3f} in mean Dice may be chance. "
-        f"This test set is too small to tell: it would show a difference of {smallest:.3f} or more."
+        f"{who} would show a difference of {smallest:.3f} or more."
     ).replace("-0.", "−0.")

@@ -93,7 +93,7 @@ def test_metrics_say_what_the_files_hold(finished: tuple[Path, Params], evaluate
             expected = []
             for case in test:
                 reference, _ = read_label(workspace / "artifacts/cases" / case / "label.nii.gz")
-                prediction, _ = read_label(workspace / "artifacts/predictions" / arm / f"{case}.nii.gz")
+                prediction, _ = read_label(workspace / "artifacts/predictions" / arm / f"seed-0/{case}.nii.gz")
                 expected.append(dice(reference == value, prediction == value))
             found = metrics["arms"][arm]["classes"][name]["dice"]
             assert found["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
@@ -108,13 +108,13 @@ def test_metrics_say_what_the_files_hold(finished: tuple[Path, Params], evaluate
 def test_plots_hold_each_case_and_each_step(evaluated: Path) -> None:
     with (evaluated / "plots/cases.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    header = ["arm", "case_id", "class", "dice", "surface_dice", "hd95_mm", "reference_ml", "prediction_ml"]
+    header = ["arm", "seed", "case_id", "class", "dice", "surface_dice", "hd95_mm", "reference_ml", "prediction_ml"]
     assert list(rows[0]) == header
     assert len(rows) == 2 * 6 * 2
     assert all(0 <= float(row["dice"]) <= 1 for row in rows)
     with (evaluated / "plots/history.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["arm", "fold", "step", "val_dice", "train_loss"]
+    assert list(rows[0]) == ["arm", "fold", "seed", "step", "val_dice", "train_loss"]
     assert {row["arm"] for row in rows} == {"transfer", "scratch"}
     assert sum(bool(row["val_dice"]) for row in rows) == 16
 
@@ -230,7 +230,7 @@ def test_prediction_on_another_grid_stops_the_stage(
     finished: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = copied(finished, tmp_path)
-    path = workspace / "artifacts/predictions/scratch" / f"{case_id(1)}.nii.gz"
+    path = workspace / "artifacts/predictions/scratch/seed-0" / f"{case_id(1)}.nii.gz"
     label, affine = read_label(path)
     shifted = affine.copy()
     shifted[0, 3] += 1.0
@@ -245,15 +245,67 @@ def test_prediction_on_another_grid_stops_the_stage(
 
 def test_damaged_prediction_and_lost_model_stop_the_stage(finished: tuple[Path, Params], tmp_path: Path) -> None:
     workspace = copied(finished, tmp_path)
-    path = workspace / "artifacts/predictions/scratch" / f"{case_id(1)}.nii.gz"
+    path = workspace / "artifacts/predictions/scratch/seed-0" / f"{case_id(1)}.nii.gz"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(StageError, match=case_id(1)):
         run(workspace, finished[1])
     path.write_bytes(content)
-    (workspace / "artifacts/models/transfer-0/history.csv").unlink()
+    (workspace / "artifacts/models/transfer-0-0/history.csv").unlink()
     with pytest.raises(DataError, match="run finetune again"):
         run(workspace, finished[1])
+
+
+@pytest.fixture(scope="module")
+def of_two_seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seed 7 lacks a prediction of the transfer arm."""
+    workspace = tmp_path_factory.mktemp("seeds")
+    shape = RunShape(
+        {"transfer": 2.0, "scratch": 12.0},
+        n_test=6,
+        n_train=3,
+        n_val=2,
+        seeds=(0, 7),
+        **SMALL,  # type: ignore[arg-type]
+    )
+    params = make_finished_run(workspace, shape)
+    remove_prediction(workspace, "transfer", case_id(2), seed=7)
+    run(workspace, params)
+    return workspace
+
+
+def test_a_case_scores_the_mean_over_seeds_and_each_seed_is_told(
+    of_two_seeds: Path, evaluated: Path, finished: tuple[Path, Params]
+) -> None:
+    metrics, alone = metrics_of(of_two_seeds), metrics_of(finished[0])
+    assert metrics["seeds"] == [0, 7]
+    transfer = metrics["arms"]["transfer"]
+    means = {seed: one["dice"] for seed, one in transfer["seeds"]["means"].items()}
+    assert means["0"] == alone["arms"]["transfer"]["dice"]["mean"]
+    assert means["7"] < means["0"] - 0.1
+    assert transfer["dice"]["mean"] == pytest.approx(np.mean(list(means.values())), abs=1e-6)
+    assert transfer["seeds"]["sd"]["dice"] == pytest.approx(abs(means["0"] - means["7"]) / np.sqrt(2), abs=2e-6)
+    assert (transfer["dice"]["n"], transfer["dice"]["n_failed"]) == (6, 1)
+    verdict = metrics["verdict"]
+    scratch = {seed: one["dice"] for seed, one in metrics["arms"]["scratch"]["seeds"]["means"].items()}
+    differences = [means[seed] - scratch[seed] for seed in ("0", "7")]
+    assert verdict["n_seeds"] == 2
+    assert verdict["difference"] == pytest.approx(np.mean(differences), abs=2e-6)
+    assert verdict["seed_sd"] == pytest.approx(np.std(differences, ddof=1), abs=2e-6)
+    with (of_two_seeds / "reports/plots/cases.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * 2 * 6 * 2
+    assert {row["seed"] for row in rows} == {"0", "7"}
+
+
+def test_the_seeds_are_in_every_text(of_two_seeds: Path) -> None:
+    shown = io.StringIO()
+    show_results(of_two_seeds, Console(file=shown, width=200))
+    page = (of_two_seeds / "reports/html/report.html").read_text(encoding="utf-8")
+    for text in (page, (of_two_seeds / "reports/html/summary.md").read_text(encoding="utf-8"), shown.getvalue()):
+        assert "2 seeds" in text
+    assert "seed 7, geometry_error" in page
+    assert "with one seed" not in page
 
 
 def test_evaluate_needs_no_torch() -> None:

@@ -61,11 +61,11 @@ def finished(tmp_path_factory, model) -> Path:
     artifacts = workspace / "artifacts"
     manifest = read_manifest(artifacts / "cases")
     for arm in ("transfer", "scratch"):
-        shutil.copytree(model, artifacts / "models" / f"{arm}-0")
+        shutil.copytree(model, artifacts / "models" / f"{arm}-0-0")
         for case in manifest.cases:
             image, affine = read_image(manifest.image_path(case.case_id))
             prediction = (image > 60).astype(np.uint8) + (image > (200 if arm == "transfer" else 300))
-            write_image(artifacts / "predictions" / arm / f"{case.case_id}.nii.gz", prediction, affine)
+            write_image(artifacts / "predictions" / arm / "seed-0" / f"{case.case_id}.nii.gz", prediction, affine)
     write_json(workspace / "reports/metrics.json", {"verdict": {"verdict": "gain"}})
     return workspace
 
@@ -96,7 +96,7 @@ def test_each_case_becomes_a_seg_on_its_own_slices(workspace):
         path = workspace / "artifacts/export" / entry["file"]
         volume = read_volume(series[entry["case_id"]])
         found, notes = read_segmentation(path, volume.geometry, scheme)
-        prediction, _ = read_label(workspace / f"artifacts/predictions/transfer/{entry['case_id']}.nii.gz")
+        prediction, _ = read_label(workspace / f"artifacts/predictions/transfer/seed-0/{entry['case_id']}.nii.gz")
         assert entry["class_voxels"] == {"liver": int((prediction == 1).sum()), "tumour": int((prediction == 2).sum())}
         n_tilted += volume.shear is not None
         # the label on the slices as they are, from the pixels of the files alone
@@ -115,7 +115,7 @@ def test_each_case_becomes_a_seg_on_its_own_slices(workspace):
         )
         assert np.array_equal(pixels, found)
         algorithm = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
-        card = read_source(workspace / "artifacts/models/transfer-0").card
+        card = read_source(workspace / "artifacts/models/transfer-0-0").card
         assert card.weights.sha256 in "".join(algorithm.AlgorithmParameters)
     assert n_tilted == 1
 
@@ -186,7 +186,7 @@ def test_twice_the_same_bytes(workspace):
 
 def test_bundle_is_of_the_chosen_arm(workspace):
     index = rerun(workspace, arm="scratch")
-    assert (index["arm"], index["model"], index["arm_reason"]) == ("scratch", "scratch-0", "named by export.arm")
+    assert (index["arm"], index["model"], index["arm_reason"]) == ("scratch", "scratch-0-0", "named by export.arm")
     metadata = json.loads((workspace / "artifacts/export/bundle/configs/metadata.json").read_text())
     assert metadata["network_data_format"]
 
@@ -218,7 +218,7 @@ def test_another_key_is_refused(workspace):
 
 
 def test_prediction_on_another_grid_is_refused(workspace):
-    (path, *_) = sorted((workspace / "artifacts/predictions/transfer").glob("*.nii.gz"))
+    (path, *_) = sorted((workspace / "artifacts/predictions/transfer/seed-0").glob("*.nii.gz"))
     label, affine = read_label(path)
     write_image(path, label[1:], affine)
     (failure,) = rerun(workspace)["failed"]
@@ -230,8 +230,8 @@ def test_cases_from_nifti_become_nifti(tmp_path, model):
     case_ids = write_cases(tmp_path, 2)
     for case_id in case_ids:
         label, affine = read_label(tmp_path / f"artifacts/cases/{case_id}/label.nii.gz")
-        write_image(tmp_path / f"artifacts/predictions/transfer/{case_id}.nii.gz", label, affine)
-    shutil.copytree(model, tmp_path / "artifacts/models/transfer-0")
+        write_image(tmp_path / f"artifacts/predictions/transfer/seed-0/{case_id}.nii.gz", label, affine)
+    shutil.copytree(model, tmp_path / "artifacts/models/transfer-0-0")
     index = rerun(tmp_path, arm="transfer")
     assert [entry["file"] for entry in index["cases"]] == [f"nifti/{case_id}.nii.gz" for case_id in case_ids]
     found, _ = read_label(tmp_path / "artifacts/export" / index["cases"][0]["file"])
@@ -266,8 +266,8 @@ def test_choice_of_the_arm(tmp_path, arm, arms, metrics, expected):
 
 def test_best_fold_is_exported(tmp_path):
     for fold, dice in enumerate((0.4, 0.7, None, 0.7)):
-        write_json(tmp_path / f"transfer-{fold}/training.json", {"best_val_dice": dice})
-    assert export.best_model([tmp_path / f"transfer-{fold}" for fold in range(4)]).name == "transfer-1"
-    assert export.best_model([tmp_path / "transfer-2"]).name == "transfer-2"
+        write_json(tmp_path / f"transfer-{fold}-0/training.json", {"best_val_dice": dice})
+    assert export.best_model([tmp_path / f"transfer-{fold}-0" for fold in range(4)]).name == "transfer-1-0"
+    assert export.best_model([tmp_path / "transfer-2-0"]).name == "transfer-2-0"
     with pytest.raises(StageError, match="readable training"):
-        export.best_model([tmp_path / "transfer-9"])
+        export.best_model([tmp_path / "transfer-9-0"])

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from monai_tl.config import IngestConfig, Params, PlanConfig
 from monai_tl.dataset.patches import PatchSampler, load_case
-from monai_tl.errors import ContractError, DivergenceError, TrainingError, WeightsError
+from monai_tl.errors import ConfigError, ContractError, DivergenceError, TrainingError, WeightsError
 from monai_tl.inference import load_models
 from monai_tl.labels import ClassSpec
 from monai_tl.records import Audit, Plan, Split
@@ -70,7 +70,7 @@ def _checkpoints(workspace: Path) -> Path:
 
 
 def test_it_learns_and_leaves_a_whole_model(finished: Path) -> None:
-    folder = finished / "artifacts/models/scratch-0"
+    folder = finished / "artifacts/models/scratch-0-0"
     assert {path.name for path in folder.iterdir()} == FILES
     facts = json.loads((folder / "training.json").read_text())
     assert facts["best_val_dice"] > 0.9
@@ -88,7 +88,7 @@ def test_it_learns_and_leaves_a_whole_model(finished: Path) -> None:
 
 
 def test_the_best_weights_are_the_ones_kept(finished: Path) -> None:
-    folder = finished / "artifacts/models/scratch-0"
+    folder = finished / "artifacts/models/scratch-0-0"
     predictor = load_models([folder], n_threads=1)
     case = finished / "artifacts/prepared" / CASE_IDS[0]
     probabilities = predictor.predict_probabilities(np.load(case / "image.npy"))
@@ -102,7 +102,7 @@ def test_the_best_weights_are_the_ones_kept(finished: Path) -> None:
 
 def test_twice_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     again = train_scratch(write_workspace(tmp_path), max_steps=N_STEPS)
-    assert _contents(again) == _contents(finished / "artifacts/models/scratch-0")
+    assert _contents(again) == _contents(finished / "artifacts/models/scratch-0-0")
 
 
 def test_killed_and_resumed_equals_never_killed(finished: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_killed_and_resumed_equals_never_killed(finished: Path, tmp_path: Path) 
     assert state is not None
     assert 20 <= state["step"] < N_STEPS
     resumed = train_scratch(workspace, max_steps=N_STEPS)
-    assert _contents(resumed) == _contents(finished / "artifacts/models/scratch-0")
+    assert _contents(resumed) == _contents(finished / "artifacts/models/scratch-0-0")
 
 
 def test_a_second_run_is_refused_and_sigterm_gives_a_checkpoint_and_143(finished: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_second_run_is_refused_and_sigterm_gives_a_checkpoint_and_143(finished
     assert state is not None
     assert 10 <= state["step"] < N_STEPS
     resumed = train_scratch(workspace, max_steps=N_STEPS)
-    assert _contents(resumed) == _contents(finished / "artifacts/models/scratch-0")
+    assert _contents(resumed) == _contents(finished / "artifacts/models/scratch-0-0")
 
 
 def test_divergence_names_the_cases_and_mended_arrays_start_anew(tmp_path: Path) -> None:
@@ -175,12 +175,12 @@ def _transfer(workspace: Path, source: Path, **changes: object) -> Path:
     plan = Plan.read(workspace / "artifacts/plan/plan.json")
     fold = Split.read(workspace / "artifacts/split/split.json").folds[0]
     finetune(workspace, plan, fold, make_config(**changes), read_source(source), "transfer", 0)
-    return workspace / "artifacts/models/transfer-0"
+    return workspace / "artifacts/models/transfer-0-0"
 
 
 def test_a_model_is_a_source_and_the_head_start_shows(finished: Path, tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path)
-    source = finished / "artifacts/models/scratch-0"
+    source = finished / "artifacts/models/scratch-0-0"
     folder = _transfer(workspace, source, strategy="feature_extraction", max_steps=4)
     audit = Audit.read(folder / "audit.json")
     assert audit.share_all == 1.0
@@ -193,7 +193,9 @@ def test_a_model_is_a_source_and_the_head_start_shows(finished: Path, tmp_path: 
 
 def test_lp_ft_thaws_the_body_after_the_head(finished: Path, tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path)
-    folder = _transfer(workspace, finished / "artifacts/models/scratch-0", strategy="lp_ft", max_steps=6, head_steps=3)
+    folder = _transfer(
+        workspace, finished / "artifacts/models/scratch-0-0", strategy="lp_ft", max_steps=6, head_steps=3
+    )
     facts = json.loads((folder / "training.json").read_text())
     assert facts["strategy"] == "lp_ft"
     assert facts["thaw_events"] == [{"step": 3, "groups": ["down0", "bottom"]}]
@@ -205,7 +207,7 @@ def test_weights_that_bring_nothing_fail(finished: Path, tmp_path: Path) -> None
     network = plan.network.model_copy(update={"arguments": {**plan.network.arguments, "channels": [5, 9]}})
     workspace = write_workspace(tmp_path, plan.model_copy(update={"network": network}))
     with pytest.raises(WeightsError, match="came across"):
-        _transfer(workspace, finished / "artifacts/models/scratch-0")
+        _transfer(workspace, finished / "artifacts/models/scratch-0-0")
     assert not (workspace / "artifacts/models").exists()
 
 
@@ -239,11 +241,31 @@ def test_cases_that_were_not_prepared_are_left_out_and_said(tmp_path: Path, caps
         plan=PlanConfig(source=None, network=make_plan().network),
         finetune=make_config(arms=("scratch",)),
     )
-    run(workspace, params, "scratch", "0")
-    facts = json.loads((workspace / "artifacts/models/scratch-0/training.json").read_text())
+    run(workspace, params, "scratch", "0", "0")
+    facts = json.loads((workspace / "artifacts/models/scratch-0-0/training.json").read_text())
     assert (facts["n_train_cases"], facts["n_val_cases"]) == (2, 0)
     assert f"left out, because they could not be prepared: {CASE_IDS[0]}, {CASE_IDS[2]}" in capsys.readouterr().out
     none = write_workspace(tmp_path / "none")
     make_unprepared(none, *CASE_IDS[1:])
     with pytest.raises(TrainingError, match=r"no training case.*prepared/failed\.json"):
-        run(none, params, "scratch", "0")
+        run(none, params, "scratch", "0", "0")
+
+
+def test_each_seed_is_a_training_of_its_own_and_no_other_seed_changes_it(tmp_path: Path) -> None:
+    """Trained as one of several seeds, seed 0 gives the bytes that it gives alone; another seed gives others."""
+    alone = train_scratch(write_workspace(tmp_path / "alone"))
+    workspace = write_workspace(tmp_path / "several")
+    params = Params(
+        ingest=IngestConfig(source="data", classes=(ClassSpec(name="ball"),)),
+        plan=PlanConfig(source=None, network=make_plan().network),
+        finetune=make_config(arms=("scratch",), seeds=(4, 0)),
+    )
+    for seed in ("4", "0"):
+        run(workspace, params, "scratch", "0", seed)
+    models = workspace / "artifacts/models"
+    assert sorted(path.name for path in models.iterdir()) == ["scratch-0-0", "scratch-0-4"]
+    assert _contents(models / "scratch-0-0") == _contents(alone)
+    assert _contents(models / "scratch-0-4") != _contents(models / "scratch-0-0")
+    assert json.loads((models / "scratch-0-4/training.json").read_text())["seed"] == 4
+    with pytest.raises(ConfigError, match="--seed"):
+        run(workspace, params, "scratch", "0", "x")

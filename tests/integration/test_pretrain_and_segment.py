@@ -72,7 +72,7 @@ def segmented(home: Path) -> Path:
 
 
 def model_of(home: Path) -> Path:
-    return home / "work/artifacts/models/scratch-0"
+    return home / "work/artifacts/models/scratch-0-0"
 
 
 def image_series(home: Path) -> dict[str, list[pydicom.Dataset]]:
@@ -108,6 +108,7 @@ def test_the_same_command_gives_the_same_bytes(home: Path) -> None:
         ("plan", "source", "sources/x", "plan.source"),
         ("finetune", "arms", ["scratch", "transfer"], "finetune"),
         ("finetune", "folds", [0, 1], "finetune.folds"),
+        ("finetune", "seeds", [0, 1], "finetune.seeds"),
         ("card", "licens", "x", "card.licens"),
         ("split", "n_fold", 3, "split.n_fold"),
     ],

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from workspaces import write_made_up_source
 
-from monai_tl.commands import segment
+from monai_tl.commands import promote, segment
 from monai_tl.commands.phantom import write_cohort
 from monai_tl.config import Params, parse_params
 from monai_tl.dicom.deidentify import create_key
-from monai_tl.errors import ConfigError, ContractError, SourceError
+from monai_tl.errors import ConfigError, ContractError, PromotionError, SourceError
 from monai_tl.files import named_output
 from monai_tl.sources.ensemble import SETTINGS_FILE, read_ensemble
 from monai_tl.stages import STAGES, run_stage
@@ -66,7 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         params = make_params(workspace)
         for stage in STAGES:
             for fold in FOLDS if stage.matrix else (None,):
-                matrix = {} if fold is None else {"arm": "transfer", "fold": str(fold)}
+                matrix = {} if fold is None else {"arm": "transfer", "fold": str(fold), "seed": "0"}
                 run_stage(stage.name, workspace, params, matrix)
     return workspace
 
@@ -81,7 +81,7 @@ def labels(run: Path, out: Path, *models: Path) -> tuple[dict[str, np.ndarray], 
 
 @pytest.fixture(scope="module")
 def predicted(run: Path) -> dict[str, np.ndarray]:
-    paths = (run / "artifacts/predictions/transfer").glob("*.nii.gz")
+    paths = (run / "artifacts/predictions/transfer/seed-0").glob("*.nii.gz")
     return {path.name.split(".")[0]: np.asarray(nibabel.load(path).dataobj) for path in paths}
 
 
@@ -104,11 +104,24 @@ def test_it_is_the_exported_label_voxel_for_voxel(run: Path, predicted: dict[str
     assert "default settings" not in summary
 
 
+def test_it_is_promoted_only_knowingly_because_it_has_no_twin(run: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "run"
+    for part in ("artifacts/export", "reports"):
+        shutil.copytree(run / part, workspace / part)
+    with pytest.raises(PromotionError, match="no verdict: one arm was trained"):
+        promote.run(workspace)
+    promote.run(workspace, accept_undecided=True)
+    (entry,) = json.loads((workspace / "promoted.json").read_text())["promotions"]
+    assert set(entry["models"]) == {"transfer-0-0", "transfer-1-0"}
+    assert (entry["arm"], entry["seed"], entry["verdict"], entry["accepted_undecided"]) == ("transfer", 0, None, True)
+    assert (entry["source"]["name"], entry["source"]["licence"]) == ("made_up", "CC0-1.0")
+
+
 def test_folders_of_training_are_applied_with_defaults_and_say_so(
     run: Path, predicted: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     """Also shows that the test above would see settings that were lost."""
-    models = [run / f"artifacts/models/transfer-{fold}" for fold in FOLDS]
+    models = [run / f"artifacts/models/transfer-{fold}-0" for fold in FOLDS]
     found, summary = labels(run, tmp_path / "out", *models)
     assert any(not np.array_equal(label, predicted[case_id]) for case_id, label in found.items())
     assert "default settings" in summary
@@ -118,8 +131,8 @@ def test_folders_of_training_are_applied_with_defaults_and_say_so(
 def test_one_fold_is_not_the_mean_of_all(run: Path, predicted: dict[str, np.ndarray], tmp_path: Path) -> None:
     model = shutil.copytree(run / "artifacts/export/model", tmp_path / "model")
     record = json.loads((model / SETTINGS_FILE).read_text())
-    assert record["models"] == ["transfer-0", "transfer-1"]
-    (model / SETTINGS_FILE).write_text(json.dumps({**record, "models": ["transfer-0"]}))
+    assert record["models"] == ["transfer-0-0", "transfer-1-0"]
+    (model / SETTINGS_FILE).write_text(json.dumps({**record, "models": ["transfer-0-0"]}))
     found, _ = labels(run, tmp_path / "out", model)
     assert any(not np.array_equal(label, predicted[case_id]) for case_id, label in found.items())
 
@@ -176,4 +189,4 @@ def test_models_judged_differently_are_not_averaged(run: Path, tmp_path: Path) -
     with pytest.raises(ContractError, match="different settings"):
         read_ensemble([model, other])
     with pytest.raises(ContractError, match="different settings"):
-        read_ensemble([model, run / "artifacts/models/transfer-0"])
+        read_ensemble([model, run / "artifacts/models/transfer-0-0"])

@@ -30,3 +30,4 @@ def test_the_command_in_the_card_makes_the_same_weights(tmp_path: Path) -> None:
     assert made.weights.sha256 == sha256_file(tmp_path / "sources/abdomen_a" / made.weights.file)
     assert made.weights.sha256 == card.weights.sha256
     assert made.input == card.input
+    assert made.fingerprint == card.fingerprint is not None

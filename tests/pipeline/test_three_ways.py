@@ -22,7 +22,7 @@ pytestmark = pytest.mark.pipeline
 
 STEPS = (
     *("ingest", "split", "plan", "preprocess"),
-    *("finetune@transfer-0", "finetune@scratch-0"),
+    *("finetune@transfer-0-0", "finetune@scratch-0-0"),
     *("predict", "evaluate", "export"),
 )
 
@@ -81,13 +81,13 @@ def by_flow(base, repro) -> Place:
     log = place.folder.parent / "by_flow.log"
     started = place.start("monai_tl", "run", "--plain", output=log)
     # past its first step of training
-    until(lambda: any(line.startswith("finetune@transfer-0: 1") for line in events(log)), 400, "training")
+    until(lambda: any(line.startswith("finetune@transfer-0-0: 1") for line in events(log)), 400, "training")
     os.kill(place.find("-m flows").pid, signal.SIGKILL)
     place.wait_for_end()
     assert started.wait(10) != 0
     text = place.run("monai_tl", "run", "--plain")
     assert "ingest: unchanged" in text
-    assert "finetune@transfer-0: ran" in text
+    assert "finetune@transfer-0-0: ran" in text
     return place
 
 
@@ -157,7 +157,7 @@ def test_nothing_of_a_patient_reaches_the_dashboard(served, scheduled):
     wal = served.place.folder / ".monai_tl/prefect/prefect.db-wal"
     database = (served.place.folder / ".monai_tl/prefect/prefect.db").read_bytes()
     database += wal.read_bytes() if wal.is_file() else b""
-    assert b"finetune@transfer-0" in database
+    assert b"finetune@transfer-0-0" in database
     assert [text for text in canaries(0, 1, 8) if text.encode() in database] == []
 
 
@@ -204,9 +204,9 @@ def test_a_changed_parameter_runs_what_depends_on_it_and_a_change_back_restores(
 def test_lost_products_come_back_from_the_cache(by_flow, served):
     by_flow.extra["PREFECT_API_URL"] = served.url
     lock = by_flow.lock
-    shutil.rmtree(by_flow.folder / "artifacts/models/scratch-0")
+    shutil.rmtree(by_flow.folder / "artifacts/models/scratch-0-0")
     output = by_flow.run("monai_tl", "run", "--plain")
-    assert "finetune@scratch-0: restored" in output
+    assert "finetune@scratch-0-0: restored" in output
     assert ": ran" not in output
     assert by_flow.lock == lock
 

@@ -155,9 +155,9 @@ def test_fine_tuning_reaches_the_known_dice_and_gains_over_its_twin(finished: Pa
 
 
 def test_the_audit_shows_that_the_body_came_across(finished: Path) -> None:
-    audit = read_json(finished / "artifacts" / "models" / "transfer-0" / "audit.json")
+    audit = read_json(finished / "artifacts" / "models" / "transfer-0-0" / "audit.json")
     assert audit["share_body"] == 1.0
-    twin = read_json(finished / "artifacts" / "models" / "scratch-0" / "audit.json")
+    twin = read_json(finished / "artifacts" / "models" / "scratch-0-0" / "audit.json")
     assert twin["share_all"] == 0.0
 
 
@@ -176,7 +176,7 @@ def test_exported_seg_is_the_prediction(finished: Path) -> None:
 def test_segment_applies_the_model_to_other_studies(finished: Path, tmp_path: Path) -> None:
     """The SEG, as highdicom reads it, equals the NIfTI voxel by voxel in the world."""
     key = finished.parent / "key"
-    model = finished / "artifacts" / "models" / "transfer-0"
+    model = finished / "artifacts" / "models" / "transfer-0-0"
     command(
         "monai_tl", "segment", str(SHARED / "data" / "dicom" / "hippocampus_mr"), str(tmp_path / "out"),
         "--model", str(model), "--key-file", str(key), cwd=tmp_path,

@@ -95,10 +95,11 @@ def make_unprepared(workspace: Path, *case_ids: str) -> None:
 
 
 def train_scratch(workspace: Path, **changes: object) -> Path:
-    """Fine-tune the scratch arm on fold 0; gives the model's folder."""
+    """Fine-tune the scratch arm on fold 0 with the first seed; gives the model's folder."""
     from monai_tl.stages.finetune import finetune
 
     fold = Split.read(workspace / "artifacts/split/split.json").folds[0]
     plan = Plan.read(workspace / "artifacts/plan/plan.json")
-    finetune(workspace, plan, fold, make_config(**changes), None, "scratch", 0)
-    return workspace / "artifacts/models/scratch-0"
+    config = make_config(**changes)
+    finetune(workspace, plan, fold, config, None, "scratch", 0)
+    return workspace / f"artifacts/models/scratch-0-{config.seed}"

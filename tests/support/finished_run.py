@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,7 @@ class RunShape:
         errors_mm: Arm → how far its outlines stray.
         n_test: Test cases; 0 leaves the set empty.
         shape: Voxels of each case.
+        seeds: With which each arm was trained; further ones stray otherwise.
     """
 
     errors_mm: dict[str, float]
@@ -57,18 +60,19 @@ class RunShape:
     shape: tuple[int, int, int] = (72, 60, 30)
     spacing_mm: tuple[float, float, float] = (4.2, 4.2, 6.0)
     seed: int = 0
+    seeds: tuple[int, ...] = (0,)
 
 
 def case_id(index: int) -> str:
     return f"case-{sha256_of(f'made up {index}')[:12]}"
 
 
-def make_params(arms: Sequence[str]) -> Params:
+def make_params(arms: Sequence[str], seeds: Sequence[int] = (0,)) -> Params:
     return parse_params(
         {
             "ingest": {"source": "data", "classes": [spec.model_dump(mode="json") for spec in SCHEME.classes]},
             "plan": {"source": "sources/abdomen_a"},
-            "finetune": {"arms": list(arms), "folds": [0]},
+            "finetune": {"arms": list(arms), "folds": [0], "seeds": list(seeds)},
             "evaluate": {"surface_tolerance_mm": 5.0, "n_bootstrap": 2000},
         }
     )
@@ -98,16 +102,21 @@ def make_finished_run(workspace: Path, run: RunShape) -> Params:
     plan = _plan(run)
     plan.write(artifacts / "plan/plan.json")
     write_json(artifacts / "predictions/failed.json", {"failed": []})
+    names = [f"{arm}-0-{seed}" for arm in run.errors_mm for seed in run.seeds]
+    made = {name: sha256_bytes(_weights(name)) for name in names}
+    write_json(artifacts / "predictions/models.json", made)
     for arm in run.errors_mm:
-        _write_model(artifacts / "models" / f"{arm}-0", arm, plan)
-    return make_params(list(run.errors_mm))
+        for seed in run.seeds:
+            _write_model(artifacts / "models" / f"{arm}-0-{seed}", arm, seed, plan)
+    return make_params(list(run.errors_mm), run.seeds)
 
 
-def remove_prediction(workspace: Path, arm: str, name: str) -> None:
+def remove_prediction(workspace: Path, arm: str, name: str, seed: int = 0) -> None:
     """Make a case fail, as predict would tell it."""
     predictions = workspace / "artifacts/predictions"
-    (predictions / arm / f"{name}.nii.gz").unlink()
-    write_json(predictions / "failed.json", {"failed": [{"case_id": name, "arm": arm, "code": "geometry_error"}]})
+    (predictions / arm / f"seed-{seed}" / f"{name}.nii.gz").unlink()
+    entry = {"case_id": name, "arm": arm, "seed": seed, "code": "geometry_error"}
+    write_json(predictions / "failed.json", {"failed": [entry]})
 
 
 def _write_case(artifacts: Path, name: str, index: int, run: RunShape, predicted: Sequence[str]) -> None:
@@ -131,15 +140,15 @@ def _write_case(artifacts: Path, name: str, index: int, run: RunShape, predicted
     ).write(artifacts / "cases" / name / "case.json")
     if name not in predicted:
         return
-    for arm, error_mm in run.errors_mm.items():
-        strays = np.random.default_rng([run.seed, index, sum(arm.encode())])
+    for (arm, error_mm), seed in product(run.errors_mm.items(), run.seeds):
+        strays = np.random.default_rng([run.seed, index, sum(arm.encode()), *([seed] if seed else [])])
         scale = error_mm * strays.uniform(0.5, 1.8)
         prediction = np.zeros_like(label)
         for value in (1, 2):
             noise = ndimage.gaussian_filter(strays.standard_normal(run.shape), 4.0)
             shift = noise / noise.std() * scale * (1.0 if value == 1 else 0.7)
             prediction[depth[value - 1] + shift > 0] = value
-        write_image(artifacts / "predictions" / arm / f"{name}.nii.gz", prediction, affine)
+        write_image(artifacts / "predictions" / arm / f"seed-{seed}" / f"{name}.nii.gz", prediction, affine)
 
 
 def _anatomy(
@@ -234,14 +243,22 @@ def _plan(run: RunShape) -> Plan:
     )  # fmt: skip
 
 
-def _write_model(folder: Path, arm: str, plan: Plan) -> None:
+def _weights(name: str) -> bytes:
+    return f"no weights are needed to evaluate {name}".encode()
+
+
+def sha256_bytes(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_model(folder: Path, arm: str, seed: int, plan: Plan) -> None:
     plan.write(folder / "plan.json")
-    write_bytes(folder / "weights.safetensors", b"no weights are needed to evaluate")
+    write_bytes(folder / "weights.safetensors", _weights(folder.name))
     is_scratch = arm == "scratch"
     card = {
-        "name": f"{arm}-0",
+        "name": folder.name,
         "network": {"name": "monai.BasicUNet", "n_channels": 1, "n_outputs": 3},
-        "weights": {"file": "weights.safetensors", "sha256": "0" * 64},
+        "weights": {"file": "weights.safetensors", "sha256": sha256_bytes(_weights(folder.name))},
         "licence": "not stated" if is_scratch else "Apache-2.0",
         "citation": "none" if is_scratch else CITATION,
         "input": {"modality": "CT", "channels": ["CT"], "orientation": "RAS", "spacing_mm": [4.0, 4.0, 5.0],
@@ -265,7 +282,7 @@ def _write_model(folder: Path, arm: str, plan: Plan) -> None:
     write_json(
         folder / "training.json",
         {
-            "arm": arm, "fold": 0, "seed": 0, "strategy": "scratch" if is_scratch else "lp_ft", "n_steps": 160,
+            "arm": arm, "fold": 0, "seed": seed, "strategy": "scratch" if is_scratch else "lp_ft", "n_steps": 160,
             "max_steps": 160, "stop_reason": "budget", "best_step": best[0], "best_val_dice": round(best[1], 6),
             "n_threads": 2, "versions": {"monai": "1.6.1", "monai_tl": "0.1.0", "torch": "2.13.0"},
         },

@@ -168,7 +168,7 @@ def make_stand_in(folder: Path, site: Path) -> Place:
     for stage in STAGES:
         entry = content["stages"][stage.name]
         files = [next(iter(item)) for name in ("metrics", "plots") for item in entry.get(name, [])]
-        address = f"{stage.name}@${{item.arm}}-${{item.fold}}" if stage.matrix else stage.name
+        address = f"{stage.name}@${{item.arm}}-${{item.fold}}-${{item.seed}}" if stage.matrix else stage.name
         entry["cmd"] = f"python stand_in.py {address} {','.join([*entry['outs'], *files])} {','.join(entry['deps'])}"
     (folder / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     shutil.copyfile(ROOT / "tests/support/stand_in.py", folder / "stand_in.py")

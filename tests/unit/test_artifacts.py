@@ -27,11 +27,12 @@ def test_metric_rows_hold_each_arm_and_class():
     assert (rows[0]["cases"], rows[0]["failed"]) == (3, 2)
 
 
-def test_the_plot_has_a_line_an_arm_and_fold_and_its_points_are_where_they_belong(tmp_path: Path):
+def test_the_plot_has_a_line_a_training_and_its_points_are_where_they_belong(tmp_path: Path):
     history = tmp_path / "history.csv"
     assert learning_curves(history) == ""
     history.write_text(
-        "arm,fold,step,val_dice,train_loss\ntransfer,0,0,,1.0\ntransfer,0,50,0.25,\ntransfer,0,100,1.0,\nscratch,0,50,0.0,\n"
+        "arm,fold,seed,step,val_dice,train_loss\n"
+        "transfer,0,3,0,,1.0\ntransfer,0,3,50,0.25,\ntransfer,0,3,100,1.0,\nscratch,0,3,50,0.0,\n"
     )
     text = learning_curves(history)
     picture = re.search(r"base64,([A-Za-z0-9+/=]+)\)", text)
@@ -39,6 +40,6 @@ def test_the_plot_has_a_line_an_arm_and_fold_and_its_points_are_where_they_belon
     root = ElementTree.fromstring(base64.b64decode(picture[1]))
     lines = [item.get("points") for item in root.iter("{http://www.w3.org/2000/svg}polyline")]
     names = [item.text for item in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"transfer fold 0", "scratch fold 0"} <= set(names)
+    assert {"transfer fold 0 seed 3", "scratch fold 0 seed 3"} <= set(names)
     # left 50, width 560, top 20, height 240; step 100 is the right edge, Dice 1 the upper one
     assert lines == ["330.0,260.0", "330.0,200.0 610.0,20.0"]

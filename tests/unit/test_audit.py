@@ -17,7 +17,7 @@ from monai_tl.errors import WeightsError
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.groups import named_tensors
 from monai_tl.records import Audit
-from monai_tl.sources.audit import load_audited, load_source
+from monai_tl.sources.audit import load_audited, load_source, load_trained
 from monai_tl.sources.card import Card, Source, write_source
 from monai_tl.sources.surgery import Heads
 from monai_tl.sources.weights import State, load_state
@@ -239,9 +239,9 @@ def test_a_network_that_copies_its_weights_is_found_out(monkeypatch: pytest.Monk
 def test_the_global_random_state_stays() -> None:
     state = as_state(trained(UNET).state_dict())
     module = build_network(UNET, 1, 3, seed=0)
-    before = torch.random.get_rngas_state()
+    before = torch.random.get_rng_state()
     load_audited(module, UNET, 1, OTHER, state, 0.5)
-    assert torch.equal(before, torch.random.get_rngas_state())
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def _card(**changes: Any) -> Card:
@@ -277,7 +277,7 @@ def test_a_source_folder_starts_a_new_task(source: Source) -> None:
 
 
 def test_a_finished_model_is_read_back_to_the_bit(source: Source) -> None:
-    module, read = loadtrained(source.folder)
+    module, read = load_trained(source.folder)
     assert read == source
     assert not module.training
     assert torch.equal(module(image()), trained(UNET, n_outputs=3)(image()))
@@ -288,13 +288,13 @@ def test_a_finished_model_with_anything_missing_or_left_over_is_refused(source: 
     lost = tensors.pop("model.0.conv.unit0.conv.bias")
     write_source(tmp_path / "lost", _card(), tensors)
     with pytest.raises(WeightsError, match=r"fresh   model\.0\.conv\.unit0\.conv\.bias"):
-        loadtrained(tmp_path / "lost")
+        load_trained(tmp_path / "lost")
     write_source(tmp_path / "more", _card(), {**tensors, "model.0.conv.unit0.conv.bias": lost, "x": torch.ones(1)})
     with pytest.raises(WeightsError, match="unused  x"):
-        loadtrained(tmp_path / "more")
+        load_trained(tmp_path / "more")
 
 
 def test_weights_swapped_behind_the_card_are_refused(source: Source) -> None:
     source.weights_path.write_bytes(save({"a": torch.ones(1)}))
     with pytest.raises(WeightsError, match="sha256"):
-        loadtrained(source.folder)
+        load_trained(source.folder)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from nnunet_plans import PLANS
+from small_networks import SMALL
 from torch import nn
 
 from monai_tl.config import NetworkConfig
@@ -17,25 +19,21 @@ from monai_tl.networks.groups import LayerGroup, assign_groups, named_tensors
 from monai_tl.networks.spec import NetworkSpec
 from monai_tl.records import SizeRule
 
-SMALL: list[tuple[str, dict[str, Any]]] = [
-    ("unet", {"channels": [4, 8], "strides": [2]}),
-    ("unet", {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 2, "norm": "batch"}),
-    ("basic_unet", {"features": [4, 4, 4, 8, 8, 4]}),
-    ("segresnet", {"blocks_down": [1, 1], "blocks_up": [1]}),
-    ("dynunet", {"kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [2, 2], "filters": [4, 8, 8]}),
-    (
-        "dynunet",
-        {
-            "kernel_size": [[3, 3, 1], 3, 3],
-            "strides": [1, [2, 2, 1], 2],
-            "upsample_kernel_size": [[2, 2, 1], 2],
-            "filters": [4, 8, 8],
-            "res_block": True,
-        },
-    ),
-]
+WITHOUT_GRADIENT = {
+    # MONAI builds its normalisation, but calls it only with an attention across inputs
+    "unetr": "norm_cross_attn",
+    # and the classifier behind EfficientNet's features
+    "flexible_unet": "encoder._conv_head encoder._bn1 encoder._fc",
+    # heads of lower levels, which checkpoints hold
+    "nnunet_plain": "decoder.seg_layers.0 decoder.seg_layers.1 decoder.seg_layers.2",
+    "nnunet_residual": "decoder.seg_layers.0 decoder.seg_layers.1 decoder.seg_layers.2",
+}
+"""Parts that take no part in the output, so that training leaves them as they are."""
+SEES_THE_IMAGE = {"swin_unetr": {"stem", "skips"}, "unetr": {"stem", "skips"}}
+"""Groups with the image as input, where it is not the first alone."""
 UNET = NetworkConfig(name="unet", arguments=SMALL[0][1])
 DYNUNET = NetworkConfig(name="dynunet", arguments=SMALL[4][1])
+PLAIN = PLANS["plain"][1]
 
 
 @pytest.fixture(params=SMALL, ids=lambda item: item[0])
@@ -43,27 +41,82 @@ def config(request: pytest.FixtureRequest) -> NetworkConfig:
     return NetworkConfig(name=request.param[0], arguments=request.param[1])
 
 
-def test_output_has_the_size_of_the_smallest_input_and_trains_there(config: NetworkConfig) -> None:
+def test_all_that_the_table_holds_is_tested_here() -> None:
+    assert {name for name, _ in SMALL} == set(builders._networks)
+
+
+def test_logits_have_the_size_of_the_input_and_train_at_the_smallest(config: NetworkConfig) -> None:
     rule = size_rule_of(config)
+    assert rule.accepts(rule.min_vox)
     module = build_network(config, 2, 3, seed=0)
+    # the anisotropic plans have a fifth level
+    n_heads = len(module.decoder.seg_layers) if config.name.startswith("nnunet") else 0
     output = module(torch.randn(1, 2, *rule.min_vox))
     assert output.shape == (1, 3, *rule.min_vox)
     output.square().mean().backward()
-    assert all(parameter.grad is not None for parameter in module.parameters())
+    still = {name for name, parameter in module.named_parameters() if parameter.grad is None}
+    allowed = tuple(WITHOUT_GRADIENT.get(config.name, "nothing").split()[: max(n_heads - 1, 0) or None])
+    assert all(any(part in name for part in allowed) for name in still), sorted(still)
+    assert not any(f"seg_layers.{n_heads - 1}" in name for name in still)
 
 
-def test_groups_hold_each_tensor_once_and_end_with_the_head(config: NetworkConfig) -> None:
-    module = build_network(config, 1, 3, seed=0)
+def test_logits_have_the_size_of_the_input_one_step_above(config: NetworkConfig) -> None:
+    rule = size_rule_of(config)
+    i, j, k = rule.min_vox
+    larger = rule.min_vox if rule.fixed else (i + rule.divisors[0], j, k)
+    assert rule.accepts(larger)
+    module = build_network(config, 1, 4, seed=0).eval()
+    with torch.inference_mode():
+        assert module(torch.randn(1, 1, *larger)).shape == (1, 4, *larger)
+
+
+@pytest.mark.parametrize("index", [0, 6, 10, 11, 12, 14, 16, 19, 22])
+def test_sizes_that_the_rule_refuses_do_not_work(index: int) -> None:
+    """The rule is no stricter than it must be: a voxel more, or half the minimum, and the network fails."""
+    config = NetworkConfig(name=SMALL[index][0], arguments=SMALL[index][1])
+    rule, module = size_rule_of(config), build_network(config, 1, 2, seed=0)
+    i, j, k = rule.min_vox
+    odd, small = (i + 1, j, k), (i // 2, j // 2, k // 2)
+    assert not rule.accepts(odd)
+    assert not rule.accepts(small)
+    try:
+        output = module.eval()(torch.zeros(1, 1, *odd))
+    except (RuntimeError, ValueError):
+        pass
+    else:
+        assert output.shape[2:] != odd
+    with pytest.raises((RuntimeError, ValueError)):
+        module.train()(torch.zeros(1, 1, *small))
+
+
+BACKBONES = [f"resnet{depth}" for depth in (10, 18, 34, 50, 101, 152, 200)]
+BACKBONES += [f"efficientnet-b{size}" for size in range(9)] + ["efficientnet-l2"]
+EVERY_BACKBONE = [("flexible_unet", {"backbone": name}) for name in BACKBONES]
+
+
+def _build_shapes(config: NetworkConfig, n_channels: int, n_outputs: int) -> nn.Module:
+    """Without memory where the constructor looks at no value."""
+    try:
+        with torch.device("meta"):
+            return build_network(config, n_channels, n_outputs, seed=0)
+    except ConfigError:
+        return build_network(config, n_channels, n_outputs, seed=0)
+
+
+@pytest.mark.parametrize(("name", "arguments"), SMALL + EVERY_BACKBONE)
+def test_groups_hold_each_tensor_once_and_end_with_the_head(name: str, arguments: dict[str, Any]) -> None:
+    config = NetworkConfig(name=name, arguments=arguments)
+    module = _build_shapes(config, 1, 3)
     groups = groups_of(config, module)
-    assigned = assign_groups(module, groups)
-    assert set(assigned) == set(named_tensors(module))
+    assigned, shapes = assign_groups(module, groups), named_tensors(module)
+    assert set(assigned) == set(shapes)
     # the head is what changes with the number of outputs, and nothing else does
-    wider = named_tensors(build_network(config, 1, 5, seed=0))
-    changed = {assigned[name] for name, tensor in named_tensors(module).items() if wider[name].shape != tensor.shape}
+    wider = named_tensors(_build_shapes(config, 1, 5))
+    changed = {assigned[name] for name, tensor in shapes.items() if wider[name].shape != tensor.shape}
     assert changed == {groups[-1].name} == {"head"}
-    deeper = named_tensors(build_network(config, 2, 3, seed=0))
-    changed = {assigned[name] for name, tensor in named_tensors(module).items() if deeper[name].shape != tensor.shape}
-    assert changed == {groups[0].name}
+    deeper = named_tensors(_build_shapes(config, 2, 3))
+    changed = {assigned[name] for name, tensor in shapes.items() if deeper[name].shape != tensor.shape}
+    assert changed == SEES_THE_IMAGE.get(config.name, {groups[0].name})
 
 
 def test_groups_run_from_input_to_output(config: NetworkConfig) -> None:
@@ -105,6 +158,44 @@ def test_weights_follow_the_seed_and_the_global_state_stays(config: NetworkConfi
         ("segresnet", {"blocks_down": [1, 1]}, "arguments.blocks_up: has 3 entries, needs 1"),
         ("dynunet", {**DYNUNET.arguments, "deep_supervision": True}, "arguments.deep_supervision: cannot be chosen"),
         ("dynunet", {**DYNUNET.arguments, "strides": [2, 2, 2]}, "arguments.strides: the first must be 1"),
+        ("segresnet_ds", {"dsdepth": 2}, "arguments.dsdepth: cannot be chosen"),
+        ("segresnet_ds", {"blocks_down": [1, 1], "blocks_up": [1, 1]}, "arguments.blocks_up: has 2 entries, needs 1"),
+        ("segresnet_ds", {"blocks_down": [1]}, "arguments.blocks_down: needs at least two levels"),
+        ("attention_unet", {"channels": [4, 8], "strides": [2, 2]}, "arguments.strides: has 2 entries, needs 1"),
+        ("attention_unet", {"channels": [1, 8], "strides": [2]}, "arguments.channels: needs at least two levels"),
+        (
+            "attention_unet",
+            {"channels": [4, 8], "strides": [2], "kernel_size": [3, 4, 3]},
+            "arguments.kernel_size: has 4, only odd sizes",
+        ),
+        ("swin_unetr", {"patch_size": 4}, "arguments.patch_size: cannot be chosen"),
+        ("swin_unetr", {"use_hyena": True}, "arguments.use_hyena: cannot be chosen"),
+        ("swin_unetr", {"depths": [2, 2, 2]}, "arguments.depths: has 3 entries, needs 4"),
+        ("swin_unetr", {"num_heads": [5, 6, 12, 24]}, "arguments.feature_size: 24 cannot be shared out among 5"),
+        ("swin_unetr", {"feature_size": 30, "num_heads": [3, 6, 12, 24]}, "feature_size should be divisible by 12"),
+        ("unetr", {"img_size": [96, 90, 96]}, "arguments.img_size: has 90, needs multiples of 16"),
+        ("unetr", {"img_size": [96, 96]}, "arguments.img_size: have values that make no network"),
+        ("unetr", {"img_size": 96, "num_heads": 11}, "arguments.hidden_size: 768 cannot be shared out among 11"),
+        ("flexible_unet", {"backbone": "resnet10", "pretrained": True}, "arguments.pretrained: cannot be chosen"),
+        ("flexible_unet", {"backbone": "resnet11"}, "arguments.backbone: 'resnet11' is none of"),
+        (
+            "flexible_unet",
+            {"backbone": "resnet10", "decoder_channels": [8, 4]},
+            "arguments.decoder_channels: has 2 entries, needs 5",
+        ),
+        (
+            "nnunet_plain",
+            {**PLAIN, "conv_op": "torch.nn.modules.conv.Conv2d", "norm_op": "torch.nn.InstanceNorm2d"},
+            "arguments.conv_op: 'torch.nn.modules.conv.Conv2d' is of a 2-D configuration; only 3d_fullres",
+        ),
+        ("nnunet_plain", {**PLAIN, "strides": [[1, 1]] * 4}, "need three numbers a level; a 2-D configuration"),
+        ("nnunet_plain", {**PLAIN, "strides": [2, 2, 2, 2]}, "arguments.strides: the first must be 1"),
+        ("nnunet_plain", {**PLAIN, "kernel_sizes": [3, 3, 2, 3]}, "arguments.kernel_sizes: has 2, only odd"),
+        ("nnunet_plain", {**PLAIN, "n_conv_per_stage": [2]}, "arguments.n_conv_per_stage: has 1 entries, needs 4"),
+        ("nnunet_plain", {**PLAIN, "n_stages": 1}, "arguments.n_stages: is 1, needs at least 2"),
+        ("nnunet_plain", {**PLAIN, "norm_op": "os.system"}, "arguments.norm_op: 'os.system' is no layer known"),
+        ("nnunet_plain", {**PLAIN, "nonlin": "evil.LeakyReLU"}, "arguments.nonlin: 'evil.LeakyReLU' is no layer"),
+        ("nnunet_plain", {**PLAIN, "deep_supervision": True}, "arguments.deep_supervision: no such argument"),
     ],
 )
 def test_faults_name_the_argument(name: str, arguments: dict[str, Any], named: str) -> None:
@@ -120,16 +211,28 @@ def test_all_argument_faults_come_at_once() -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(SourceError, match=r"'vnet'.*basic_unet, dynunet.*segresnet, unet"):
-        find_network("vnet")
+    with pytest.raises(SourceError, match=r"'wnet'.*attention_unet, basic_unet, dynunet.*unetr, vnet"):
+        find_network("wnet")
 
 
 @pytest.mark.parametrize(
-    ("strides", "divisor"), [([1, 2, 2], 4), ([1, [2, 2, 1], [2, 2, 2]], 4), ([1, [3, 2, 1], 2], 12)]
+    ("strides", "divisor"), [([1, 2, 2], 4), ([1, [2, 2, 1], [2, 2, 2]], (4, 4, 2)), ([1, [3, 2, 1], 2], (6, 4, 2))]
 )
-def test_size_rule_is_a_multiple_of_each_axis(strides: list[Any], divisor: int) -> None:
+def test_size_rule_follows_the_strides_of_each_axis(strides: list[Any], divisor: Any) -> None:
     arguments = {**DYNUNET.arguments, "strides": strides}
     assert size_rule_of(NetworkConfig(name="dynunet", arguments=arguments)).divisor == divisor
+
+
+def test_a_flexible_unet_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MONAI's own default for an encoder is pretrained; a second network must not find it turned on by a first."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    for _ in range(2):
+        build_network(NetworkConfig(name="flexible_unet", arguments={"backbone": "resnet10"}), 1, 2, seed=0)
 
 
 class OneLayer(nn.Conv3d):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_networks import SMALL
 from torch import nn
 
 from monai_tl.config import NetworkConfig
@@ -17,13 +18,6 @@ from monai_tl.networks.groups import LayerGroup, named_tensors
 from monai_tl.networks.heads import adapt_channels, find_axes, output_rows, reuse_rows
 from monai_tl.networks.spec import NetworkSpec
 from monai_tl.records import SizeRule
-
-CASES: list[tuple[str, dict[str, Any]]] = [
-    ("unet", {"channels": [4, 8], "strides": [2], "num_res_units": 1, "norm": "batch"}),
-    ("unet", {"channels": [4, 8], "strides": [2]}),
-    ("segresnet", {"blocks_down": [1, 1], "blocks_up": [1]}),
-    ("dynunet", {"kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [2, 2], "filters": [4, 8, 8]}),
-]
 
 
 @settings(max_examples=60, deadline=None)
@@ -53,24 +47,28 @@ def test_the_channel_axis_may_be_any() -> None:
     assert torch.equal(adapt_channels(weight, 0, 4), adapt_channels(weight.transpose(0, 1), 1, 4).transpose(0, 1))
 
 
-@pytest.mark.parametrize(("name", "arguments"), CASES)
+@pytest.mark.parametrize(("name", "arguments"), SMALL)
 def test_axes_are_where_the_numbers_are(name: str, arguments: dict[str, Any]) -> None:
     """Against a second way: sizes chosen so that they occur nowhere else."""
     config = NetworkConfig(name=name, arguments=arguments)
-    channel_axes, class_axes = find_axes(config, 11, 13)
-    shapes = {key: tuple(tensor.shape) for key, tensor in named_tensors(build_network(config, 11, 13, seed=0)).items()}
-    where = lambda size: {  # noqa: E731
-        key: tuple(axis for axis, length in enumerate(shape) if length == size)
-        for key, shape in shapes.items()
-        if size in shape
-    }
-    assert channel_axes == where(11)
-    assert class_axes == where(13)
+    # VNet takes divisors of 16 only, which occur elsewhere too
+    n_channels = 1 if name == "vnet" else 11
+    channel_axes, class_axes = find_axes(config, n_channels, 13)
+    module = build_network(config, n_channels, 13, seed=0)
+    shapes = {key: tuple(tensor.shape) for key, tensor in named_tensors(module).items()}
+
+    def where(sizes: set[int]) -> dict[str, tuple[int, ...]]:
+        found = {key: tuple(axis for axis, n in enumerate(shape) if n in sizes) for key, shape in shapes.items()}
+        return {key: axes for key, axes in found.items() if axes}
+
+    # a perceptron's patches of 16 x 16 x 16 voxels lie in one row
+    assert channel_axes == ({"in_tr.conv_block.conv.weight": (1,)} if name == "vnet" else where({11, 11 * 16**3}))
+    assert class_axes == where({13})
 
 
 def test_looking_for_axes_leaves_the_random_state() -> None:
     before = torch.random.get_rng_state()
-    find_axes(NetworkConfig(name="unet", arguments=CASES[0][1]), 1, 2)
+    find_axes(NetworkConfig(name="unet", arguments=SMALL[0][1]), 1, 2)
     assert torch.equal(before, torch.random.get_rng_state())
 
 

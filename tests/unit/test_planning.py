@@ -2,68 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from targets import SCHEME, UNET, WINDOW, lines_of, make_fingerprint, make_source
 
 from monai_tl.config import IntensityConfig, NetworkConfig, PlanConfig
 from monai_tl.errors import ConfigError, ContractError, LabelError
-from monai_tl.labels import ClassSpec, LabelScheme
-from monai_tl.records import Fingerprint, SizeRule
-from monai_tl.sources.card import Card, CardInput, CardNetwork, CardWeights, Source
+from monai_tl.records import SizeRule
 from monai_tl.transfer.planning import derive_patch_size, make_plan
 
-SCHEME = LabelScheme(classes=(ClassSpec(name="liver"), ClassSpec(name="tumour")))
-UNET = NetworkConfig(name="unet", arguments={"channels": [4, 8, 16], "strides": [2, 2]})
-WINDOW = IntensityConfig(rule="window", low=-150.0, high=250.0)
-
-
-def make_fingerprint(**changes):
-    values = {
-        "n_cases": 9,
-        "modality": "CT",
-        "n_channels": 1,
-        "spacing_mm_median": (2.0, 2.0, 5.0),
-        "spacing_mm_min": (1.5, 1.5, 3.0),
-        "spacing_mm_max": (2.5, 2.5, 6.0),
-        "shape_median": (160, 160, 40),
-        "extent_mm_median": (300.0, 200.0, 200.0),
-        "foreground_share": 0.6,
-        "intensity": {"mean": 60.0, "std": 30.0, "p00_5": -20.4, "p99_5": 140.2, "min": -90.0, "max": 210.0},
-        "class_volumes_ml": {"liver": 1400.0, "tumour": 20.0},
-        "class_present": {"liver": 9, "tumour": 7},
-    }
-    return Fingerprint.model_validate({**values, **changes})
-
-
-def make_source(**changes):
-    contract = {
-        "modality": "CT",
-        "channels": ("CT",),
-        "orientation": "RAS",
-        "spacing_mm": (5.0, 5.0, 5.0),
-        "intensity": WINDOW,
-        "size_rule": SizeRule(divisor=4, min_vox=(8, 8, 8)),
-        **changes,
-    }
-    classes = ("spleen", "liver")
-    card = Card(
-        name="organs",
-        network=CardNetwork(name="unet", arguments=UNET.arguments, n_channels=len(contract["channels"]), n_outputs=3),
-        weights=CardWeights(file="weights.safetensors", sha256="a" * 64),
-        licence="Apache-2.0",
-        citation="none",
-        input=CardInput.model_validate(contract),
-        classes=classes,
-    )
-    return Source(card, Path("sources/organs"))
-
-
-def lines_of(plan):
-    return {line.item: line for line in plan.adaptations}
-
-
 CONFIG = PlanConfig(source="sources/organs")
+
+
+def accepting(*items, **changes):
+    return CONFIG.model_copy(update={"accept_broken": items, **changes})
 
 
 def test_the_source_decides_by_default():
@@ -102,7 +53,10 @@ def test_another_modality_is_refused():
 def test_a_sequence_named_on_one_side_only_is_pointed_out():
     source = make_source(modality="MR T1", intensity=IntensityConfig(rule="zscore", low=1.0, high=99.5))
     plan = make_plan(make_fingerprint(modality="MR"), SCHEME, CONFIG, source)
-    assert lines_of(plan)["modality"].status == "adapted"
+    lines = lines_of(plan)
+    assert lines["modality"].status == "equal"
+    assert lines["channels"].status == "adapted"
+    assert "learned on T1, and nothing says which sequence" in lines["channels"].reason
     # statistics of the case were taken of the whole case
     assert plan.foreground == "none"
 
@@ -119,11 +73,13 @@ def test_other_channels_are_adapted():
 )
 def test_small_cases_are_padded_and_too_small_ones_said(least, status):
     source = make_source(size_rule=SizeRule(divisor=4, min_vox=least, padding="edge"))
-    plan = make_plan(make_fingerprint(), SCHEME, CONFIG, source)
+    plan = make_plan(make_fingerprint(), SCHEME, accepting("field of view"), source)
     line = lines_of(plan)["field of view"]
     assert line.status == status
-    assert ("edge values" in line.reason) == (status != "equal")
-    assert all(size >= minimum for size, minimum in zip(plan.patch_size_vox, least, strict=True))
+    assert ("edge values" in line.reason) == (status == "adapted")
+    fits = all(size >= minimum for size, minimum in zip(plan.patch_size_vox, least, strict=True))
+    # a broken field of view is accepted without the window that would only be padded
+    assert fits == (status != "broken")
 
 
 def test_extent_follows_the_orientation():
@@ -140,7 +96,7 @@ def test_extent_follows_the_orientation():
     ("spacing", "status"), [((5.1, 5.0, 5.0), "adapted"), ((4.0, 4.0, 4.0), "adapted"), ((5.0, 5.0, 2.0), "broken")]
 )
 def test_spacing_set_by_hand_is_judged(spacing, status):
-    config = CONFIG.model_copy(update={"spacing_mm": spacing})
+    config = accepting("spacing", spacing_mm=spacing)
     plan = make_plan(make_fingerprint(), SCHEME, config, make_source())
     assert plan.spacing_mm == spacing
     assert lines_of(plan)["spacing"].status == status
@@ -151,11 +107,11 @@ def test_spacing_set_by_hand_is_judged(spacing, status):
 )
 def test_a_window_that_misses_the_foreground_is_said(low, high, status):
     found = make_fingerprint(intensity={"p00_5": low, "p99_5": high})
-    assert lines_of(make_plan(found, SCHEME, CONFIG, make_source()))["intensity"].status == status
+    assert lines_of(make_plan(found, SCHEME, accepting("intensity"), make_source()))["intensity"].status == status
 
 
-def test_an_intensity_rule_of_another_kind_breaks_the_contract_but_is_obeyed():
-    config = CONFIG.model_copy(update={"intensity": IntensityConfig(rule="minmax")})
+def test_an_intensity_rule_of_another_kind_breaks_the_contract_and_is_obeyed_when_accepted():
+    config = accepting("intensity", intensity=IntensityConfig(rule="minmax"))
     plan = make_plan(make_fingerprint(), SCHEME, config, make_source())
     assert plan.intensity.rule == "minmax"
     assert lines_of(plan)["intensity"].status == "broken"
@@ -191,9 +147,36 @@ def test_a_window_smaller_than_the_sources_is_used_everywhere_and_said():
     assert plan.patch_size_vox == (40, 80, 40)
     assert plan.size_rule.min_vox == (40, 72, 40)
     line = lines_of(plan)["window"]
-    assert (line.status, line.source, line.target) == ("adapted", "at least 48 x 72 x 64 voxels", "40 x 80 x 40")
+    assert (line.status, line.source, line.target) == ("adapted", "at least 48 x 72 x 64 voxels", "40 x 80 x 40 voxels")
     # the cases are held against what the source knew, not against the window of the target
     assert "48 x 72 x 64" in lines_of(plan)["field of view"].source
+
+
+def test_an_axis_with_few_strides_keeps_its_thin_patch():
+    """The least common multiple of all axes would ask 16 voxels of a stack of 6 slices."""
+    thin = {"channels": [4, 8, 8], "strides": [[4, 4, 1], [4, 4, 1]], "kernel_size": 3}
+    config = PlanConfig(source=None, network=NetworkConfig(name="unet", arguments=thin))
+    found = make_fingerprint(extent_mm_median=(200.0, 200.0, 30.0))
+    plan = make_plan(found, SCHEME, config, None)
+    assert plan.size_rule.divisors == (16, 16, 1)
+    assert plan.patch_size_vox == (112, 112, 6)
+    # a card's rule joins in axis by axis
+    source = make_source(size_rule=SizeRule(divisor=(3, 4, 5), min_vox=(8, 8, 8)))
+    assert make_plan(found, SCHEME, CONFIG, source).size_rule.divisors == (12, 4, 20)
+
+
+def test_a_network_of_one_size_gets_it_and_no_other():
+    unetr = NetworkConfig(name="unetr", arguments={"img_size": [48, 32, 32], "hidden_size": 24, "num_heads": 2})
+    config = PlanConfig(source=None, network=unetr)
+    for extent in ((300.0, 200.0, 200.0), (20.0, 20.0, 20.0)):
+        plan = make_plan(make_fingerprint(extent_mm_median=extent), SCHEME, config, None)
+        assert plan.patch_size_vox == plan.size_rule.min_vox == (48, 32, 32)
+        assert plan.size_rule.fixed
+    with pytest.raises(ConfigError, match=r"patch_size_vox.0: the network takes 48 and no other size, not 64"):
+        make_plan(make_fingerprint(), SCHEME, config.model_copy(update={"patch_size_vox": (64, 32, 32)}), None)
+    source = make_source(size_rule=SizeRule(divisor=2, min_vox=(8, 8, 8), padding="edge", fixed=True))
+    plan = make_plan(make_fingerprint(), SCHEME, CONFIG, source)
+    assert (plan.patch_size_vox, plan.size_rule.padding) == ((8, 8, 8), "edge")
 
 
 def test_the_window_of_the_source_is_equal():

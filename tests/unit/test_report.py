@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from monai_tl.config import EvaluateConfig, IntensityConfig, NetworkConfig
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.metrics.case import ClassScore
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult, summarise_arm
-from monai_tl.records import Adaptation, Audit, Plan, Rejection, Split, TensorAudit
+from monai_tl.records import Adaptation, Audit, Plan, Rejection, Shift, ShiftFeature, Split, TensorAudit
 from monai_tl.report.findings import Failure, Findings, HistoryPoint, TrainedModel
 from monai_tl.report.overlays import choose_cases, display_window, draw_planes
 from monai_tl.report.page import render_page, split_headline
@@ -31,7 +32,7 @@ def result(case: str, *dices: float, failed: bool = False) -> CaseResult:
 
 def arm(name: str, *values: float, names: tuple[str, ...] = ("liver",)) -> ArmResult:
     cases = [result(f"case-{index}", *[value] * len(names)) for index, value in enumerate(values)]
-    return summarise_arm(name, cases, names, RULE)
+    return summarise_arm(name, {0: cases}, names, RULE)
 
 
 def make_findings(arms: tuple[ArmResult, ...], names: tuple[str, ...] = ("liver",), text: str = "text") -> Findings:
@@ -60,10 +61,10 @@ def make_findings(arms: tuple[ArmResult, ...], names: tuple[str, ...] = ("liver"
         verdict=judge_arms(arms, RULE, 0.01),
         cases=(),
         rejections=(Rejection(item=text, kind="series", code=text, reason=text),),
-        failures=(Failure("transfer", text, text),),
+        failures=(Failure("transfer", 0, text, text),),
         split=Split(test=("case-0",), folds=()),
         plan=plan,
-        models=(TrainedModel("transfer", 0, audit, history, {"strategy": text, "versions": {text: text}}, card),),
+        models=(TrainedModel("transfer", 0, 0, audit, history, {"strategy": text, "versions": {text: text}}, card),),
         overlays=(),
     )
 
@@ -78,6 +79,37 @@ def test_hostile_text_is_shown_and_not_run() -> None:
     assert "<script" not in summary
     rows = [line for line in summary.splitlines() if line.startswith("| ")]
     assert all(len(re.findall(r"(?<!\\)\|", row)) in {5, 7} for row in rows)
+
+
+def test_an_accepted_broken_contract_stands_at_the_top_and_the_shift_in_a_table() -> None:
+    findings = make_findings((arm("transfer", 0.9, 0.8, 0.7), arm("scratch", 0.5, 0.6, 0.4)))
+    assert "accepted" not in render_page(findings)
+    assert "How far these cases lie" not in render_page(findings)
+    reason = f"a case has 14% {HOSTILE}|"
+    broken = Adaptation(
+        item="field of view", source="256", target="36", status="broken", reason=reason, advice="x", accepted=True
+    )
+    features = (
+        ShiftFeature(name="voxel size R-L", source=1.0, target=4.0, unit="mm", measure="log2 ratio", distance=2.0),
+        ShiftFeature(
+            name="volume", source=None, target=None, unit="ml", measure="log2 ratio", distance=None, note=HOSTILE
+        ),
+    )
+    shift = Shift(score=2.0, largest="voxel size R-L", basis="fingerprint", features=features)
+    plan = findings.plan.model_copy(update={"adaptations": (broken,), "shift": shift, "notes": ("a note",)})
+    told = replace(findings, plan=plan)
+    page = render_page(told)
+    header = page[page.index("<header") : page.index("</header>")]
+    assert "The source&#39;s contract is broken in its field of view, and params.yaml accepts this" in header
+    assert "Each mismatch was adapted on purpose" not in page
+    assert '<td class="num">4 mm</td><td class="num">2.00</td><td class="small">a factor of 4</td>' in page
+    # what is not known is a dash, not a 0
+    assert page.count('<td class="num">–</td><td class="small">not known</td>') == 1
+    assert "a note" in page
+    assert "<script" not in page
+    summary = markdown_summary(told)
+    assert "contract is broken in its field of view" in summary
+    assert "<script" not in summary
 
 
 @pytest.mark.parametrize("values", [(0.0, 0.0, 0.0), (math.nan, math.nan, math.nan), (1.0, 1.0, 1.0), (0.5,)])
@@ -139,14 +171,14 @@ def test_layer_groups_keep_the_order_of_the_network() -> None:
 def test_best_median_and_worst() -> None:
     cases = [result("a", 0.5), result("b", 0.9), result("c", 0.7), result("d", 0.2), result("e", 0.0, failed=True)]
     cases.append(result("f", math.nan))
-    chosen = choose_cases(summarise_arm("transfer", cases, ("liver",), RULE))
+    chosen = choose_cases(summarise_arm("transfer", {0: cases}, ("liver",), RULE))
     assert chosen == [("Best case", "b"), ("Median case", "a"), ("Worst case", "d")]
-    assert choose_cases(summarise_arm("transfer", cases[:2], ("liver",), RULE)) == [
+    assert choose_cases(summarise_arm("transfer", {0: cases[:2]}, ("liver",), RULE)) == [
         ("Best case", "b"),
         ("Worst case", "a"),
     ]
-    assert choose_cases(summarise_arm("transfer", cases[:1], ("liver",), RULE)) == [("The only case", "a")]
-    assert choose_cases(summarise_arm("transfer", cases[4:], ("liver",), RULE)) == []
+    assert choose_cases(summarise_arm("transfer", {0: cases[:1]}, ("liver",), RULE)) == [("The only case", "a")]
+    assert choose_cases(summarise_arm("transfer", {0: cases[4:]}, ("liver",), RULE)) == []
 
 
 def test_window_is_the_plans_or_the_cases() -> None:

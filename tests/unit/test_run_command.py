@@ -15,11 +15,11 @@ from monai_tl.report.terminal import show_results
 
 OUTPUT = b"""04:05:54 | INFO | Beginning flow run
 @outcome {"stage": "ingest", "outcome": "unchanged"}
-@outcome {"stage": "finetune@transfer-0", "outcome": "running"}
-@progress {"stage": "finetune transfer-0", "done": 1, "total": 4, "note": "loss 1.0"}
-@progress {"stage": "finetune transfer-0", "done": 4, "total": 4, "note": "[case] \xc3\xa9"}
+@outcome {"stage": "finetune@transfer-0-0", "outcome": "running"}
+@progress {"stage": "finetune transfer-0-0", "done": 1, "total": 4, "note": "loss 1.0"}
+@progress {"stage": "finetune transfer-0-0", "done": 4, "total": 4, "note": "[case] \xc3\xa9"}
 @progress broken
-@outcome {"stage": "finetune@transfer-0", "outcome": "ran"}
+@outcome {"stage": "finetune@transfer-0-0", "outcome": "ran"}
 monai-tl: predict: no
   second line
 """
@@ -30,10 +30,10 @@ def test_plain_lines():
     last = follow(io.BytesIO(OUTPUT), PlainView(Console(file=text, width=80)), record)
     assert text.getvalue().splitlines() == [
         "ingest: unchanged",
-        "finetune@transfer-0: running",
-        "finetune@transfer-0: 1/4 loss 1.0",
-        "finetune@transfer-0: 4/4 [case] é",
-        "finetune@transfer-0: ran",
+        "finetune@transfer-0-0: running",
+        "finetune@transfer-0-0: 1/4 loss 1.0",
+        "finetune@transfer-0-0: 4/4 [case] é",
+        "finetune@transfer-0-0: ran",
     ]
     assert "Beginning flow run" in record.getvalue()
     assert "@outcome" not in record.getvalue()
@@ -45,7 +45,7 @@ def test_live_bars_take_any_note():
     text = io.StringIO()
     with LiveView(Console(file=text, force_terminal=True, width=120)) as view:
         follow(io.BytesIO(OUTPUT), view, io.StringIO())
-    assert "finetune@transfer-0" in text.getvalue()
+    assert "finetune@transfer-0-0" in text.getvalue()
     assert "4/4" in text.getvalue()
 
 

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from monai_tl.metrics.case import ClassScore
+from monai_tl.metrics.crossed import crossed_mean
 from monai_tl.transfer.verdict import Verdict, fewest_patients, judge, paired_difference, smallest_detectable
 
 
@@ -123,7 +124,8 @@ def test_smallest_detectable_difference_has_its_power() -> None:
     sd, n = 0.1, 50
     values = np.random.default_rng(0).normal(0, 1, n)
     values = (values - values.mean()) / values.std(ddof=1) * sd
-    smallest = smallest_detectable(values, [str(index) for index in range(n)], 0.95)
+    names = [str(index) for index in range(n)]
+    smallest = smallest_detectable(crossed_mean(values[:, None], names, 200, 0.95, np.random.default_rng(0)), 0.95)
     assert smallest == pytest.approx((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * sd / math.sqrt(n))
     trials = np.random.default_rng(1).normal(smallest, sd, (4000, n)).mean(axis=1)
     found = np.mean(trials > stats.norm.ppf(0.975) * sd / math.sqrt(n))

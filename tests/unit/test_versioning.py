@@ -104,7 +104,7 @@ def test_steps_are_the_stages_with_the_matrix_in_dvcs_order():
         {
             "ingest": {"source": "data", "classes": [{"name": "liver"}]},
             "plan": {"source": "s"},
-            "finetune": {"arms": ["scratch", "transfer"], "folds": [2, 0]},
+            "finetune": {"arms": ["scratch", "transfer"], "folds": [2, 0], "seeds": [5, 1]},
         }
     )
     assert [step.address for step in versioning.steps(params)] == [
@@ -112,10 +112,14 @@ def test_steps_are_the_stages_with_the_matrix_in_dvcs_order():
         "split",
         "plan",
         "preprocess",
-        "finetune@scratch-2",
-        "finetune@scratch-0",
-        "finetune@transfer-2",
-        "finetune@transfer-0",
+        "finetune@scratch-2-5",
+        "finetune@scratch-2-1",
+        "finetune@scratch-0-5",
+        "finetune@scratch-0-1",
+        "finetune@transfer-2-5",
+        "finetune@transfer-2-1",
+        "finetune@transfer-0-5",
+        "finetune@transfer-0-1",
         "predict",
         "evaluate",
         "export",

@@ -85,6 +85,9 @@ def test_memory_mapped_half_precision_is_taken(tmp_path: object) -> None:
         ((17, 16, 3), SizeRule(divisor=8), (24, 16, 8)),
         ((17, 16, 3), SizeRule(divisor=8, min_vox=(8, 20, 16)), (24, 24, 16)),
         ((17, 16, 3), SizeRule(), (17, 16, 3)),
+        ((17, 16, 3), SizeRule(divisor=(8, 4, 1)), (24, 16, 3)),
+        ((17, 16, 3), SizeRule(divisor=(8, 4, 2), min_vox=(8, 18, 8)), (24, 20, 8)),
+        ((17, 16, 3), SizeRule(divisor=16, min_vox=(16, 16, 16), fixed=True), (16, 16, 16)),
     ],
 )
 def test_network_size(shape: tuple[int, int, int], rule: SizeRule, expected: tuple[int, int, int]) -> None:
@@ -97,3 +100,43 @@ def test_window_grows_to_the_case_only_when_little_is_added() -> None:
     assert window_size((18, 16, 9), (16, 16, 16), rule) == (20, 16, 16)
     # 20 x 20 x 16 is 1.56 times the patch
     assert window_size((18, 19, 16), (16, 16, 16), rule) == (16, 16, 16)
+
+
+def test_a_network_of_one_size_sees_no_other() -> None:
+    seen: set[tuple[int, ...]] = set()
+
+    class Recorder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.add(tuple(x.shape[2:]))
+            return torch.cat([x, 1 - x], dim=1)
+
+    rule = SizeRule(divisor=16, min_vox=(16, 16, 16), fixed=True)
+    for shape in ((18, 18, 16), (9, 40, 16), (5, 5, 5)):
+        # as one image of one voxel's reach, the windows must agree with the function itself
+        image = _image(shape)
+        found = predict_probabilities([Recorder()], image, (16, 16, 16), rule)
+        direct = torch.softmax(torch.from_numpy(np.concatenate([image, 1 - image])), dim=0).numpy()
+        assert found == pytest.approx(direct, abs=1e-5)
+    assert seen == {(16, 16, 16)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "good", "bad", "words"),
+    [
+        (SizeRule(divisor=8, min_vox=(16, 8, 8)), [(16, 8, 8), (24, 16, 8)], [(8, 8, 8), (20, 8, 8)], "multiples of 8"),
+        (SizeRule(divisor=(8, 8, 2), min_vox=(8, 8, 4)), [(8, 8, 6)], [(8, 8, 2), (8, 10, 4)], "of 8 x 8 x 2 of at"),
+        (SizeRule(divisor=4, min_vox=(8, 8, 4), fixed=True), [(8, 8, 4)], [(8, 8, 8), (4, 8, 4)], "and no other"),
+    ],
+)
+def test_a_rule_says_what_it_accepts(
+    rule: SizeRule, good: list[tuple[int, int, int]], bad: list[tuple[int, int, int]], words: str
+) -> None:
+    assert all(rule.accepts(shape) for shape in good)
+    assert not any(rule.accepts(shape) for shape in bad)
+    assert words in str(rule)
+    assert SizeRule.model_validate_json(rule.model_dump_json()) == rule
+    assert all(rule.accepts(network_size(shape, rule)) for shape in bad)

@@ -1,0 +1,144 @@
+"""Lines of the contract about geometry: orientation, spacing, window, field of view."""
+
+from __future__ import annotations
+
+import math
+
+from monai_tl.dataset.orientation import axes_and_flips
+from monai_tl.records import Adaptation, Fingerprint, Plan
+from monai_tl.sources.card import Card
+from monai_tl.transfer.contract_lines import (
+    Judged,
+    axes_of,
+    extent_vox,
+    in_mm,
+    in_voxels,
+    make_line,
+    smallest_extent_vox,
+)
+
+SAME_SPACING = 0.05
+"""Relative; hippocampus networks lose nothing measurable up to 15 %."""
+OBJECTS_TOO_DIFFERENT = 2.0
+"""A grid so many times finer or coarser shows objects at sizes that the source never saw."""
+COARSE, TOO_COARSE = 3.0, 5.0
+"""Voxels so many times longer than the source's: worth saying; four of five values are interpolated."""
+BROKEN_EXTENT = 0.5
+"""Share of the source's smallest size that must be there; below it most of what the source sees is padding."""
+
+
+def compare_orientation(card: Card, plan: Plan) -> Adaptation:
+    """Cases are stored as RAS+, so any other orientation is reached by turning, which loses nothing."""
+    wanted = card.input.orientation
+    if plan.orientation != wanted:
+        reason = f"the source learned on arrays that lie as {wanted}, the plan makes {plan.orientation}"
+        return make_line("orientation", wanted, plan.orientation, Judged("broken", reason, "make the plan anew"))
+    if wanted == "RAS":
+        return make_line("orientation", wanted, "RAS", Judged("equal", "cases are stored in this orientation"))
+    axes, flips = axes_and_flips("RAS", wanted)
+    backwards = [letter for letter, flip in zip(wanted, flips, strict=True) if flip]
+    done = ["axes are exchanged"] if axes != [0, 1, 2] else []
+    done += [f"reversed towards {' and '.join(backwards)}"] if backwards else []
+    reason = f"each case is turned from RAS to {wanted} ({', '.join(done)}); nothing is interpolated"
+    if _is_mirrored(axes, flips):
+        reason += (
+            "; as arrays, though not in the patient, these are mirror images of RAS, so a wrong letter on the card "
+            "would exchange left and right and no check could see it"
+        )
+    return make_line("orientation", wanted, "RAS", Judged("adapted", reason))
+
+
+def _is_mirrored(axes: list[int], flips: list[bool]) -> bool:
+    n_exchanges = sum(axes[i] > axes[k] for i in range(3) for k in range(i + 1, 3))
+    return (n_exchanges + sum(flips)) % 2 == 1
+
+
+def compare_spacing(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
+    """The plan's grid against the source's, and the voxels that the cases were measured with."""
+    axes = axes_of(plan.orientation)
+    source, plan_mm = card.input.spacing_mm, plan.spacing_mm
+    low, high = (tuple(side[axis] for axis in axes) for side in (found.spacing_mm_min, found.spacing_mm_max))
+    median = tuple(found.spacing_mm_median[axis] for axis in axes)
+    target = f"median {in_mm(median)}, {in_mm(low)} to {in_mm(high)}"
+    factor = max(max(a / b, b / a) for a, b in zip(plan_mm, source, strict=True))
+    if factor > 1.0 + SAME_SPACING:
+        reason = f"params.yaml asks for {in_mm(plan_mm)} where the source learned on {in_mm(source)}: {factor:.3g} "
+        reason += "times off along an axis"
+        if factor <= OBJECTS_TOO_DIFFERENT:
+            return make_line("spacing", in_mm(source), target, Judged("adapted", reason))
+        reason += f", more than {OBJECTS_TOO_DIFFERENT:g}, so objects have sizes in voxels that the source never saw"
+        advice = "remove plan.spacing_mm, so that the source's spacing is used"
+        return make_line("spacing", in_mm(source), target, Judged("broken", reason, advice))
+    if all(abs(side[axis] / source[axis] - 1.0) <= SAME_SPACING for side in (low, high) for axis in range(3)):
+        reason = f"every case is within {SAME_SPACING:.0%} of the source's voxels; all are put on {in_mm(plan_mm)}"
+        return make_line("spacing", in_mm(source), target, Judged("equal", reason))
+    reason = f"all cases are resampled to {in_mm(plan_mm)}"
+    typical = max(step / wanted for step, wanted in zip(median, source, strict=True))
+    coarsest = max(step / wanted for step, wanted in zip(high, source, strict=True))
+    if typical > TOO_COARSE:
+        reason += (
+            f"; a typical case's voxels are {typical:.3g} times longer along an axis than the source's, more than "
+            f"{TOO_COARSE:g}, and interpolation adds no detail: the source sees blurred structures that it never saw"
+        )
+        advice = "choose a source that was trained on voxels of this size, or ingest series of thinner slices"
+        return make_line("spacing", in_mm(source), target, Judged("broken", reason, advice))
+    if coarsest > COARSE:
+        reason += (
+            f"; the coarsest case's voxels are {coarsest:.3g} times longer along an axis, and interpolation adds no "
+            "detail"
+        )
+    return make_line("spacing", in_mm(source), target, Judged("adapted", reason))
+
+
+def compare_window(card: Card, plan: Plan, max_voxels: int) -> Adaptation:
+    """The window of training and prediction against the smallest that the source takes."""
+    least, patch = card.input.size_rule.min_vox, plan.patch_size_vox
+    source, target = f"at least {in_voxels(least)}", in_voxels(patch)
+    if all(size >= minimum for size, minimum in zip(patch, least, strict=True)):
+        reason = "training and prediction use windows that the source takes"
+        n_voxels = math.prod(patch)
+        if n_voxels > max_voxels:
+            reason += (
+                f"; the source's smallest is {n_voxels / 1e6:.3g} million voxels, more than plan.max_patch_voxels "
+                f"({max_voxels / 1e6:.3g} million), so a step takes much memory and time: plan.patch_size_vox makes "
+                "it smaller"
+            )
+        return make_line("window", source, target, Judged("equal", reason))
+    reason = (
+        f"training and prediction see {math.prod(patch) / math.prod(least):.1%} of the volume that the source's "
+        "smallest window has; the source has to get used to it"
+    )
+    return make_line("window", source, target, Judged("adapted", reason))
+
+
+def extent_share(card: Card, found: Fingerprint, plan: Plan) -> float:
+    """Smallest share, over the axes, of the source's smallest size that a typical case fills; may exceed 1."""
+    pairs = zip(extent_vox(found, plan), card.input.size_rule.min_vox, strict=True)
+    return min(size / least for size, least in pairs)
+
+
+def compare_extent(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
+    """How much of what the source expects to see at once is there."""
+    sizes, least = extent_vox(found, plan), card.input.size_rule.min_vox
+    smallest = smallest_extent_vox(found, plan)
+    source = f"at least {in_voxels(least)} of {in_mm(card.input.spacing_mm)}"
+    target = f"median {in_voxels(sizes)}"
+    share = extent_share(card, found, plan)
+    how = "their edge values" if plan.size_rule.padding == "edge" else "zeros"
+    if share < BROKEN_EXTENT:
+        axis = min(range(3), key=lambda axis: sizes[axis] / least[axis])
+        reason = (
+            f"the source looks at {least[axis]} voxels along axis {plan.orientation[axis]}, a typical case has "
+            f"{sizes[axis]:.0f} ({share:.0%}, less than {BROKEN_EXTENT:.0%}): the surroundings by which the source "
+            "finds its structures are not in the image, and padding does not bring them"
+        )
+        advice = "ingest images as large as those of the source, or choose a source that was trained on crops"
+        return make_line("field of view", source, target, Judged("broken", reason, advice))
+    if share < 1.0:
+        reason = f"smaller cases are padded with {how}; a typical one fills {share:.0%} along its shortest axis"
+        return make_line("field of view", source, target, Judged("adapted", reason))
+    if smallest is not None and any(size < minimum for size, minimum in zip(smallest, least, strict=True)):
+        lacking = min(size / minimum for size, minimum in zip(smallest, least, strict=True))
+        reason = f"a typical case is large enough; smaller ones are padded with {how}, the smallest fills {lacking:.0%}"
+        return make_line("field of view", source, target, Judged("adapted", reason + " along an axis"))
+    return make_line("field of view", source, target, Judged("equal", "the cases are large enough"))

@@ -1,0 +1,199 @@
+"""Which models may go out: verdicts as evaluate writes them, and records that are only ever added to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from finished_run import CITATION, RunShape, make_finished_run, sha256_bytes
+
+from monai_tl.commands import promote
+from monai_tl.config import Params
+from monai_tl.errors import PromotionError, StageError
+from monai_tl.sources.ensemble import InferenceSettings, write_ensemble
+from monai_tl.stages import evaluate
+
+SMALL = {"shape": (40, 36, 20), "spacing_mm": (7.0, 7.0, 9.0), "n_train": 3, "n_val": 2}
+
+
+def make(workspace: Path, transfer_mm: float, scratch_mm: float, n_test: int = 6) -> tuple[Path, Params]:
+    """A run whose arms stray so far, evaluated by the stage, with the transfer arm exported."""
+    shape = RunShape({"transfer": transfer_mm, "scratch": scratch_mm}, n_test=n_test, **SMALL)  # type: ignore[arg-type]
+    params = make_finished_run(workspace, shape)
+    evaluate.run(workspace, params)
+    export(workspace, "transfer")
+    return workspace, params
+
+
+def export(workspace: Path, arm: str) -> None:
+    shutil.rmtree(workspace / "artifacts/export", ignore_errors=True)
+    model = workspace / f"artifacts/models/{arm}-0-0"
+    write_ensemble(workspace / "artifacts/export/model", [model], InferenceSettings())
+    (workspace / "artifacts/export/index.json").write_text(json.dumps({"arm": arm, "seed": 0}))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sequential():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONAI_TL_BACKEND", "sequential")
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One run for each verdict."""
+    strays = {"gain": (2.0, 12.0), "harm": (12.0, 2.0), "undecided": (6.0, 6.3)}
+    return {word: make(tmp_path_factory.mktemp(word), *pair)[0] for word, pair in strays.items()}
+
+
+@pytest.fixture
+def copy(runs: dict[str, Path], tmp_path: Path):
+    return lambda word: Path(shutil.copytree(runs[word], tmp_path / word))
+
+
+def promotions(workspace: Path) -> list[dict]:
+    return json.loads((workspace / "promoted.json").read_text())["promotions"]
+
+
+def refuse(workspace: Path, match: str, **options: bool) -> None:
+    """It is refused with these words, and nothing changes."""
+    before = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+    with pytest.raises(PromotionError, match=match):
+        promote.run(workspace, **options)
+    assert {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()} == before
+
+
+def test_a_gain_is_recorded_with_all_that_it_rests_on(copy) -> None:
+    workspace = copy("gain")
+    lock = {"stages": {"ingest": {"deps": [
+        {"path": "data", "hash": "md5", "md5": "0123.dir", "size": 3, "nfiles": 2},
+        {"path": "monai_tl/config.py", "hash": "md5", "md5": "77"},
+        {"path": "monai_tl.version", "hash": "md5", "md5": "78"},
+    ]}}}  # fmt: skip
+    (workspace / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", **lock}))
+    assert promote.run(workspace).startswith("Promoted as number 1: transfer-0-0")
+    (entry,) = promotions(workspace)
+    metrics = json.loads((workspace / "reports/metrics.json").read_text())
+    assert entry["verdict"] == metrics["verdict"]
+    assert entry["verdict"]["verdict"] == "gain"
+    assert entry["verdict"]["low"] > 0
+    assert entry["data"] == {"data": "0123.dir"}
+    assert entry["source"] == {
+        "name": "abdomen_a", "licence": "Apache-2.0", "citation": CITATION,
+        "sha256": json.loads((workspace / "artifacts/models/transfer-0-0/audit.json").read_text())["source_sha256"],
+    }  # fmt: skip
+    weights = workspace / "artifacts/models/transfer-0-0/weights.safetensors"
+    assert entry["models"] == {"transfer-0-0": sha256_bytes(weights.read_bytes())}
+    assert (entry["number"], entry["arm"], entry["seed"], entry["accepted_undecided"]) == (1, "transfer", 0, False)
+
+
+def test_twice_is_once_and_another_model_is_added_without_touching_the_first(copy) -> None:
+    workspace = copy("gain")
+    promote.run(workspace)
+    content = (workspace / "promoted.json").read_bytes()
+    assert "already, as number 1" in promote.run(workspace)
+    assert (workspace / "promoted.json").read_bytes() == content
+    # a later version may have written more into it
+    record = json.loads(content)
+    record["promotions"][0]["tag"] = "night 7"
+    (workspace / "promoted.json").write_text(json.dumps(record))
+    settings = workspace / "artifacts/export/model/inference.json"
+    settings.write_text(settings.read_text().replace('"overlap": 0.5', '"overlap": 0.25'))
+    assert promote.run(workspace).startswith("Promoted as number 2")
+    first, second = promotions(workspace)
+    assert first == record["promotions"][0]
+    assert second["model_sha256"] != first["model_sha256"]
+    export(workspace, "transfer")
+    promote.run(workspace)
+    assert [one["number"] for one in promotions(workspace)] == [1, 2, 3]
+    assert promotions(workspace)[2]["model_sha256"] == first["model_sha256"]
+
+
+def test_harm_is_refused_whatever_is_accepted(copy) -> None:
+    workspace = copy("harm")
+    for accept in (False, True):
+        refuse(workspace, r"Harm: the pretrained start lowered .* not promoted", accept_undecided=accept)
+    export(workspace, "scratch")
+    refuse(workspace, "Harm", accept_undecided=True)
+    assert not (workspace / "promoted.json").exists()
+
+
+def test_the_command_says_why_and_ends_with_its_own_status(copy) -> None:
+    workspace = copy("harm")
+    command = [sys.executable, "-m", "monai_tl", "promote", "--accept-undecided", "--workspace", str(workspace)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == PromotionError.exit_code == 7
+    assert done.stderr.startswith("monai-tl: Harm: the pretrained start lowered the mean Dice by")
+    assert "Traceback" not in done.stderr
+    assert not (workspace / "promoted.json").exists()
+
+
+def test_an_undecided_null_needs_a_word(copy) -> None:
+    workspace = copy("undecided")
+    refuse(workspace, "Null, but undecided.*--accept-undecided")
+    promote.run(workspace, accept_undecided=True)
+    (entry,) = promotions(workspace)
+    assert entry["accepted_undecided"] is True
+    assert (entry["verdict"]["verdict"], entry["verdict"]["decided"]) == ("null", False)
+
+
+def test_the_arm_that_its_twin_surpassed_is_refused(copy) -> None:
+    workspace = copy("gain")
+    export(workspace, "scratch")
+    refuse(workspace, "exported arm is scratch, the worse one", accept_undecided=True)
+
+
+def test_a_verdict_on_validation_cases_needs_a_word(tmp_path: Path) -> None:
+    shape = RunShape({"transfer": 2.0, "scratch": 12.0}, n_test=0, **{**SMALL, "n_val": 6})  # type: ignore[arg-type]
+    evaluate.run(tmp_path, make_finished_run(tmp_path, shape))
+    export(tmp_path, "transfer")
+    refuse(tmp_path, "Gain: .*validation cases")
+    promote.run(tmp_path, accept_undecided=True)
+    assert promotions(tmp_path)[0]["evaluated_on"] == "validation"
+
+
+def test_reports_of_other_weights_are_refused(copy) -> None:
+    workspace = copy("gain")
+    metrics = workspace / "reports/metrics.json"
+    content = json.loads(metrics.read_text())
+    for models in ({**content["models"], "transfer-0-0": "f" * 64}, {"scratch-0-0": "f" * 64}, None, ["x"]):
+        metrics.write_text(json.dumps({**content, "models": models}))
+        refuse(workspace, "does not judge the weights", accept_undecided=True)
+    metrics.write_text(json.dumps(content))
+    (workspace / "artifacts/export/model/transfer-0-0/weights.safetensors").write_bytes(b"other weights")
+    refuse(workspace, "damaged or changed", accept_undecided=True)
+
+
+def test_predictions_of_other_weights_are_not_evaluated(tmp_path: Path) -> None:
+    workspace, params = make(tmp_path, 2.0, 12.0)
+    record = workspace / "artifacts/predictions/models.json"
+    record.write_text(record.read_text().replace("transfer-0-0", "transfer-1-0"))
+    with pytest.raises(StageError, match=r"other weights.*run predict again"):
+        evaluate.run(workspace, params)
+
+
+@pytest.mark.parametrize("name", ["reports/metrics.json", "artifacts/export/index.json", "promoted.json"])
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"promotions": [{"number": 2}], "verdict": {"verdict": "gain"}}'])
+def test_damaged_records_are_refused_in_words(copy, name: str, text: str) -> None:
+    workspace = copy("gain")
+    (workspace / name).write_text(text)
+    refuse(workspace, "damaged|does not judge", accept_undecided=True)
+
+
+def test_an_unfinished_run_is_refused(copy) -> None:
+    workspace = copy("gain")
+    (workspace / "reports/metrics.json").unlink()
+    refuse(workspace, "metrics.json is missing: the run is not finished")
+
+
+def test_a_lost_or_strange_dvc_lock_is_no_hindrance(copy) -> None:
+    workspace = copy("gain")
+    assert promote.data_hashes(workspace) == {}
+    for text in ("", "stages: []", "stages: {ingest: {deps: [1]}}", "a: ["):
+        (workspace / "dvc.lock").write_text(text)
+        assert promote.data_hashes(workspace) == {}

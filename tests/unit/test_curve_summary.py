@@ -1,0 +1,157 @@
+"""What is said of a curve's points, and how it is drawn."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import struct
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from curve_points import LABELS, PRETRAINED, SCRATCH, make_findings, make_point
+
+from monai_tl.errors import DataError
+from monai_tl.metrics.cohort import BootstrapRule
+from monai_tl.report.curve_figures import COLOURS, SCRATCH_COLOUR, draw_labels, draw_steps
+from monai_tl.report.curve_page import curve_record, format_lines, render_curve_page
+from monai_tl.transfer.curve_summary import summarise_curve
+
+RULE = BootstrapRule(200, 0.95, 0)
+
+
+@pytest.fixture(scope="module")
+def findings():
+    return make_findings()
+
+
+def test_means_are_those_of_the_points(findings):
+    for name, means in (("lp_ft", PRETRAINED), ("scratch", SCRATCH)):
+        line = findings.by_labels[name]
+        assert line.budgets == LABELS
+        np.testing.assert_allclose(line.dice, means, atol=1e-12)
+        assert (line.low < line.dice).all()
+        assert (line.dice < line.high).all()
+
+
+def test_savings_are_read_off_scratchs_curve_by_numpys_interpolation(findings):
+    for saving, dice in zip(findings.labels_saved["lp_ft"][:4], PRETRAINED, strict=False):
+        expected = 2 ** np.interp(dice, SCRATCH, np.log2(LABELS))
+        assert saving.needed == pytest.approx(expected)
+        assert saving.factor == pytest.approx(expected / saving.budget)
+        assert saving.low <= saving.factor <= (saving.high or math.inf)
+    assert [saving.bound for saving in findings.labels_saved["lp_ft"]] == [*["measured"] * 4, "at least", "at least"]
+    expected = 2 ** np.interp(0.84, (0.8, 0.85), np.log2((25, 50)))
+    assert findings.steps_saved["lp_ft"].budget == pytest.approx(expected)
+    assert findings.steps_saved["lp_ft"].factor == pytest.approx(200 / expected)
+
+
+def test_the_sentences_name_numbers_of_the_curve(findings):
+    best = max(findings.labels_saved["lp_ft"], key=lambda saving: saving.low or 0.0)
+    assert findings.labels_sentence == f"{best.budget:.0f} labels with lp_ft equal {best.needed:.0f} from scratch"
+    assert (
+        findings.steps_sentence == f"{findings.steps_saved['lp_ft'].budget:.0f} steps with lp_ft equal 200 from scratch"
+    )
+
+
+def test_where_scratch_never_gets_there_it_is_a_bound():
+    found = make_findings(pretrained=(0.86, 0.87, 0.88, 0.88, 0.89, 0.9))
+    assert found.labels_sentence == "4 labels with lp_ft beat all 160 from scratch"
+    assert found.labels_saved["lp_ft"][0].factor == 40.0
+    assert found.labels_saved["lp_ft"][0].high is None
+
+
+def test_nothing_is_claimed_without_a_saving_or_with_too_few_patients():
+    assert "No saving" in make_findings(pretrained=SCRATCH).labels_sentence
+    few = make_findings(n_cases=5)
+    assert few.labels_sentence == few.steps_sentence == "5 test patients are too few to say what is saved"
+    assert {saving.low for saving in few.labels_saved["lp_ft"]} == {None}
+
+
+def test_a_class_that_only_some_points_find_counts_for_all_of_them():
+    """Case b lacks the tumour: who predicts nothing there is right (1), who predicts some is wrong (0)."""
+    cases = {"a": (0.8, 0.6), "b": (0.9, None)}
+    one = make_point(4, 10, "scratch", 0, cases)
+    wrong = make_point(8, 10, "scratch", 0, {"a": (0.8, 0.6), "b": (0.9, 0.0)})
+    group = {"scratch": [one, wrong]}
+    line = summarise_curve(group, {"scratch": [one]}, RULE).by_labels["scratch"]
+    assert line.dice.tolist() == pytest.approx([(0.7 + 0.95) / 2, (0.7 + 0.45) / 2])
+    # undefined everywhere: left out everywhere
+    right = make_point(8, 10, "scratch", 0, cases)
+    line = summarise_curve({"scratch": [one, right]}, {"scratch": [one]}, RULE).by_labels["scratch"]
+    assert line.dice.tolist() == pytest.approx([(0.7 + 0.9) / 2] * 2)
+
+
+def test_points_of_other_test_cases_or_one_patient_are_refused():
+    one = make_point(4, 10, "scratch", 0, {"a": (0.8, 0.6), "b": (0.9, 0.5)})
+    other = make_point(8, 10, "scratch", 0, {"a": (0.8, 0.6), "c": (0.9, 0.5)})
+    with pytest.raises(DataError, match="different cases"):
+        summarise_curve({"scratch": [one, other]}, {"scratch": [one]}, RULE)
+    alone = make_point(4, 10, "scratch", 0, one.dice, patients={"a": "p", "b": "p"})
+    with pytest.raises(DataError, match="two test patients"):
+        summarise_curve({"scratch": [alone]}, {"scratch": [alone]}, RULE)
+
+
+def test_without_scratch_there_are_lines_and_no_savings():
+    one = make_point(4, 10, "full", 0, {"a": (0.8, 0.6), "b": (0.9, 0.5)})
+    found = summarise_curve({"full": [one]}, {"full": [one]}, RULE)
+    assert found.labels_saved == found.steps_saved == {}
+    assert "Labels saved" not in render_curve_page(found, draw_labels(found)["svg"], draw_steps(found)["svg"])
+
+
+def test_tables_and_metrics_hold_the_lines(findings):
+    rows = list(csv.DictReader(io.StringIO(format_lines(findings.by_labels, "labels"))))
+    assert [(int(row["labels"]), row["strategy"]) for row in rows] == [
+        (n, name) for name in ("lp_ft", "scratch") for n in LABELS
+    ]
+    assert [float(row["dice"]) for row in rows] == pytest.approx([*PRETRAINED, *SCRATCH], abs=1e-6)
+    record = curve_record(findings)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["labels"]["saved"]["lp_ft"]["160"]["high"] is None
+    assert record["labels"]["dice"]["scratch"]["8"]["mean"] == pytest.approx(0.48)
+
+
+def test_figures_are_whole_and_the_same_each_time(findings):
+    for draw in (draw_labels, draw_steps):
+        first, second = draw(findings), draw(make_findings())
+        assert first == second
+        root = ElementTree.fromstring(first["svg"])
+        assert root.tag.endswith("svg")
+        text = first["svg"].decode()
+        assert COLOURS[0] in text
+        assert SCRATCH_COLOUR in text
+        assert first["png"].startswith(b"\x89PNG")
+        width, height = struct.unpack(">II", first["png"][16:24])
+        assert width > 1000 < 3 * height
+
+
+def test_the_page_needs_nothing_else_and_shows_each_saving(findings):
+    page = render_curve_page(findings, draw_labels(findings)["svg"], draw_steps(findings)["svg"])
+    assert page.count("<svg") == 2
+    assert not re.search(r"<script|<link|<img|https?://(?!www\.w3\.org)", page)
+    ids = re.findall(r' id="([^"]+)"', page)
+    doubled = {one for one in ids if ids.count(one) > 1}
+    bodies = {one: set(re.findall(rf'<[^<>]* id="{re.escape(one)}"[^<>]*>', page)) for one in doubled}
+    # the same glyph or mark in both figures
+    assert all(len(found) == 1 for found in bodies.values())
+    for saving in findings.labels_saved["lp_ft"]:
+        word = "more than " if saving.bound == "at least" else ""
+        assert f"<td>{word}{saving.needed:.0f}</td>" in page
+    assert "or more" in page
+
+
+def colour_blind(colour: str) -> np.ndarray:
+    """sRGB as seen without green receptors, linear light (Viénot, Brettel & Mollon 1999)."""
+    rgb = np.array([int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    matrix = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
+    return matrix @ linear
+
+
+def test_colours_differ_without_green_receptors():
+    seen = [colour_blind(colour) for colour in (*COLOURS[:3], SCRATCH_COLOUR)]
+    distances = [math.dist(a, b) for k, a in enumerate(seen) for b in seen[:k]]
+    assert min(distances) > 0.1
