@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
+from torch.nn import Parameter
 
 from monai_tl.errors import WeightsError
+from monai_tl.sources.pickles import allowed_bytes, check_torch_file
 
 WRAPPERS = (
     "state_dict",
@@ -27,13 +28,16 @@ WRAPPERS = (
     "net",
     "model",
     "module",
+    "checkpoint",
     "generator",
     "params",
     "weights",
 )
 """Keys under which training programs keep the weights, best first."""
-_INFLATION_CAP = 4
-"""A torch file stores its records uncompressed; one that inflates to more than so many times its size is a bomb."""
+_NESTED = 4
+_LONGEST_NAME = 512
+_LONGEST_HEADER = 32 << 20
+"""Of a safetensors file, bytes; a tensor takes about a hundred."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,7 @@ def load_state(path: Path, sha256: str | None) -> State:
     Raises:
         WeightsError: The file is missing, has another hash, is damaged, would run code, or holds unusable tensors.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}); copy the weights there") from None
-    return parse_state(content, path, sha256)
+    return parse_state(_read(path), path, sha256)
 
 
 def parse_state(content: bytes, path: Path, sha256: str | None) -> State:
@@ -95,8 +95,20 @@ def parse_state(content: bytes, path: Path, sha256: str | None) -> State:
         notes: tuple[str, ...] = ()
     else:
         tensors, notes = _unwrap(_parse_torch(content, path), path)
-    _check_tensors(tensors, path)
+    _check_tensors(tensors, len(content), path)
     return State(tensors, found, notes)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        # a pipe or a device would be waited for, or read without end
+        if path.exists() and not path.is_file():
+            raise WeightsError(f"{path}: cannot be read (it is no file); copy the weights there")
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); copy the weights there") from None
+    except (MemoryError, OverflowError):
+        raise WeightsError(f"{path}: is larger than the memory; use a machine with more, or other weights") from None
 
 
 def _looks_like_safetensors(content: bytes) -> bool:
@@ -104,6 +116,9 @@ def _looks_like_safetensors(content: bytes) -> bool:
 
 
 def _parse_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    length = int.from_bytes(content[:8], "little")
+    if _LONGEST_HEADER < length < len(content):
+        raise WeightsError(f"{path}: has a header of {length} bytes, too long for weights; do not use this file")
     try:
         tensors: dict[str, Tensor] = load_safetensors(content)
     except (SafetensorError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
@@ -114,8 +129,7 @@ def _parse_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _parse_torch(content: bytes, path: Path) -> Any:
-    if content[:2] == b"PK":
-        _check_archive(content, path)
+    check_torch_file(content, path)
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -128,66 +142,84 @@ def _parse_torch(content: bytes, path: Path) -> Any:
         raise WeightsError(f"{path}: is damaged or no torch file ({_first_line(error)}); fetch it again") from None
 
 
-def _check_archive(content: bytes, path: Path) -> None:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            inflated = sum(item.file_size for item in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise WeightsError(f"{path}: is a truncated or damaged torch file ({error}); fetch it again") from None
-    if inflated > _INFLATION_CAP * len(content) + (1 << 20):
-        raise WeightsError(f"{path}: would inflate from {len(content)} to {inflated} bytes; do not use this file")
-
-
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:160] if text else type(error).__name__
 
 
 def _is_state(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and any(isinstance(item, Tensor) for item in value.values())
-        and all(isinstance(key, str) for key in value)
-    )
+    """Whether this is a mapping of names to tensors, and no mapping inside it holds more of them."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        return False
+    tensors = sum(isinstance(item, Tensor) for item in value.values())
+    inside = (sum(isinstance(item, Tensor) for item in held.values()) for held in _mappings_in(value).values())
+    return tensors > max(inside, default=0)
+
+
+def _mappings_in(content: Mapping[Any, Any]) -> dict[Any, Mapping[Any, Any]]:
+    return {key: value for key, value in content.items() if isinstance(value, Mapping)}
 
 
 def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Find the mapping of names to tensors, at most two wrappers deep."""
+    """Find the mapping of names to tensors, at most four wrappers deep; a content that holds itself ends there too."""
     steps: list[str] = []
-    while isinstance(content, Mapping) and not _is_state(content) and len(steps) < 2:
-        held = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    notes: list[str] = []
+    while isinstance(content, Mapping) and not _is_state(content) and len(steps) < _NESTED:
+        held = _mappings_in(content)
         named = [key for key in WRAPPERS if key in held]
         states = [key for key in held if isinstance(key, str) and _is_state(held[key])]
         known = [key for key in named if key in states] or named or (states if len(states) == 1 else [])
         if not known:
             break
-        steps.append(str(known[0]))
+        others = [str(key)[:64] for key in states if key != known[0] and "optim" not in key.casefold()]
+        notes += [f"other tensors were left under {', '.join(map(repr, others))}"] if others else []
+        steps.append(known[0])
         content = held[known[0]]
     if not _is_state(content):
         keys = ", ".join(sorted(map(str, content))[:8]) if isinstance(content, Mapping) else type(content).__name__
         raise WeightsError(
-            f"{path}: no dictionary of tensors found (there is: {keys}); save the network's state_dict() alone"
+            f"{path}: no dictionary of tensors found (there is: {keys[:160]!r}); save the network's state_dict() alone"
         )
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    notes = [f"the weights were found under {' / '.join(repr(step) for step in steps)}"] if steps else []
+    found = [f"the weights were found under {' / '.join(repr(step) for step in steps)}"] if steps else []
     if len(tensors) < len(content):
         notes.append(f"{len(content) - len(tensors)} entries are no tensors and were left out")
-    return tensors, tuple(notes)
+    return tensors, (*found, *notes)
 
 
-def _check_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _check_tensors(tensors: Mapping[str, Tensor], n_bytes: int, path: Path) -> None:
     if not tensors:
         raise WeightsError(f"{path}: holds no tensor; fetch it again")
+    claimed = 0
     for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        # names go to the terminal and into reports
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise WeightsError(f"{path}: a tensor is called {name[:64]!r}, which is no name; do not use this file")
+        if type(tensor) not in (Tensor, Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
             raise WeightsError(f"{path}: tensor {name} is not a plain dense one; save it as such")
+        if tensor.device.type != "cpu":
+            raise WeightsError(f"{path}: tensor {name} is not a plain dense one; save it as such")
+        n_claimed = tensor.numel() * tensor.element_size()
+        claimed += n_claimed
         # a view with stride 0 can claim a terabyte from a file of a kilobyte, and the first copy would ask for it
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes() or claimed > allowed_bytes(
+            n_bytes
+        ):
             raise WeightsError(
                 f"{path}: tensor {name} claims shape {tuple(tensor.shape)}, more than the file holds; "
                 "do not use this file"
             )
-        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all()):
+    for name, tensor in tensors.items():
+        if not _is_finite(tensor):
             raise WeightsError(
                 f"{path}: tensor {name} has NaN or infinite values; the weights are broken, fetch others"
             )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_complex():
+        return bool(torch.isfinite(tensor).all())
+    if not tensor.is_floating_point():
+        return True
+    # types of one byte know no isfinite
+    return bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 import torch
 from monai.networks.utils import copy_model_state
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from monai_tl.config import NetworkConfig
-from monai_tl.errors import WeightsError
+from monai_tl.errors import SourceError, WeightsError
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.groups import named_tensors
+from monai_tl.networks.heads import output_rows
 from monai_tl.records import Audit
+from monai_tl.sources.accounting import describe_audit
 from monai_tl.sources.audit import load_audited, load_source, load_trained
 from monai_tl.sources.card import Card, Source, write_source
 from monai_tl.sources.surgery import Heads
@@ -298,3 +301,88 @@ def test_weights_swapped_behind_the_card_are_refused(source: Source) -> None:
     source.weights_path.write_bytes(save({"a": torch.ones(1)}))
     with pytest.raises(WeightsError, match="sha256"):
         load_trained(source.folder)
+
+
+def _encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n: t for n, t in state.items() if n.startswith(("model.0", "model.1.submodule.0", "model.1.submodule.1"))}
+
+
+def test_the_floor_counts_the_groups_that_the_source_covers() -> None:
+    """A self-supervised encoder is whole though the decoder stays fresh, on purpose and said so."""
+    source = trained(UNET)
+    covers = ("down0", "down1", "bottom")
+    _, audit = load(as_state(_encoder(source.state_dict())), UNET, floor=1.0, covers=covers)
+    assert (audit.covers, audit.share_covered) == (covers, 1.0)
+    assert audit.share_body < 1.0
+    assert {audit.groups[name] for name in covers} == {1.0}
+    rest = [item for item in audit.tensors if item.group not in covers]
+    assert {(item.status, item.detail) for item in rest} == {
+        ("fresh", "its group is not covered by the source, fresh on purpose")
+    }
+    with pytest.raises(WeightsError, match=r"of the parameters of down0, down1, bottom came across"):
+        load(as_state({n: t for n, t in source.state_dict().items() if n.startswith("model.0")}), UNET, covers=covers)
+
+
+def test_what_is_not_covered_is_not_taken_though_it_is_there() -> None:
+    source = trained(UNET)
+    module, audit = load(as_state(source.state_dict()), UNET, covers=("down0", "down1", "bottom"))
+    fresh = build_network(UNET, 1, 2, seed=0).state_dict()
+    assert torch.equal(module.state_dict()["model.2.0.conv.weight"], fresh["model.2.0.conv.weight"])
+    unused = {item.name for item in audit.tensors if item.status == "unused"}
+    assert unused == source.state_dict().keys() - _encoder(source.state_dict()).keys()
+
+
+@pytest.mark.parametrize("covers", [("encoder",), ("head",)])
+def test_covering_no_group_of_the_body_is_a_fault_of_the_card(covers: tuple[str, ...]) -> None:
+    with pytest.raises(SourceError, match="is no part of the network to start from; there are down0"):
+        load(as_state(trained(UNET).state_dict()), UNET, covers=covers)
+
+
+def test_features_without_classes_give_no_head() -> None:
+    heads = Heads(output_rows((), "features"), ("background", "liver"))
+    _, audit = load(as_state(trained(UNET).state_dict()), UNET, heads=heads)
+    assert audit.groups["head"] == 0.0
+    assert audit.share_body == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are_converted_and_said(dtype: torch.dtype) -> None:
+    source = trained(UNET).state_dict()
+    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in source.items()}
+    module, audit = load(as_state(state), UNET)
+    lines = [item for item in audit.tensors if state[item.name].is_floating_point()]
+    assert {item.detail for item in lines} == {f"{dtype} to float32".removeprefix("torch.")}
+    assert all(torch.equal(module.state_dict()[item.name], state[item.name].float()) for item in lines)
+
+
+def test_integers_are_no_weights() -> None:
+    """Quantised values without their scale."""
+    state = dict(trained(UNET).state_dict())
+    name = "model.0.conv.unit0.conv.weight"
+    state[name] = (state[name] * 100).to(torch.int8)
+    _, audit = load(as_state(state), UNET)
+    (line,) = [item for item in audit.tensors if item.status == "fresh"]
+    assert (line.name, line.detail) == (name, "int8 to float32 would not keep the numbers")
+
+
+def test_a_number_too_large_for_the_network_stays_out() -> None:
+    state = {n: t.double() if t.is_floating_point() else t for n, t in trained(UNET).state_dict().items()}
+    name = "model.0.conv.unit0.conv.weight"
+    state[name] = state[name] * 1e300
+    _, audit = load(as_state(state), UNET)
+    (line,) = [item for item in audit.tensors if item.status == "fresh"]
+    assert (line.name, line.detail) == (name, "float64 to float32 overflows")
+
+
+def test_the_audit_in_one_line() -> None:
+    module, audit = load(as_state(trained(UNET).state_dict()), UNET, n_channels=2)
+    head = sum(p.numel() for name, p in module.named_parameters() if name.startswith("model.2"))
+    body = sum(p.numel() for p in module.parameters()) - head
+    n_matched = len(module.state_dict()) - 2
+    line = f"100 % of the body's {body:,} parameters came across: {n_matched} matched, 2 adapted, 0 fresh, 0 unused"
+    assert describe_audit(audit) == line
+    nearly = audit.model_copy(update={"share_body": 0.9999})
+    assert describe_audit(nearly).startswith("99.9 % of"), "only a whole is called so"
+    _, audit = load(as_state(_encoder(trained(UNET).state_dict())), UNET, covers=("down0",))
+    first = sum(p.numel() for name, p in module.named_parameters() if name.startswith("model.0")) - 4 * 27 * 2
+    assert describe_audit(audit).startswith(f"100 % of the covered {first:,} parameters came across: ")

@@ -188,6 +188,183 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float, dt
         _load(tmp_path, save({**TENSORS, "conv.weight": broken}))
 
 
-def test_a_sparse_tensor_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"not a plain dense one|no torch file"):
-        _load(tmp_path, _saved({"a": torch.eye(4).to_sparse()}))
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.eye(4).to_sparse(),
+        torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8),
+        torch.ones(4, device="meta"),
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    ],
+    ids=["sparse", "quantised", "meta", "nested"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_plain_dense_tensor_is_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+    with pytest.raises(WeightsError, match=r"not a plain dense one|holds more than tensors"):
+        _load(tmp_path, _saved({"a": torch.ones(2), "b": tensor}))
+
+
+def _with_pickle(payload: bytes) -> bytes:
+    """A torch archive whose content is this pickle."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(_saved({"a": torch.ones(2)}))) as whole, zipfile.ZipFile(made, "w") as archive:
+        for item in whole.infolist():
+            archive.writestr(item.filename, payload if item.filename.endswith("data.pkl") else whole.read(item))
+    return made.getvalue()
+
+
+def _called(what: bytes, n: int) -> bytes:
+    """A pickle ``{"a": what(n)}``."""
+    return b"\x80\x02}X\x01\x00\x00\x00ac" + what + b"\n\x8a\x05" + n.to_bytes(5, "little") + b"\x85Rs."
+
+
+def _hex_of_hex(n: int) -> bytes:
+    """A pickle that writes a text as hex, and the result again, n times: 2**n as long."""
+    text = b"X\x40\x00\x00\x00" + b"a" * 64
+    first, more = b"X\x06\x00\x00\x00latin1\x86R", b"X\x03\x00\x00\x00hEx\x86R"
+    return b"\x80\x02" + b"c_codecs\nencode\n" * (n + 1) + text + first + more * n + b"."
+
+
+def _many_records() -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for k in range(70_000):
+            archive.writestr(zipfile.ZipInfo(f"a/{k}"), b"")
+    return made.getvalue()
+
+
+def _safetensors(header: bytes) -> bytes:
+    return struct.pack("<Q", len(header)) + header
+
+
+_SHARED = torch.zeros(1 << 20)
+BOMBS = {
+    "bytearray in an archive": lambda: _with_pickle(_called(b"builtins\nbytearray", 3 << 30)),
+    "bytearray of python 2": lambda: _with_pickle(_called(b"__builtin__\nbytearray", 3 << 30)),
+    "bytearray in an old file": lambda: _called(b"builtins\nbytearray", 3 << 30),
+    "tensor by size": lambda: _with_pickle(_called(b"torch\nTensor", 1 << 30)),
+    "old tensor by size": lambda: _with_pickle(_called(b"torch\nFloatTensor", 1 << 30)),
+    "storage by size": lambda: _with_pickle(_called(b"torch.storage\nUntypedStorage", 3 << 30)),
+    "hex of hex": lambda: _with_pickle(_hex_of_hex(26)),
+    "stride of none": lambda: _saved({"a": torch.zeros(1).as_strided((2**38,), (0,))}),
+    "one buffer claimed often": lambda: _saved({str(k): _SHARED[k:] for k in range(3000)}),
+    "seventy thousand records": _many_records,
+    "huge shape": lambda: _safetensors(
+        b'{"a":{"dtype":"F32","shape":[1099511627776,1099511627776],"data_offsets":[0,4]}}' + b"\0" * 4
+    ),
+    "offsets beyond the file": lambda: _safetensors(
+        b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'
+    ),
+    "shape that overflows": lambda: _safetensors(
+        b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}'
+    ),
+}
+_MEASURE = """
+import sys
+from pathlib import Path
+from monai_tl.errors import WeightsError
+from monai_tl.sources.weights import load_state
+
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) // 1024
+
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    try:
+        load_state(path, None)
+        answer = "loaded"
+    except WeightsError:
+        answer = "refused"
+    print(path.name, answer, peak() - before, sep="\\t")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
+def test_bombs_are_refused_within_the_memory_of_their_file(tmp_path: Path) -> None:
+    """Torch itself takes 3 GB for the first of these, which has a few hundred bytes, and more for others."""
+    for name, make in BOMBS.items():
+        content = make()
+        assert len(content) < 20 << 20
+        (tmp_path / name).write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE, str(tmp_path)], capture_output=True, text=True, check=False, timeout=120
+    )
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows] == sorted(BOMBS), done.stderr[-500:]
+    assert {row[1] for row in rows} == {"refused"}, rows
+    assert all(int(row[2]) < 200 for row in rows), rows
+
+
+def test_records_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Two readers may take different ones."""
+    made = io.BytesIO(_saved(TENSORS))
+    with zipfile.ZipFile(made, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(archive.namelist()[0], b"\x80\x02}.")
+    with pytest.raises(WeightsError, match="two records of one name"):
+        _load(tmp_path, made.getvalue())
+
+
+@pytest.mark.parametrize("name", ["conv\x1b[2J", "a\nb", "x" * 600])
+def test_names_that_would_write_to_the_terminal_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match="which is no name") as caught:
+        _load(tmp_path, save({name: torch.ones(1)}))
+    assert "\x1b" not in str(caught.value)
+
+
+def test_keys_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no dictionary of tensors"):
+        _load(tmp_path, _saved({1: torch.ones(1), "a": torch.ones(1)}))
+
+
+def test_a_content_that_holds_itself_ends(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"epoch": 1}
+    content["model"] = content
+    with pytest.raises(WeightsError, match="no dictionary of tensors"):
+        _load(tmp_path, _saved(content))
+    whole: dict[str, Any] = {"state_dict": TENSORS}
+    whole["self"] = whole
+    assert _same(_load(tmp_path, _saved(whole)))
+
+
+def test_three_wrappers_are_found_and_named(tmp_path: Path) -> None:
+    state = _load(tmp_path, _saved({"checkpoint": {"model": {"state_dict": TENSORS}}}))
+    assert _same(state)
+    assert state.notes == ("the weights were found under 'checkpoint' / 'model' / 'state_dict'",)
+
+
+def test_a_tensor_beside_the_weights_is_not_taken_for_them(tmp_path: Path) -> None:
+    state = _load(
+        tmp_path, _saved({"epoch": torch.tensor(3), "lr": torch.tensor(0.1), "net": TENSORS | {"x": torch.ones(1)}})
+    )
+    assert set(state.tensors) == {*TENSORS, "x"}
+
+
+def test_an_averaged_copy_beside_the_weights_is_said(tmp_path: Path) -> None:
+    averaged = {name: tensor + 1 for name, tensor in TENSORS.items()}
+    optimiser = {"exp_avg": torch.ones(2)}
+    state = _load(tmp_path, _saved({"model_ema": averaged, "optimizer": optimiser, "model": TENSORS}))
+    assert _same(state)
+    assert state.notes[1] == "other tensors were left under 'model_ema'"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.float8_e4m3fn])
+def test_types_are_read_as_they_are(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = _load(tmp_path, save({"a": torch.ones(3).to(dtype)}))
+    assert state.tensors["a"].dtype == dtype
+    if dtype.is_floating_point:
+        with pytest.raises(WeightsError, match="NaN or infinite"):
+            _load(tmp_path, save({"a": torch.full((3,), float("nan")).to(dtype)}))
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_state(tmp_path / "pipe", None)
+
+
+def test_a_script_of_torch_is_refused(tmp_path: Path) -> None:
+    made = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Conv3d(1, 1, 1)), made)
+    with pytest.raises(WeightsError):
+        _load(tmp_path, made.getvalue())
