@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +193,7 @@ def test_a_folder_at_hand_needs_no_network(tmp_path: Path, mirror: Any, form: st
 
 @pytest.mark.parametrize("index", ["ftp://example.org/a", "file://elsewhere/a", "/nowhere"])
 def test_other_places_are_refused(tmp_path: Path, mirror: Any, index: str) -> None:
-    with pytest.raises(SourceError, match="give|copy"):
+    with pytest.raises(SourceError, match=r"give|copy"):
         pull(mirror[1], tmp_path, index)
 
 
@@ -208,7 +207,7 @@ def test_a_wrong_file_at_hand_is_refused(tmp_path: Path, mirror: Any) -> None:
 def test_what_is_there_is_never_overwritten(tmp_path: Path, mirror: Any) -> None:
     files, entry = mirror
     (tmp_path / entry.file_name).write_bytes(b"mine")
-    with pytest.raises(SourceError, match="another file.*not overwritten"):
+    with pytest.raises(SourceError, match=r"another file.*not overwritten"):
         pull(entry, tmp_path, str(files))
     assert (tmp_path / entry.file_name).read_bytes() == b"mine"
 
@@ -423,7 +422,7 @@ def test_what_is_no_source_is_told_in_one_line(tmp_path: Path, name: str) -> Non
     (tmp_path / "empty").mkdir()
     save_file({"a": torch.ones(1)}, tmp_path / "weights.pt")
     zip_folder(tmp_path / "empty", tmp_path / "a.zip")
-    with pytest.raises(SourceError, match="no source|no MONAI bundle"):
+    with pytest.raises(SourceError, match=r"no source|no MONAI bundle"):
         read_source(tmp_path / name)
 
 

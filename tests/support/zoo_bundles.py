@@ -1,4 +1,4 @@
-"""MONAI bundles in the forms that the model zoo's have, small enough for a test, with weights of MONAI's own networks."""
+"""MONAI bundles in the forms of the model zoo, small enough for a test, with weights of MONAI's own networks."""
 
 from __future__ import annotations
 

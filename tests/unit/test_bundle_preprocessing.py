@@ -185,5 +185,5 @@ def test_zeros_stay_zeros_where_they_do_not_count() -> None:
     ],
 )
 def test_rules_that_say_nothing_are_refused(rule: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="minmax|output|nonzero"):
+    with pytest.raises(ValueError, match=r"minmax|output|nonzero"):
         IntensityConfig.model_validate(rule)
