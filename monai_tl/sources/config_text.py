@@ -185,9 +185,8 @@ class _Resolver:
             raise self.config.needs_code(*path, why=f"refers to {identifier!r}, which is not in the file") from None
 
     def _expression(self, text: str, path: tuple[Key, ...], depth: int) -> Any:
-        refused = self.config.needs_code(*path)
         if len(text) > _MAX_EXPRESSION or _MARK in text:
-            raise refused
+            raise self.config.needs_code(*path)
         names: list[str] = []
 
         def mark(found: re.Match[str]) -> str:
@@ -198,10 +197,10 @@ class _Resolver:
             # parsing runs nothing
             tree = ast.parse(_REFERENCE.sub(mark, text).strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise refused from None
+            raise self.config.needs_code(*path) from None
         if any(isinstance(node, ast.Constant) and _MARK in str(node.value) for node in ast.walk(tree)):
             # an @ within quotes is no reference
-            raise refused
+            raise self.config.needs_code(*path)
 
         def operand(node: ast.expr) -> Any:
             if isinstance(node, ast.Name) and node.id.startswith(_MARK):
@@ -209,7 +208,7 @@ class _Resolver:
             try:
                 return _as_lists(ast.literal_eval(node))
             except (ValueError, TypeError, RecursionError, MemoryError, SyntaxError):
-                raise refused from None
+                raise self.config.needs_code(*path) from None
 
         if isinstance(tree, ast.IfExp):
             return operand(tree.body if operand(tree.test) else tree.orelse)
@@ -218,7 +217,7 @@ class _Resolver:
                 counted = operand(tree.args[0])
                 if isinstance(counted, list | tuple | dict | str):
                     return len(counted)
-            raise refused
+            raise self.config.needs_code(*path)
         return operand(tree)
 
 

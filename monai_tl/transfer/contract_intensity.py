@@ -90,8 +90,9 @@ def _case_by_case(rule: IntensityConfig, found: Fingerprint, extent: float) -> J
 
 
 def write_rule(rule: IntensityConfig) -> str:
-    """E.g. ``window, -160 to 240``."""
-    if rule.low is None or rule.high is None:
-        return rule.rule
-    unit = "" if rule.rule == "window" else "percentiles "
-    return f"{rule.rule}, {unit}{rule.low:g} to {rule.high:g}"
+    """E.g. ``window, -160 to 240``; with what it becomes, where that is not 0 to 1."""
+    limits = ""
+    if rule.low is not None and rule.high is not None:
+        limits = f", {'' if rule.rule == 'window' else 'percentiles '}{rule.low:g} to {rule.high:g}"
+    output = "" if rule.output == (0.0, 1.0) else f", scaled to {rule.output[0]:g} to {rule.output[1]:g}"
+    return f"{rule.rule}{limits}{output}{', of voxels that are not 0' if rule.nonzero else ''}"

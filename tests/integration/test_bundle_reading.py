@@ -100,7 +100,8 @@ def test_a_network_for_other_classes_starts_from_a_zip_file(tmp_path: Path) -> N
     target = build_network(network, 1, 4, seed=1)
     audit = load_source(target, network, 1, ("liver", "spleen", "tumour"), source, floor=0.9)
     assert audit.share_body == 1.0
-    assert torch.equal(target.state_dict()["model.0.conv.unit0.conv.weight"], theirs.state_dict()["model.0.conv.unit0.conv.weight"])  # fmt: skip
+    name = "model.0.conv.unit0.conv.weight"
+    assert torch.equal(target.state_dict()[name], theirs.state_dict()[name])
 
 
 def test_the_forms_of_wholebody_and_pediatric_bundles_are_data(tmp_path: Path) -> None:
