@@ -335,6 +335,24 @@ def promote(
 
 
 @app.command()
+def forgetting(
+    model: Annotated[Path, typer.Argument(help="artifacts/export/model of a run, or one model folder of it.")],
+    source: Annotated[Path, typer.Option(help="Source folder that the model was tuned from.")],
+    data: Annotated[Path, typer.Option(help="Held set of the source's own task: DICOM, or NIfTI in a known layout.")],
+    classes: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="YAML file with the set's classes. Without it the card's, with their values in order."),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="JSON file to write.")] = None,  # noqa: UP045
+    key_file: KeyFile = KEY_FILE,
+) -> None:
+    """Say what tuning cost on the source's own task."""
+    from monai_tl.commands import forgetting as command
+
+    typer.echo(command.run(model, source, data, classes, out, key_file.expanduser()))
+
+
+@app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="Stage name as in dvc.yaml.")],
     arm: Annotated[Optional[str], typer.Option(help="Arm, for a stage run once an arm.")] = None,  # noqa: UP045

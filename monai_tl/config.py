@@ -337,6 +337,10 @@ class EvaluateConfig(Section):
     Attributes:
         surface_tolerance_mm: Largest surface distance counted as agreement.
         null_margin: A difference whose whole interval lies within plus or minus this is called null for certain.
+        source_set: Data set of the source's own task, in any layout that ingest reads, that neither training saw; then
+            the report says what tuning cost there. Null measures nothing.
+        source_classes: Its classes, of those the source has; null takes the card's names with their label values in
+            order.
     """
 
     surface_tolerance_mm: Annotated[Real, Field(gt=0.0)] = 2.0
@@ -344,6 +348,15 @@ class EvaluateConfig(Section):
     confidence: Annotated[Real, Field(gt=0.5, lt=1.0)] = 0.95
     null_margin: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.01
     seed: Whole = 0
+    source_set: str | None = None
+    source_classes: tuple[ClassSpec, ...] | None = Field(default=None, min_length=1, max_length=254)
+
+    @field_validator("source_classes")
+    @classmethod
+    def _are_distinct(cls, classes: tuple[ClassSpec, ...] | None) -> tuple[ClassSpec, ...] | None:
+        if faults := class_faults(classes or ()):
+            raise ValueError("\n".join(faults))
+        return classes
 
 
 class ExportConfig(Section):
@@ -467,6 +480,8 @@ def _faults_between_sections(content: dict[str, Any], faulty: set[str]) -> Itera
     has_no_source = not faulty & {"plan", "plan.source"} and value("plan", "source") is None
     if has_no_source and "transfer" in items("finetune", "arms"):
         yield "finetune.arms: has 'transfer', but plan.source is null; name a source, or set arms: [scratch]"
+    if "transfer" not in items("finetune", "arms") and isinstance(value("evaluate", "source_set"), str):
+        yield "evaluate.source_set: is given, but finetune.arms has no 'transfer' that could forget; leave it out"
     if not faulty & {"curve", "finetune", "finetune.max_steps"} and isinstance(content.get("curve"), dict):
         yield from _curve_faults(content["curve"], value("finetune", "max_steps"), has_no_source)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from monai_tl.config import IntensityConfig, NetworkConfig
+from monai_tl.contract_records import Adaptation as Adaptation
+from monai_tl.contract_records import Shift as Shift
+from monai_tl.contract_records import ShiftFeature as ShiftFeature
 from monai_tl.errors import DataError
 from monai_tl.files import read_json, write_json
 from monai_tl.labels import LabelScheme
+from monai_tl.size_rule import SizeRule as SizeRule
 
 Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]
@@ -240,6 +243,9 @@ class Fingerprint(Record):
             tenth between minimum and maximum.
     """
 
+    # a card brings one from elsewhere
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
     n_cases: int
     modality: str
     n_channels: int
@@ -257,99 +263,6 @@ class Fingerprint(Record):
     image_mm_min: Triple | None = None
     extent_mm_min: Triple | None = None
     scaled: dict[str, float] = {}
-
-
-class Adaptation(Record):
-    """One line of the contract: what the source expects against what the target has.
-
-    Attributes:
-        advice: Of a broken line: what mends it.
-        accepted: Of a broken line: ``plan.accept_broken`` names it.
-    """
-
-    item: str
-    source: str
-    target: str
-    status: Literal["equal", "adapted", "broken"]
-    reason: str
-    advice: str = ""
-    accepted: bool = False
-
-
-class ShiftFeature(Record):
-    """One number of the target against the source's.
-
-    Attributes:
-        source, target: In ``unit``; None where it is not known.
-        measure: How the distance is taken. ``log2 ratio``: its absolute value, so 1 is a factor of two.
-            ``standard deviations``: the difference by the root mean square of both sides' deviations.
-            ``share``: the difference of two shares.
-        distance: 0 for the same; None where a side is not known.
-        note: What the numbers are, or why one is not known.
-    """
-
-    name: str
-    source: float | None
-    target: float | None
-    unit: str
-    measure: Literal["log2 ratio", "standard deviations", "share"]
-    distance: float | None
-    note: str = ""
-
-
-class Shift(Record):
-    """How far the target lies from what the source was trained on.
-
-    Attributes:
-        score: The largest known distance; 0 for the same data, None where nothing is known.
-        largest: The feature that it is of.
-        basis: ``fingerprint`` of the source's training cases, or its ``contract`` alone.
-    """
-
-    score: float | None
-    largest: str
-    basis: Literal["fingerprint", "contract"]
-    features: tuple[ShiftFeature, ...]
-
-
-class SizeRule(Record):
-    """Sizes a network accepts: multiples, a minimum, and how a smaller image is padded.
-
-    The output of a network always has the size of its input; one with unpadded convolutions pads inside.
-
-    Attributes:
-        divisor: Sizes are multiples of it; three numbers where the axes differ, as for anisotropic strides.
-        min_vox: Smallest size.
-        padding: What a smaller image is filled up with: zeros or its edge values.
-        fixed: ``min_vox`` is the one size accepted, as with position embeddings that were learned for a grid.
-    """
-
-    divisor: int | IntTriple = 1
-    min_vox: IntTriple = (1, 1, 1)
-    padding: Literal["constant", "edge"] = "constant"
-    fixed: bool = False
-
-    @property
-    def divisors(self) -> IntTriple:
-        """The divisor of each axis."""
-        return (self.divisor,) * 3 if isinstance(self.divisor, int) else self.divisor
-
-    def accepts(self, shape_vox: Sequence[int]) -> bool:
-        """Whether a network takes an input of this size as it is."""
-        if self.fixed:
-            return tuple(shape_vox) == self.min_vox
-        return all(
-            size >= least and size % divisor == 0
-            for size, least, divisor in zip(shape_vox, self.min_vox, self.divisors, strict=True)
-        )
-
-    def __str__(self) -> str:
-        """In words, to follow "sizes are"."""
-        least = " x ".join(map(str, self.min_vox))
-        if self.fixed:
-            return f"{least} voxels and no other"
-        divisors = self.divisor if isinstance(self.divisor, int) else " x ".join(map(str, self.divisor))
-        return f"multiples of {divisors} of at least {least} voxels"
 
 
 class Plan(Record):

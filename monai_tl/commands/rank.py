@@ -144,6 +144,8 @@ def _choose_cases(manifest: Manifest, split: Split, pool: Sequence[str], n_cases
     fold = split_patients(candidates, config).folds[0]
     if {*fold.train, *fold.val} & set(split.test):
         raise DataError("the split is not of one piece: a test case is among the training cases; run split again")
+    if not any(sum(case.class_voxels.values()) for case in manifest.select(fold.val)):
+        raise DataError("none of the cases that would judge the probe holds a class; look at more of them (--n-cases)")
     return fold
 
 
@@ -169,7 +171,11 @@ def _rank(found: dict[str, Findings], refused: tuple[RefusedSource, ...], task: 
             weights_sha256=one.source.card.weights.sha256,
             network=one.plan.network.name,
             share_body=one.share_body,
-            contract={line.item: line.status for line in one.plan.adaptations if line.status != "equal"},
+            contract={
+                line.item: f"{line.status}, accepted" if line.accepted else line.status
+                for line in one.plan.adaptations
+                if line.status != "equal"
+            },
             scores=one.scores,
         )
         if one.probe:

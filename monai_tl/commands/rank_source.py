@@ -30,7 +30,7 @@ from monai_tl.metrics.overlap import dice
 from monai_tl.networks.builders import build_network
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
 from monai_tl.progress import Progress
-from monai_tl.records import Fingerprint, Fold, Plan, PreparedCase, Split
+from monai_tl.records import Fingerprint, Fold, Plan, PreparedCase, Split, model_name
 from monai_tl.sources.audit import load_source
 from monai_tl.sources.card import Source, read_source
 from monai_tl.sources.opening import hash_weights
@@ -93,14 +93,14 @@ def look_at_source(path: Path, name: str, task: Task) -> Findings:
 
     Args:
         path: Of the source.
-        name: For progress, and for its place in the small workspace.
+        name: For progress.
         task: What all sources have in common.
 
     Raises:
         MonaiTLError: The source cannot be read, loaded or trained, or its contract is broken beyond adapting.
     """
     source = read_source(path)
-    params = _probe_params(task, name)
+    params = _probe_params(task, path)
     plan = make_plan(task.found, task.manifest.dataset.scheme, params.plan, source)
     keys = _make_keys(task, params, plan, source)
     with locked(task.state / f"work-{keys['work'][:32]}") as folder:
@@ -132,7 +132,7 @@ def _remember(state: Path, key: str, compute: Callable[[], Any]) -> Any:
     return result
 
 
-def _probe_params(task: Task, name: str) -> Params:
+def _probe_params(task: Task, path: Path) -> Params:
     """The workspace's parameters, but for a short run under this source's own contract.
 
     What the plan section overrides was meant for the workspace's own source. The weights of the last step count:
@@ -141,7 +141,7 @@ def _probe_params(task: Task, name: str) -> Params:
     content = task.params.model_dump(mode="json")
     given, steps = task.params.finetune, max(task.steps, 2)
     share = steps / given.max_steps
-    content["plan"] |= {"source": f"sources/{name}", "spacing_mm": None, "intensity": None, "patch_size_vox": None}
+    content["plan"] |= {"source": str(path), "spacing_mm": None, "intensity": None, "patch_size_vox": None}
     content["finetune"] |= {
         "arms": ["transfer", "scratch"],
         "folds": [0],
@@ -150,6 +150,9 @@ def _probe_params(task: Task, name: str) -> Params:
         "head_steps": min(max(1, round(given.head_steps * share)), steps - 1),
         "warmup_steps": math.ceil(given.warmup_steps * share),
         "validate_every": steps,
+        # both need more steps than a probe has
+        "find_learning_rate": False,
+        "ema_decay": 0.0,
     }
     return parse_params(content)
 
@@ -158,7 +161,7 @@ def _make_keys(task: Task, params: Params, plan: Plan, source: Source) -> dict[s
     """Keys over all that decides a result: cases, contract, settings, code, versions, and for most the source."""
     device = set_up_torch(params.finetune.n_threads)
     # the source's place is not its content, and what is said of the contract changes no voxel
-    own = plan.model_dump(mode="json", exclude={"source", "source_sha256", "adaptations"})
+    own = plan.model_dump(mode="json", exclude={"source", "source_sha256", "adaptations", "shift", "notes"})
     common = (code_digest(), task.cases_sha256, to_json([own, describe_torch(device), VOXELS_A_CLASS]))
     preparing = params.preprocess.model_dump(mode="json")
     # the file's own hash beside the card's: a file that was changed must not be answered from memory
@@ -167,6 +170,7 @@ def _make_keys(task: Task, params: Params, plan: Plan, source: Source) -> dict[s
     chosen = sorted([*task.fold.train, *task.fold.val])
     scoring = to_json([chosen, preparing, params.finetune.seed, params.finetune.min_transferred])
     settings = params.model_dump(mode="json", include={"preprocess", "finetune", "predict"})
+    settings["finetune"].pop("seeds")
     probing = to_json([task.fold.model_dump(mode="json"), settings])
     return {
         "work": sha256_of("work", weights, *common, probing),
@@ -192,17 +196,17 @@ class _Work:
         return self.folder / "artifacts/prepared"
 
     def lay_out(self) -> None:
-        """Links to the chosen cases and the source, split and plan, then the arrays; once."""
+        """Links to the chosen cases, split and plan, then the arrays; once."""
         if self.prepared.is_dir():
             return
         chosen = tuple(sorted([*self.task.fold.train, *self.task.fold.val]))
         cases = self.folder / "artifacts/cases"
         for case_id in chosen:
             _link(self.task.manifest.folder / case_id, cases / case_id)
-        _link(self.source.folder, self.folder / (self.params.plan.source or ""))
         self.task.manifest.dataset.model_copy(update={"case_ids": chosen}).write(cases / DATASET_FILE)
         Split(test=(), folds=(self.task.fold,)).write(self.folder / "artifacts/split/split.json")
         self.plan.write(self.folder / "artifacts/plan/plan.json")
+        self.task.found.write(self.folder / "artifacts/plan/fingerprint.json")
         run_stage("preprocess", self.folder, self.params, {})
 
     def score(self) -> dict[str, Any]:
@@ -227,9 +231,8 @@ class _Work:
     def probe(self, arm: str, seed: int) -> Dice:
         """Dice of each class on each validation case after the probe's steps."""
         self.lay_out()
-        finetune = self.params.finetune.model_copy(update={"seed": seed})
-        run_stage("finetune", self.folder, self.params.model_copy(update={"finetune": finetune}), _matrix(arm))
-        model = self.folder / "artifacts/models" / f"{arm}-0"
+        run_stage("finetune", self.folder, self.params, {"arm": arm, "fold": "0", "seed": str(seed)})
+        model = self.folder / "artifacts/models" / model_name(arm, 0, seed)
         predictor = load_models([model], self.params.finetune.n_threads)
         failed = read_unprepared(self.prepared)
         settings = self.params.predict
@@ -247,10 +250,6 @@ class _Work:
                 prediction = restore_probabilities(probabilities, record)
             found[case_id] = _class_dice(reference, prediction, len(self.plan.scheme.classes))
         return found
-
-
-def _matrix(arm: str) -> dict[str, str]:
-    return {"arm": arm, "fold": "0"}
 
 
 def _link(target: Path, link: Path) -> None:

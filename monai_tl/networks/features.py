@@ -53,9 +53,9 @@ class _Catch:
 
 
 def _last_volume(output: Any) -> Tensor | None:
-    """The last (B, C, I, J, K) in what a layer gives: some give several resolutions."""
+    """The last (1, C, I, J, K) in what a layer gives: some give several resolutions, and attention splits its heads."""
     if isinstance(output, Tensor):
-        return output if output.ndim == 5 else None
+        return output if output.ndim == 5 and len(output) == 1 else None
     if isinstance(output, Mapping):
         output = list(output.values())
     found = [_last_volume(item) for item in output] if isinstance(output, list | tuple) else []

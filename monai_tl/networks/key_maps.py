@@ -7,7 +7,7 @@ prefixes (``module.``, ``_orig_mod.``) are taken off first. What no rule names k
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from monai_tl.config import NetworkConfig
-from monai_tl.errors import ConfigError, WeightsError
-from monai_tl.networks.builders import build_network
+from monai_tl.errors import WeightsError
+from monai_tl.networks.heads import sketch_network
 
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -43,26 +43,30 @@ class KeyMap:
         name: What the weights are called.
         networks: Networks of the table whose names the rules lead to.
         marks: Patterns of which each must match a name whole, or these are other weights.
-        rules: The first that matches a name decides about it.
+        rules: The first that matches a name decides about it. A function makes them where they follow from the names.
     """
 
     name: str
     networks: tuple[str, ...]
     marks: tuple[str, ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule, ...] | Callable[[Collection[str]], tuple[Rule, ...]]
 
-    def recognises(self, names: Iterable[str]) -> bool:
+    def recognises(self, names: Collection[str]) -> bool:
         """Whether these are the weights meant; names without wrappers' prefixes."""
-        known = list(names)
-        return all(any(re.fullmatch(mark, name) for name in known) for mark in self.marks)
+        return all(any(re.fullmatch(mark, name) for name in names) for mark in self.marks)
 
-    def rename(self, name: str) -> tuple[str | None, Rule | None]:
-        """New name (None: dropped), and the rule that says so (None: no rule knows the name, it stays)."""
-        for rule in self.rules:
-            found = re.fullmatch(rule.pattern, name)
-            if found:
-                return (None if rule.new is None else found.expand(rule.new)), rule
-        return name, None
+    def rules_for(self, names: Collection[str]) -> tuple[Rule, ...]:
+        """The rules for weights of these names."""
+        return self.rules(names) if callable(self.rules) else self.rules
+
+
+def rename(name: str, rules: Iterable[Rule]) -> tuple[str | None, Rule | None]:
+    """New name (None: dropped), and the rule that says so (None: no rule knows the name, it stays)."""
+    for rule in rules:
+        found = re.fullmatch(rule.pattern, name)
+        if found:
+            return (None if rule.new is None else found.expand(rule.new)), rule
+    return name, None
 
 
 class MappedState(NamedTuple):
@@ -78,6 +82,16 @@ class MappedState(NamedTuple):
 
 
 _PRETEXT = "head of the pretraining task"
+_DEEP = "head of deep supervision, which is used in training alone"
+
+
+def _coarse_heads(names: Collection[str]) -> tuple[Rule, ...]:
+    """All heads of SegResNetDS but the one of the finest level, which is the last."""
+    found = (re.fullmatch(r"up_layers\.(\d+)\.head\.weight", name) for name in names)
+    finest = max(int(one[1]) for one in found if one)
+    return (Rule(rf"up_layers\.(?!{finest}\.)\d+\.head\..*", None, _DEEP),)
+
+
 _SWIN = (
     Rule(r"(layers\dc?\..*)\.mlp\.fc([12])\.(.*)", r"swinViT.\1.mlp.linear\2.\3"),
     Rule(r"((?:patch_embed|layers\dc?)\..*)", r"swinViT.\1"),
@@ -146,6 +160,18 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         ),
     ),
     KeyMap(
+        "DynUNet trained with deep supervision",
+        ("dynunet",),
+        (r"deep_supervision_heads\.0\..*",),
+        (Rule(r"deep_supervision_heads\..*|skip_layers\.(next_layer\.)*super_head\..*", None, _DEEP),),
+    ),
+    KeyMap(
+        "SegResNetDS trained with deep supervision",
+        ("segresnet_ds",),
+        (r"up_layers\.\d+\.head\.weight",),
+        _coarse_heads,
+    ),
+    KeyMap(
         "nnU-Net v2",
         ("nnunet_plain", "nnunet_residual"),
         (r"encoder\.stages\.0\..*|decoder\.encoder\.stages\.0\..*", r"decoder\.seg_layers\.0\.weight"),
@@ -176,12 +202,13 @@ def apply_key_map(state: Mapping[str, Tensor], network: NetworkConfig) -> Mapped
     key_map = next(fitting, None)
     if key_map is None:
         return MappedState(dict(state), ())
+    rules = key_map.rules_for(bare.values())
     tensors: dict[str, Tensor] = {}
     placed: dict[str, str] = {}
     dropped: dict[str, int] = {}
     n_doubles = 0
     for name, tensor in state.items():
-        new, rule = key_map.rename(bare[name])
+        new, rule = rename(bare[name], rules)
         if new is None:
             reason = rule.reason if rule else ""
             dropped[reason] = dropped.get(reason, 0) + 1
@@ -217,19 +244,10 @@ def _check_double(first: Tensor, second: Tensor, new: str, name: str) -> None:
 
 def _check_places(placed: Mapping[str, str], key_map: KeyMap, network: NetworkConfig) -> None:
     """A layer of the source that has no place is a layer that the network would compute without."""
-    known = _names_of(network)
+    known = sketch_network(network, 1, 2).state_dict()
     homeless = [name for new, name in placed.items() if new not in known]
     if homeless:
         raise WeightsError(
             f"these weights are {key_map.name}, but {len(homeless)} tensors have no place in {network.name} with "
             f"its arguments: {', '.join(homeless[:6])}; give it the arguments (depths, backbone) of the weights"
         )
-
-
-def _names_of(network: NetworkConfig) -> set[str]:
-    try:
-        with torch.device("meta"):
-            return set(build_network(network, 1, 2, seed=0).state_dict())
-    except ConfigError:
-        # a constructor that looks at its own values needs real memory
-        return set(build_network(network, 1, 2, seed=0).state_dict())

@@ -196,6 +196,15 @@ class StackedResiduals(nn.Module):
         return result
 
 
+class LevelHeads(nn.ModuleList):
+    """A head for each level, coarsest first, of which the last one is used."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the finest level's feature map."""
+        result: Tensor = self[-1](x)
+        return result
+
+
 class Decoder(nn.Module):
     """Back up to the input's grid.
 
@@ -228,14 +237,14 @@ class Decoder(nn.Module):
             convs.append(StackedConvs(n_blocks, 2 * n, n, levels.kernels[level], 1, style))
         self.stages = nn.ModuleList(convs)
         self.transpconvs = nn.ModuleList(ups)
-        self.seg_layers = nn.ModuleList(nn.Conv3d(levels.features[level], n_outputs, 1) for level in upwards)
+        self.seg_layers = LevelHeads(nn.Conv3d(levels.features[level], n_outputs, 1) for level in upwards)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits on the grid of the first map."""
         x = maps[-1]
         for up, convs, skip in zip(self.transpconvs, self.stages, reversed(maps[:-1]), strict=True):
             x = convs(torch.cat((up(x), skip), dim=1))
-        result: Tensor = self.seg_layers[-1](x)
+        result: Tensor = self.seg_layers(x)
         return result
 
 

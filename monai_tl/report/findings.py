@@ -15,6 +15,7 @@ from monai_tl.metrics.cohort import ArmResult
 from monai_tl.records import Audit, CaseRecord, Plan, Rejection, Split, model_name
 from monai_tl.report.overlays import Overlay
 from monai_tl.sources.card import Card, read_source
+from monai_tl.transfer.forgetting import Forgetting
 from monai_tl.transfer.verdict import Verdict
 
 
@@ -67,6 +68,7 @@ class Findings:
         verdict: None with one arm.
         cases: All cases that came in.
         overlays: Cases shown as pictures.
+        forgetting: None without a held set of the source's task.
     """
 
     class_names: tuple[str, ...]
@@ -81,6 +83,7 @@ class Findings:
     plan: Plan
     models: tuple[TrainedModel, ...]
     overlays: tuple[Overlay, ...]
+    forgetting: Forgetting | None = None
 
     @property
     def weights(self) -> dict[str, str]:

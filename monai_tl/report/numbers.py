@@ -33,8 +33,16 @@ def metrics_record(findings: Findings) -> dict[str, Any]:
         },
         "verdict": _without_nan(findings.verdict.model_dump(mode="json")) if findings.verdict else None,
         "models": findings.weights,
+        "forgetting": _forgetting_record(findings),
         "rejected": rejection_counts(findings.rejections),
     }
+
+
+def _forgetting_record(findings: Findings) -> dict[str, Any] | None:
+    if findings.forgetting is None:
+        return None
+    record = findings.forgetting.model_dump(mode="json")
+    return {**record, "changes": [_without_nan(change) for change in record["changes"]]}
 
 
 def _summaries_record(summaries: MetricSummaries) -> dict[str, Any]:

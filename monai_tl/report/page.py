@@ -9,9 +9,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import monai_tl
 from monai_tl.report import tables
+from monai_tl.report.audit_table import group_rows
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
 from monai_tl.report.findings import Findings, TrainedModel
-from monai_tl.transfer.shift import describe_shift
+from monai_tl.sources.accounting import describe_audit
+from monai_tl.transfer.shift_words import describe_shift
 
 TEMPLATE = "report.html.j2"
 _FEW_PATIENTS = 20
@@ -44,6 +46,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "n_plain": 1 + len(more),
         "verdict_plot": verdict_plot(arms, verdict, findings.settings.null_margin) if verdict else "",
         "metric_rows": tables.metric_rows(findings),
+        "forgetting_rows": tables.forgetting_rows(findings.forgetting) if findings.forgetting else [],
         "seed_lines": tables.seed_lines(findings),
         "rejections": tables.rejection_rows(findings.rejections),
         "intake": intake(findings),
@@ -51,8 +54,9 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "shift_rows": tables.shift_rows(findings.plan),
         "shift_sentence": describe_shift(findings.plan.shift) if findings.plan.shift else "",
         "audited": transferred[0] if transferred else None,
+        "audit_sentence": describe_audit(transferred[0].audit) if transferred else "",
         "audits_differ": len({model.audit.share_all for model in transferred}) > 1,
-        "groups": tables.group_rows(transferred[0].audit) if transferred else [],
+        "groups": group_rows(transferred[0].audit) if transferred else [],
         "curves": learning_curves(findings.models),
         "boxes": box_plots(arms, findings.class_names),
         "case_rows": tables.case_rows(arms, findings.class_names),

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
 from monai_tl.metrics.summary import MetricSummary
-from monai_tl.records import Audit, Plan, Rejection
+from monai_tl.records import Plan, Rejection
 from monai_tl.report.findings import Findings
-from monai_tl.transfer.shift import in_words
+from monai_tl.transfer.forgetting import HEADS, Forgetting
+from monai_tl.transfer.shift_words import in_words
 from monai_tl.transfer.verdict import Verdict
 
 NOTHING = "–"
@@ -48,14 +49,15 @@ class RejectionRow:
 
 
 @dataclass(frozen=True)
-class GroupRow:
-    """One layer group: parameters by what became of them, as text and as percent of the group."""
+class ForgettingRow:
+    """One head and class on the source's own task; ``change`` holds the interval."""
 
-    name: str
-    n_parameters: str
-    matched: float
-    adapted: float
-    fresh: float
+    head: str
+    class_name: str
+    before: str
+    after: str
+    change: str
+    n_cases: str
 
 
 @dataclass(frozen=True)
@@ -152,21 +154,6 @@ def rejection_counts(rejections: Sequence[Rejection]) -> dict[str, int]:
     }
 
 
-def group_rows(audit: Audit) -> list[GroupRow]:
-    """Layer groups from input to output with the share of parameters matched, adapted and fresh."""
-    rows = []
-    tensors = [tensor for tensor in audit.tensors if tensor.status != "unused"]
-    for name in dict.fromkeys(tensor.group for tensor in tensors):
-        counts = {"matched": 0, "adapted": 0, "fresh": 0}
-        for tensor in tensors:
-            if tensor.group == name:
-                counts[tensor.status] += tensor.n_parameters
-        total = sum(counts.values())
-        shares = {status: round(100 * count / total, 2) if total else 0.0 for status, count in counts.items()}
-        rows.append(GroupRow(name, thousands(total), **shares))
-    return rows
-
-
 def shift_rows(plan: Plan) -> list[ShiftRow]:
     """The features of the plan's shift in their order; empty without a source."""
     rows = []
@@ -224,6 +211,12 @@ def markdown_summary(findings: Findings) -> str:
         texts = [row.arm, row.class_name or "all", *cells, row.cells[0].counts]
         lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
     lines += [text for line in seed_lines(findings) for text in ("", _markdown(line))]
+    if findings.forgetting is not None:
+        lines += ["", "## The source's own task", "", findings.forgetting.sentence, ""]
+        lines += ["| After tuning | Class | Dice before | Dice after | Change | Cases |", "|---|---|---|---|---|---|"]
+        for one in forgetting_rows(findings.forgetting):
+            texts = [one.head, one.class_name, one.before, one.after, one.change, one.n_cases]
+            lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
     lines += ["", "## Refused", ""]
     refused = rejection_rows(findings.rejections)
     if not refused:
@@ -269,9 +262,25 @@ def details(findings: Findings) -> list[str]:
     return lines + broken_contract(findings.plan)
 
 
+def forgetting_rows(found: Forgetting) -> list[ForgettingRow]:
+    """The source's task before and after tuning: the source's head first, all classes first."""
+    return [
+        ForgettingRow(
+            head=HEADS[change.head],
+            class_name=change.class_name or ("all classes" if len(change.classes) > 1 else change.classes[0]),
+            before=number(change.before),
+            after=number(change.after),
+            change=signed(change.difference)
+            + ("" if change.low is None else f" ({signed(change.low)} to {signed(change.high)})"),
+            n_cases=str(change.n_cases),
+        )
+        for change in found.changes
+    ]
+
+
 def _over_seeds(verdict: Verdict) -> str:
     if verdict.n_seeds == 1:
-        return ""
+        return ", one seed, whose choice the interval does not cover"
     return f", {verdict.n_seeds} seeds whose differences have a standard deviation of {number(verdict.seed_sd)}"
 
 

@@ -48,7 +48,7 @@ def _interval(verdict: Mapping[str, Any]) -> str:
     if verdict["low"] is None:
         return ""
     share = f"{verdict['confidence'] * 100:g} % interval {verdict['low']:+.3f} to {verdict['high']:+.3f}"
-    seeds = f", {verdict['n_seeds']} seeds" if verdict["n_seeds"] > 1 else ""
+    seeds = f", {verdict['n_seeds']} seeds" if verdict["n_seeds"] > 1 else ", one seed"
     return f"({share}, {verdict['n_patients']} patients{seeds})"
 
 

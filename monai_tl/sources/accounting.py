@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from monai_tl.records import Audit, TensorAudit
-from monai_tl.sources.surgery import Line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from monai_tl.sources.surgery import Line
 
 
 def share_of(lines: Iterable[Line]) -> float:
@@ -77,7 +80,7 @@ def account(
 
 def describe_audit(audit: Audit) -> str:
     """What came across, in one line; the last of the audit's groups is the head."""
-    *body, _ = audit.groups
+    body = list(audit.groups)[:-1]
     held = body if audit.covers is None else [name for name in body if name in audit.covers]
     share = audit.share_body if audit.share_covered is None else audit.share_covered
     n_parameters = sum(item.n_parameters for item in audit.tensors if item.group in held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from monai_tl.errors import SourceError, WeightsError
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.groups import aliases, assign_groups, named_tensors
 from monai_tl.networks.heads import find_axes, output_rows, sketch_network
+from monai_tl.networks.key_maps import apply_key_map
 from monai_tl.networks.layout import Layout, layout_of
 from monai_tl.networks.positions import INDEX
 from monai_tl.records import Audit
@@ -61,8 +63,11 @@ def load_audited(
     Raises:
         SourceError: ``covers`` names a group that the network does not have.
         WeightsError: Less than the floor came across (the message lists the largest tensors that did not), the names
-            fit in two ways, or a change of normalisation would alter the features.
+            fit in two ways, published weights have layers that this network lacks, or a change of normalisation would
+            alter the features.
     """
+    mapped = apply_key_map(state.tensors, network)
+    state = replace(state, tensors=mapped.tensors, notes=(*state.notes, *mapped.notes))
     groups = groups_of(network, module)
     names = [group.name for group in groups]
     held = _held(names, covers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from monai_tl.errors import WeightsError
 from monai_tl.networks.builders import build_network
 from monai_tl.networks.heads import output_rows
@@ -16,6 +18,11 @@ _SHOWN = 12
 
 
 def load_own(source: Source) -> Audit:
+    """Audit of a source in its own network; see :func:`own_network`."""
+    return own_network(source)[1]
+
+
+def own_network(source: Source) -> tuple[nn.Module, Audit]:
     """Load a source into its own network.
 
     With classes every tensor of the network must be in the source as it is; what the source has beside them (outputs of
@@ -47,4 +54,4 @@ def load_own(source: Source) -> Audit:
             f"{source.folder}: {len(wrong)} tensors of its own network are not in its weights; its network is stated "
             f"wrongly, or the weights are of another one\n{listed}{more}"
         )
-    return audit
+    return module.eval(), audit

@@ -75,6 +75,8 @@ STAGES: tuple[Stage, ...] = (
             "artifacts/prepared/failed.json",
             "artifacts/models",
             "artifacts/predictions",
+            "{plan.source}",
+            "{evaluate.source_set}",
         ),
         outs=("reports/html",),
         metrics=("reports/metrics.json",),

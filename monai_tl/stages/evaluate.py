@@ -8,8 +8,9 @@ from pathlib import Path
 from monai_tl.config import Params
 from monai_tl.dataset.manifest import Manifest, read_manifest
 from monai_tl.dataset.nifti import read_image, read_label
+from monai_tl.dicom.deidentify import load_key
 from monai_tl.errors import StageError
-from monai_tl.files import read_json, whole_folder, write_json, write_text
+from monai_tl.files import read_json, temporary_folder, whole_folder, write_json, write_text
 from monai_tl.geometry import spacing_of
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, summarise_arm
 from monai_tl.progress import Progress
@@ -20,6 +21,9 @@ from monai_tl.report.overlays import Overlay, choose_cases, display_window, draw
 from monai_tl.report.page import render_page
 from monai_tl.report.tables import markdown_summary
 from monai_tl.scoring import judge_arms, score_arms
+from monai_tl.sources.card import read_source
+from monai_tl.stages import STATE_FOLDER
+from monai_tl.transfer.forgetting import Forgetting
 
 
 def run(workspace: Path, params: Params) -> None:
@@ -31,7 +35,8 @@ def run(workspace: Path, params: Params) -> None:
     Args:
         workspace: Holds ``artifacts/cases``, ``split``, ``plan``, ``prepared/failed.json``, ``models`` and
             ``predictions``.
-        params: Sections ``evaluate`` and ``finetune`` (its arms, folds and seeds).
+        params: Sections ``evaluate`` and ``finetune`` (its arms, folds and seeds); where forgetting is measured
+            ``plan``, ``predict``, ``preprocess`` and ``ingest`` (its key) too.
 
     Raises:
         DataError: A record is missing or damaged.
@@ -85,6 +90,7 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
         plan=plan,
         models=models,
         overlays=draw_overlays(manifest, artifacts / "predictions", arms, seeds[0], plan),
+        forgetting=_forgetting(workspace, params),
     )
     progress.advance("report")
     return findings
@@ -102,6 +108,30 @@ def check_predicted(findings: Findings, path: Path) -> None:
         predicted = None
     if predicted != findings.weights:
         raise StageError("evaluate", "the predictions are of other weights than artifacts/models; run predict again")
+
+
+def _forgetting(workspace: Path, params: Params) -> Forgetting | None:
+    """What tuning with the first seed cost on the source's own task; None unless a set of it is given."""
+    settings = params.evaluate
+    if settings.source_set is None or params.plan.source is None:
+        return None
+    # torch is loaded for this alone
+    from monai_tl.stages.forgetting import Applied, measure_forgetting
+
+    folds = sorted(params.finetune.folds)
+    models = [workspace / "artifacts/models" / model_name("transfer", fold, params.finetune.seed) for fold in folds]
+    state = workspace / STATE_FOLDER
+    state.mkdir(exist_ok=True)
+    with temporary_folder(state, "forgetting") as work:
+        return measure_forgetting(
+            read_source(workspace / params.plan.source),
+            models,
+            workspace / settings.source_set,
+            load_key(Path(params.ingest.key_file)),
+            Applied(params.predict, params.preprocess, settings),
+            state / "cache",
+            work / "work",
+        )
 
 
 def evaluated_cases(split: Split, folds: Sequence[int]) -> tuple[str, ...]:

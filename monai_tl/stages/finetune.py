@@ -19,6 +19,7 @@ from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
 from monai_tl.progress import Progress
 from monai_tl.records import Audit, Fingerprint, Fold, Plan, Split, model_name
+from monai_tl.sources.accounting import describe_audit
 from monai_tl.sources.audit import load_source
 from monai_tl.sources.card import Source, read_source
 from monai_tl.stages import STATE_FOLDER
@@ -125,6 +126,8 @@ def finetune(
     key = _training_key(prepared, plan, fold, config, name, versions)
     config, decision = _decide(config, plan, len(fold.train), network, source)
     audit = _start(network, plan, config, source)
+    if source is not None:
+        Progress(f"finetune {name}").show(describe_audit(audit))
     strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1], audit)
     sampler = PatchSampler(
         cases=train_cases,

@@ -13,7 +13,7 @@ from monai_tl.progress import Progress
 from monai_tl.records import Split
 from monai_tl.sources.card import read_source
 from monai_tl.transfer.planning import make_plan
-from monai_tl.transfer.shift import describe_shift
+from monai_tl.transfer.shift_words import describe_shift
 
 PLAN_FILE, FINGERPRINT_FILE = "plan.json", "fingerprint.json"
 

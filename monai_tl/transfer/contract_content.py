@@ -97,7 +97,8 @@ def _by_echo_time(sequence: str, echo_ms: dict[str, float], modality: str) -> Ju
     if not echo_ms:
         reason = f"the source learned on {sequence}, and nothing says which sequence the target's cases are"
         return Judged("adapted", f"{reason}; {_MIXED}")
-    times = f"{echo_ms['min']:g} to {echo_ms['max']:g} ms, median {echo_ms['median']:g}, in {echo_ms['n']:g} cases"
+    cases = f"{echo_ms['n']:g} case{'' if echo_ms['n'] == 1 else 's'}"
+    times = f"{echo_ms['min']:g} to {echo_ms['max']:g} ms, median {echo_ms['median']:g}, of {cases}"
     wants_long = sequence in ("T2", "FLAIR")
     if sequence not in ("T1", "T1 with contrast", "PD") and not wants_long:
         return Judged("adapted", f"the source learned on {sequence}; echo times ({times}) cannot tell it; {_MIXED}")
@@ -113,7 +114,10 @@ def _by_echo_time(sequence: str, echo_ms: dict[str, float], modality: str) -> Ju
 
 def compare_classes(card: Card, plan: Plan) -> Adaptation:
     """Rows of the head are taken over by name, compared without regard to case and to nothing else."""
-    source, target = ", ".join(card.classes), ", ".join(plan.scheme.names)
+    source, target = ", ".join(card.classes) or "none", ", ".join(plan.scheme.names)
+    if card.output == "features":
+        reason = "the source learned without labels, so it has features and no classes; the head is made anew"
+        return make_line("classes", source, target, Judged("adapted", reason))
     known = {name.casefold() for name in card.classes}
     shared = [name for name in plan.scheme.names if name.casefold() in known]
     if [name.casefold() for name in card.classes] == [name.casefold() for name in plan.scheme.names]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from monai_tl.dataset.orientation import axes_and_flips
-from monai_tl.records import Adaptation, Fingerprint, Plan
+from monai_tl.records import Adaptation, Fingerprint, IntTriple, Plan
 from monai_tl.sources.card import Card
 from monai_tl.transfer.contract_lines import (
     Judged,
@@ -90,10 +90,17 @@ def compare_spacing(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
     return make_line("spacing", in_mm(source), target, Judged("adapted", reason))
 
 
+def least_of(card: Card) -> IntTriple:
+    """The source's smallest size, at least a voxel along each axis."""
+    i, j, k = (max(1, size) for size in card.input.size_rule.min_vox)
+    return i, j, k
+
+
 def compare_window(card: Card, plan: Plan, max_voxels: int) -> Adaptation:
     """The window of training and prediction against the smallest that the source takes."""
-    least, patch = card.input.size_rule.min_vox, plan.patch_size_vox
-    source, target = f"at least {in_voxels(least)}", in_voxels(patch)
+    least, patch = least_of(card), plan.patch_size_vox
+    size = "exactly" if card.input.size_rule.fixed else "at least"
+    source, target = f"{size} {in_voxels(least)}", in_voxels(patch)
     if all(size >= minimum for size, minimum in zip(patch, least, strict=True)):
         reason = "training and prediction use windows that the source takes"
         n_voxels = math.prod(patch)
@@ -113,13 +120,13 @@ def compare_window(card: Card, plan: Plan, max_voxels: int) -> Adaptation:
 
 def extent_share(card: Card, found: Fingerprint, plan: Plan) -> float:
     """Smallest share, over the axes, of the source's smallest size that a typical case fills; may exceed 1."""
-    pairs = zip(extent_vox(found, plan), card.input.size_rule.min_vox, strict=True)
+    pairs = zip(extent_vox(found, plan), least_of(card), strict=True)
     return min(size / least for size, least in pairs)
 
 
 def compare_extent(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
     """How much of what the source expects to see at once is there."""
-    sizes, least = extent_vox(found, plan), card.input.size_rule.min_vox
+    sizes, least = extent_vox(found, plan), least_of(card)
     smallest = smallest_extent_vox(found, plan)
     source = f"at least {in_voxels(least)} of {in_mm(card.input.spacing_mm)}"
     target = f"median {in_voxels(sizes)}"

@@ -10,6 +10,8 @@ from monai_tl.transfer.contract_lines import Judged, make_line
 
 FEW_INSIDE = 0.5
 """Share of the foreground's range that must lie in the window."""
+OTHER_VALUES = 0.5
+"""Share of the source's range by which a rule of one's own may move the foreground."""
 FLAT = 0.02
 """Share of the window that the foreground must fill, or all of it looks the same to the network."""
 _OTHER_RULE = "remove plan.intensity, so that the source's rule is used"
@@ -24,7 +26,7 @@ def compare_intensity(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
         reason = f"the foreground has one value, {low:g}, so nothing in it can be told apart"
         judged = Judged("broken", reason, "look at the images and labels of the training cases")
     elif plan.intensity != rule:
-        judged = _other_rule(rule, plan.intensity)
+        judged = _other_rule(rule, plan.intensity, low, high)
     elif rule.rule == "window":
         judged = _in_window(rule, low, high)
     else:
@@ -32,20 +34,30 @@ def compare_intensity(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
     return make_line("intensity", write_rule(rule), f"foreground {low:g} to {high:g}", judged)
 
 
-def _other_rule(source: IntensityConfig, plan: IntensityConfig) -> Judged:
+def _other_rule(source: IntensityConfig, plan: IntensityConfig, low: float, high: float) -> Judged:
     reason = f"params.yaml asks for {write_rule(plan)} where the source learned on {write_rule(source)}"
-    if (plan.rule, plan.output, plan.nonzero) != (source.rule, source.output, source.nonzero):
+    if plan.rule != source.rule:
         return Judged("broken", f"{reason}: it never saw values on this scale", _OTHER_RULE)
-    if plan.rule != "window":
+    if plan.nonzero != source.nonzero:
+        return Judged("broken", f"{reason}: the statistics are of other voxels, so all values differ", _OTHER_RULE)
+    if plan.rule == "zscore":
         return Judged("adapted", reason)
-    shared = min(
-        share_inside(source, plan.low or 0.0, plan.high or 0.0),
-        share_inside(plan, source.low or 0.0, source.high or 0.0),
-    )
-    if shared < FEW_INSIDE:
-        reason = f"{reason}: the windows share {shared:.0%} of the wider one, so the same tissue gets other values"
-        return Judged("broken", reason, _OTHER_RULE)
-    return Judged("adapted", f"{reason}: the windows share {shared:.0%} of the wider one")
+    if plan.rule == "minmax":
+        moved = max(abs(a - b) for a, b in zip(plan.output, source.output, strict=True))
+    else:
+        moved = max(abs(window_value(plan, value) - window_value(source, value)) for value in (low, high))
+    share = moved / (source.output[1] - source.output[0])
+    reason += f": the foreground's values move by up to {share:.0%} of the source's range"
+    if share > OTHER_VALUES:
+        return Judged("broken", f"{reason}, more than {OTHER_VALUES:.0%}", _OTHER_RULE)
+    return Judged("adapted", reason)
+
+
+def window_value(window: IntensityConfig, value: float) -> float:
+    """What a stored value becomes under a window."""
+    low, high = window.low or 0.0, window.high or 0.0
+    share = (min(max(value, low), high) - low) / (high - low)
+    return window.output[0] + share * (window.output[1] - window.output[0])
 
 
 def share_inside(window: IntensityConfig, low: float, high: float) -> float:
@@ -78,7 +90,7 @@ def _case_by_case(rule: IntensityConfig, found: Fingerprint, extent: float) -> J
             "it, and the same tissue gets other values than the source saw"
         )
     # percentiles cut the bright voxels off before the statistics are taken
-    if rule.low is not None or not n_squashed:
+    if (rule.high is not None and rule.high < 100.0) or not n_squashed:
         return Judged("adapted" if extent < BROKEN_EXTENT else "equal", same)
     reason = (
         f"{same}, but in {n_squashed} of {found.n_cases} cases a few bright voxels take the range: 99.5 % of all "
@@ -90,9 +102,10 @@ def _case_by_case(rule: IntensityConfig, found: Fingerprint, extent: float) -> J
 
 
 def write_rule(rule: IntensityConfig) -> str:
-    """E.g. ``window, -160 to 240``; with what it becomes, where that is not 0 to 1."""
-    limits = ""
+    """E.g. ``window, -160 to 240``."""
+    parts: list[str] = [rule.rule]
     if rule.low is not None and rule.high is not None:
-        limits = f", {'' if rule.rule == 'window' else 'percentiles '}{rule.low:g} to {rule.high:g}"
-    output = "" if rule.output == (0.0, 1.0) else f", scaled to {rule.output[0]:g} to {rule.output[1]:g}"
-    return f"{rule.rule}{limits}{output}{', of voxels that are not 0' if rule.nonzero else ''}"
+        parts.append(f"{'' if rule.rule == 'window' else 'percentiles '}{rule.low:g} to {rule.high:g}")
+    if rule.output != (0.0, 1.0):
+        parts.append(f"to {rule.output[0]:g} to {rule.output[1]:g}")
+    return ", ".join(parts + (["of voxels that are not 0"] if rule.nonzero else []))

@@ -46,7 +46,7 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
     """
     _check_classes(found)
     network = _network(config, source)
-    size_rule = _size_rule(network, source, config.patch_size_vox)
+    size_rule = joint_size_rule(network, source, config.patch_size_vox)
     orientation = source.card.input.orientation if source else "RAS"
     intensity = config.intensity or (source.card.input.intensity if source else _own_intensity(found))
     plan = Plan(
@@ -133,7 +133,7 @@ def _network(config: PlanConfig, source: Source | None) -> NetworkConfig:
     return config.network
 
 
-def _size_rule(network: NetworkConfig, source: Source | None, given: Shape | None) -> SizeRule:
+def joint_size_rule(network: NetworkConfig, source: Source | None, given: Shape | None) -> SizeRule:
     """What both the architecture and the source's card ask for.
 
     A window that params.yaml sets smaller than the card's minimum lowers that minimum, never the architecture's: the
@@ -160,7 +160,12 @@ def _give_up_window(plan: Plan, source: Source, found: Fingerprint) -> Plan:
     if extent_share(source.card, found, plan) >= BROKEN_EXTENT:
         return plan
     own = size_rule_of(plan.network)
-    return plan.model_copy(update={"size_rule": plan.size_rule.model_copy(update={"min_vox": own.min_vox})})
+    if own.fixed:
+        return plan
+    di, dj, dk = map(math.lcm, own.divisors, plan.size_rule.divisors)
+    divisor = di if di == dj == dk else (di, dj, dk)
+    rule = SizeRule(divisor=divisor, min_vox=own.min_vox, padding=plan.size_rule.padding)
+    return plan.model_copy(update={"size_rule": rule})
 
 
 def _own_intensity(found: Fingerprint) -> IntensityConfig:

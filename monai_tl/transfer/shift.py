@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 from monai_tl.config import IntensityConfig
-from monai_tl.networks.builders import size_rule_of
 from monai_tl.records import Fingerprint, Plan, Shift, ShiftFeature
 from monai_tl.sources.card import Card
 from monai_tl.transfer.contract_geometry import extent_share
@@ -86,11 +85,15 @@ def _intensities(source: Fingerprint, target: Fingerprint, rule: IntensityConfig
 
 def _on_scale(found: Fingerprint, rule: IntensityConfig) -> tuple[float, float] | None:
     if rule.rule == "window" and rule.low is not None and rule.high is not None:
-        width = rule.high - rule.low
         mean, std = found.intensity.get("mean"), found.intensity.get("std")
-        return None if mean is None or std is None else ((mean - rule.low) / width, std / width)
-    mean, std = found.scaled.get(f"{rule.rule}_mean"), found.scaled.get(f"{rule.rule}_std")
-    return None if mean is None or std is None else (mean, std)
+        low, width = rule.low, rule.high - rule.low
+    else:
+        mean, std = found.scaled.get(f"{rule.rule}_mean"), found.scaled.get(f"{rule.rule}_std")
+        low, width = 0.0, 1.0
+    if mean is None or std is None:
+        return None
+    first, last = rule.output
+    return first + (mean - low) / width * (last - first), std / width * (last - first)
 
 
 def _from_contract(card: Card, found: Fingerprint, plan: Plan) -> Iterator[ShiftFeature]:
@@ -109,6 +112,9 @@ def _from_contract(card: Card, found: Fingerprint, plan: Plan) -> Iterator[Shift
 
 def _size(card: Card, found: Fingerprint, plan: Plan) -> ShiftFeature:
     name, least = "field of view, share of the source's smallest", card.input.size_rule.min_vox
+    # here, because the report takes words from this module and needs no torch
+    from monai_tl.networks.builders import size_rule_of
+
     if all(given <= own for given, own in zip(least, size_rule_of(plan.network).min_vox, strict=True)):
         return _unknown(name, "", "log2 ratio", "the card asks for no larger size than the network itself does")
     share = min(1.0, extent_share(card, found, plan))
@@ -150,31 +156,3 @@ def _unknown(
 
 def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-def describe_shift(shift: Shift) -> str:
-    """The shift in one plain sentence."""
-    n_unknown = sum(feature.distance is None for feature in shift.features)
-    known = [feature for feature in shift.features if feature.distance is not None]
-    beside = f" {n_unknown} of {len(shift.features)} features could not be compared." if n_unknown else ""
-    if shift.basis == "contract":
-        beside += " The source's card does not say what it was trained on, so only its contract was compared."
-    if not shift.largest or not shift.score:
-        return f"In all {len(known)} features that could be compared the target is like the source.{beside}"
-    worst = next(feature for feature in known if feature.name == shift.largest)
-    return (
-        f"The target lies farthest from the source in {worst.name}: {_value(worst.target, worst.unit)} against "
-        f"{_value(worst.source, worst.unit)}, a distance of {shift.score:.2g} "
-        f"({in_words(worst.measure, shift.score)}).{beside}"
-    )
-
-
-def _value(value: float | None, unit: str) -> str:
-    return f"{value:.3g}{f' {unit}' if unit else ''}" if value is not None else "an unknown value"
-
-
-def in_words(measure: str, distance: float) -> str:
-    """A distance as one says it: ``a factor of 2``, ``0.5 standard deviations``."""
-    if measure == "log2 ratio":
-        return f"a factor of {2.0**distance:.2g}"
-    return f"{distance:.2g} standard deviations" if measure == "standard deviations" else f"a share of {distance:.0%}"

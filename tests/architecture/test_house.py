@@ -90,6 +90,7 @@ def test_every_error_has_the_exit_code_of_the_tree():
         **dict.fromkeys(["SourceError", "WeightsError", "ContractError"], 4),
         **dict.fromkeys(["TrainingError", "DivergenceError", "CheckpointError"], 5),
         "StageError": 6,
+        "PromotionError": 7,
     }
     found = {
         name: value.exit_code

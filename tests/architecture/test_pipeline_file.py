@@ -110,3 +110,12 @@ def test_imports_for_types_alone_do_not_count_and_those_in_functions_do():
     assert "monai_tl.supervise" in import_closure("monai_tl.commands.run")
     assert "monai_tl.sources.card" in import_closure("monai_tl.stages.finetune")
     assert "finetune" in sections_read("predict")
+
+
+def test_the_set_of_the_source_s_task_is_a_dependency_only_where_it_is_given():
+    def deps(unset: tuple[str, ...]) -> list[str]:
+        return yaml.safe_load(render_dvc_yaml(version_code(), unset))["stages"]["evaluate"]["deps"]
+
+    assert "${evaluate.source_set}" in deps(())
+    assert "${evaluate.source_set}" not in deps(("evaluate.source_set",))
+    assert "${plan.source}" not in deps(("evaluate.source_set", "plan.source"))

@@ -298,6 +298,12 @@ def test_a_case_scores_the_mean_over_seeds_and_each_seed_is_told(
     assert {row["seed"] for row in rows} == {"0", "7"}
 
 
+def test_one_seed_is_said_to_be_one(evaluated: Path) -> None:
+    for name in ("report.html", "summary.md"):
+        text = (evaluated / "html" / name).read_text(encoding="utf-8")
+        assert "6 patients, one seed, whose choice the interval does not cover" in text
+
+
 def test_the_seeds_are_in_every_text(of_two_seeds: Path) -> None:
     shown = io.StringIO()
     show_results(of_two_seeds, Console(file=shown, width=200))
@@ -305,7 +311,7 @@ def test_the_seeds_are_in_every_text(of_two_seeds: Path) -> None:
     for text in (page, (of_two_seeds / "reports/html/summary.md").read_text(encoding="utf-8"), shown.getvalue()):
         assert "2 seeds" in text
     assert "seed 7, geometry_error" in page
-    assert "with one seed" not in page
+    assert "one seed" not in page
 
 
 def test_evaluate_needs_no_torch() -> None:

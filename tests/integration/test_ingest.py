@@ -502,6 +502,7 @@ def test_a_decathlon_folder_becomes_cases(tmp_path):
     (tmp_path / "in/imagesTr/CANARY_2.nii.gz").write_bytes(content)
     summary = do(tmp_path / "in", tmp_path / "out", tmp_path / "cache")
     assert (summary.dataset.modality, len(summary.dataset.case_ids)) == ("MR", 2)
+    assert summary.dataset.channels == ("MRI",)
     assert sorted((one.kind, one.code) for one in summary.rejected) == [("case", "damaged"), ("case", "damaged")]
     records = [CaseRecord.read(tmp_path / "out" / case_id / "case.json") for case_id in summary.dataset.case_ids]
     assert len({record.patient_key for record in records}) == 1

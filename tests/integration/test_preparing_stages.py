@@ -9,6 +9,7 @@ import pytest
 from ingested import write_cases
 
 from monai_tl.config import IntensityConfig, NetworkConfig, Params, PlanConfig
+from monai_tl.contract_records import Adaptation, Shift, ShiftFeature
 from monai_tl.dataset.manifest import read_manifest
 from monai_tl.dataset.nifti import read_image, read_label, write_image
 from monai_tl.dataset.transforms import restore_probabilities
@@ -174,6 +175,23 @@ def test_too_many_failures_stop_the_stage_and_the_reasons_are_kept(workspace):
     make_constant(workspace, *range(8))
     with pytest.raises(StageError, match="8 of 8"):
         preprocess.run(workspace, make_params(plan=ZSCORE, preprocess={"max_failed_fraction": 1.0}))
+
+
+def test_what_the_plan_says_of_its_source_does_not_cost_the_cache(workspace, capsys):
+    run_three(workspace, make_params())
+    path = workspace / "artifacts/plan/plan.json"
+    told = Adaptation(item="spacing", source="1", target="9", status="broken", reason="far", accepted=True)
+    far = ShiftFeature(name="x", source=1.0, target=2.0, unit="", measure="log2 ratio", distance=1.0)
+    shift = Shift(score=1.0, largest="x", basis="contract", features=(far,))
+    made = Plan.read(path).model_copy(update={"adaptations": (told,), "shift": shift, "notes": ("note",)})
+    made.write(path)
+    capsys.readouterr()
+    preprocess.run(workspace, make_params())
+    assert capsys.readouterr().out.count("(cached)") == 8
+    # what changes a voxel does
+    made.model_copy(update={"spacing_mm": (5.0, 5.0, 5.0)}).write(path)
+    preprocess.run(workspace, make_params())
+    assert "(cached)" not in capsys.readouterr().out
 
 
 def test_the_limit_of_failures_does_not_cost_the_cache(workspace, capsys):

@@ -17,7 +17,7 @@ from monai_tl.commands import pretrain, segment
 from monai_tl.commands.phantom import canaries
 from monai_tl.errors import ConfigError, DataError, PrivacyError
 from monai_tl.files import sha256_file
-from monai_tl.records import Plan, RejectionList
+from monai_tl.records import Fingerprint, Plan, RejectionList
 from monai_tl.sources.card import read_source
 
 NETWORK = {"name": "unet", "arguments": {"channels": [6, 12], "strides": [2], "norm": "instance"}}
@@ -90,6 +90,8 @@ def test_the_source_says_what_it_is(home: Path) -> None:
     assert (card.name, card.licence, card.notes) == ("source", "CC0-1.0", "a test")
     assert card.classes == ("liver", "spine")
     assert card.input.spacing_mm == (10.0, 10.0, 10.0)
+    # what it was trained on goes along, so that the shift to a target can be measured
+    assert card.fingerprint == Fingerprint.read(home / "work/artifacts/plan/fingerprint.json")
     # absolute paths of this machine are left out
     assert card.rebuild == "monai-tl pretrain pretrain.yaml hospital_a source"
     assert str(home) not in (home / "source/card.yaml").read_text()

@@ -78,7 +78,7 @@ def test_what_learnt_the_task_is_first_in_the_probe_and_in_every_score(ranking: 
 def test_the_others_are_listed_with_their_reason_and_no_place(place: Place, ranking: Ranking) -> None:
     reasons = {one.name: one.reason for one in ranking.refused}
     assert set(reasons) == {"absent", "magnetic"}
-    assert "no card.yaml" in reasons["absent"]
+    assert "absent is no source" in reasons["absent"]
     assert "modality" in reasons["magnetic"]
     folder = place.workspace / "reports/rank"
     written = (folder / "rank.json").read_text() + (folder / "rank.md").read_text()
@@ -117,8 +117,8 @@ def test_a_new_source_costs_its_own_probe_alone(
     write_shuffled(place.sources / "again", place.sources / "trained", seed=5)
     place.rank("trained", "again", n_seeds=1)
     shown = capsys.readouterr().out
-    assert "finetune transfer-0: " in shown
-    assert "finetune scratch-0: " not in shown
+    assert "finetune transfer-0-0: " in shown
+    assert "finetune scratch-0-0: " not in shown
 
 
 def test_a_changed_weights_file_is_not_answered_from_memory(place: Place, ranking: Ranking) -> None:

@@ -117,6 +117,29 @@ def test_it_is_promoted_only_knowingly_because_it_has_no_twin(run: Path, tmp_pat
     assert (entry["source"]["name"], entry["source"]["licence"]) == ("made_up", "CC0-1.0")
 
 
+def test_forgetting_is_in_the_report_where_a_set_of_the_source_is_given(run: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "run"
+    shutil.copytree(run, workspace, ignore=shutil.ignore_patterns("export", ".monai_tl"))
+    (workspace / "key").chmod(0o600)
+    content = make_params(workspace).model_dump(mode="json")
+    classes = [{"name": "liver", "structures": ["Liver"]}, {"name": "spleen", "structures": ["Spleen"]}]
+    content["evaluate"] |= {"source_set": "data/hospital_a", "source_classes": classes}
+    params = parse_params(content)
+    run_stage("evaluate", workspace, params, {})
+    found = json.loads((workspace / "reports/metrics.json").read_text())["forgetting"]
+    assert found["models"] == ["transfer-0-0", "transfer-1-0"]
+    rows = [(one["head"], one["class_name"], one["n_cases"]) for one in found["changes"]]
+    # of the source's two classes the tuned head has the liver alone
+    assert rows == [("source", "", 1), ("source", "liver", 1), ("source", "spleen", 1), ("own", "", 1)]
+    assert found["changes"][3]["classes"] == ["liver"]
+    assert {one["low"] for one in found["changes"]} == {None}
+    for name in ("report.html", "summary.md"):
+        text = (workspace / "reports/html" / name).read_text()
+        assert found["sentence"].replace("'", "&#39;") in text or found["sentence"] in text
+        assert "the tuned head" in text
+    assert not list((workspace / ".monai_tl").glob("*forgetting*"))
+
+
 def test_folders_of_training_are_applied_with_defaults_and_say_so(
     run: Path, predicted: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

@@ -95,9 +95,11 @@ def test_units_do_not_matter(one, two, length, gain, offset):
 
     window = IntensityConfig(rule="window", low=-150.0 * gain + offset, high=250.0 * gain + offset)
     plain = shift(one, two)
-    other = shift(in_other_units(one), in_other_units(two), intensity=window)
-    pairs = [(a.distance, b.distance) for a, b in zip(plain.features, other.features, strict=True)]
-    assert all(abs(a - b) <= 1e-3 * max(1.0, a) for a, b in pairs)
+    for output in ((0.0, 1.0), (-1.0, 1.0)):
+        rule = window.model_copy(update={"output": output})
+        other = shift(in_other_units(one), in_other_units(two), intensity=rule)
+        pairs = [(a.distance, b.distance) for a, b in zip(plain.features, other.features, strict=True)]
+        assert all(abs(a - b) <= 1e-3 * max(1.0, a) for a, b in pairs)
 
 
 @FEW

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from targets import make_fingerprint
 
 from monai_tl.config import PlanConfig, PreprocessConfig, parse_params
-from monai_tl.dataset.fingerprint import fingerprint
+from monai_tl.dataset.fingerprint import _echo_times, fingerprint
 from monai_tl.dataset.manifest import read_manifest
 from monai_tl.dataset.nifti import read_image, read_label
 from monai_tl.dataset.transforms import prepare_case
@@ -23,6 +24,7 @@ from monai_tl.records import Fingerprint, Plan
 from monai_tl.sources.audit import load_source, load_trained
 from monai_tl.sources.card import read_source
 from monai_tl.stages import run_stage
+from monai_tl.transfer.contract_content import compare_channels
 from monai_tl.transfer.planning import make_plan
 
 pytestmark = pytest.mark.realdata
@@ -144,3 +146,17 @@ def test_on_crops_it_finds_nothing(workspace: Path) -> None:
     assert len(scores) == N_CASES
     print(f"zero-shot Dice {np.mean(scores):.4f}, largest {max(scores):.4f}")
     assert max(scores) < 0.05
+
+
+def test_a_t2_series_is_told_from_its_echo_time(workspace: Path, tmp_path: Path) -> None:
+    """22 slices with an echo time of 88.32 ms in their headers, for sources that learned on T1."""
+    content = params(workspace, "sources/meshnet18").model_dump(mode="json")
+    content["ingest"] |= {"source": str(SHARED / "data/dicom/brain_mr/t2_5mm"), "classes": [{"name": "brain"}]}
+    run_stage("ingest", tmp_path, parse_params(content), {})
+    (case,) = read_manifest(tmp_path / "artifacts/cases").cases
+    found = make_fingerprint(modality=case.modality, echo_time_ms=_echo_times([case]))
+    for name in ("meshnet18", "hippodeep"):
+        told = compare_channels(read_source(workspace / "sources" / name).card, found)
+        assert told.status == "broken"
+        assert "median 88.32, of 1 case" in told.reason
+        assert "T2-weighted" in told.reason

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from targets import make_fingerprint
 
 from monai_tl.config import FinetuneConfig, IntensityConfig, NetworkConfig
 from monai_tl.labels import ClassSpec, LabelScheme
@@ -81,6 +82,7 @@ def write_workspace(workspace: Path, plan: Plan | None = None, test: tuple[str, 
     rest = tuple(case_id for case_id in CASE_IDS if case_id not in test)
     Split(test=test, folds=(Fold(train=rest[1:], val=rest[:1]),)).write(workspace / "artifacts/split/split.json")
     plan.write(workspace / "artifacts/plan/plan.json")
+    make_fingerprint().write(workspace / "artifacts/plan/fingerprint.json")
     return workspace
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnunet_plans import PLANS
+from nnunet_reference import PLANS
 
 _SWIN = {"feature_size": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 3}
 _UNETR = {"img_size": [32, 16, 16], "hidden_size": 24, "num_heads": 2, "mlp_dim": 32, "feature_size": 4}

@@ -24,7 +24,7 @@ from monai_tl.sources.audit import load_audited, load_source, load_trained
 from monai_tl.sources.card import Card, Source, write_source
 from monai_tl.sources.surgery import Heads
 from monai_tl.sources.weights import State, load_state
-from tests.support.loading import OTHER, SAME, as_state, image, load, trained
+from tests.support.loading import OTHER, SAME, as_state, image, load, trained, unet
 
 UNET = NetworkConfig(
     name="unet", arguments={"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 1, "norm": "batch"}
@@ -277,6 +277,33 @@ def test_a_source_folder_starts_a_new_task(source: Source) -> None:
     assert (audit.source, audit.source_sha256) == ("abdomen", source.card.weights.sha256)
     assert audit.share_body == 1.0
     assert 0.0 < audit.groups["head"] < 1.0
+
+
+def test_the_card_tells_kinds_of_normalisation_apart(tmp_path: Path) -> None:
+    """Group and instance normalisation look alike on disk; the card's network says which it was."""
+    trained_in = unet(norm=["group", {"num_groups": 1}])
+    card = _card(network={**trained_in.model_dump(), "n_channels": 1, "n_outputs": 3})
+    source = write_source(tmp_path / "grouped", card, named_tensors(trained(trained_in, n_outputs=3)))
+    here = unet(norm=["instance", {"affine": True}])
+    audit = load_source(build_network(here, 1, 3, seed=0), here, 1, ["liver", "tumour"], source, 0.5)
+    change = "group normalisation of 1 groups to instance normalisation"
+    assert any(note.startswith(f"approximate: {change} in") for note in audit.notes)
+    plain = unet(norm="batch")
+    with pytest.raises(WeightsError, match="batch normalisation needs running statistics"):
+        load_source(build_network(plain, 1, 3, seed=0), plain, 1, ["liver", "tumour"], source, 0.5)
+
+
+def test_a_card_that_covers_the_encoder(tmp_path: Path) -> None:
+    card = _card(covers=["down0", "down1", "bottom"], output="features", classes=[])
+    held = {
+        name: tensor
+        for name, tensor in named_tensors(trained(UNET, n_outputs=3)).items()
+        if name in _encoder(trained(UNET).state_dict())
+    }
+    source = write_source(tmp_path / "encoder", card, held)
+    audit = load_source(build_network(UNET, 1, 2, seed=0), UNET, 1, ["liver"], source, 1.0)
+    assert (audit.share_covered, audit.covers) == (1.0, ("down0", "down1", "bottom"))
+    assert audit.groups["head"] == 0.0
 
 
 def test_a_finished_model_is_read_back_to_the_bit(source: Source) -> None:

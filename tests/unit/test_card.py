@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from targets import make_fingerprint
 
 from monai_tl.errors import SourceError
 from monai_tl.sources.card import Card, read_source, write_source
@@ -37,6 +38,7 @@ CONTENT: dict[str, Any] = {
     },
     "classes": ["liver", "spleen"],
 }
+FINGERPRINT = make_fingerprint().model_dump(mode="json")
 STATE = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(2)}
 
 
@@ -77,6 +79,8 @@ def test_a_card_is_read(tmp_path: Path) -> None:
         ("input.channels", ["T1", "T2"], "input.channels names 2"),
         ("input.orientation", "RAR", "'RAR' is no axis code"),
         ("input.spacing_mm", [1.0, 0.0, 1.0], "input.spacing_mm.1: "),
+        ("fingerprint", {"n_cases": 3}, "fingerprint.modality: "),
+        ("fingerprint", FINGERPRINT | {"foreground_share": float("nan")}, "fingerprint.foreground_share: "),
         ("input.intensity", {"rule": "window", "low": 5, "high": 1}, "a window needs low < high"),
         ("weights.sha256", "abc", "weights.sha256: "),
         ("weights.file", "../weights.safetensors", "weights.file: "),

@@ -58,6 +58,8 @@ def test_every_fault_is_reported_with_its_key_path():
         ("finetune", {"head_steps": 500}, "finetune.head_steps: .* max_steps, which is 150"),
         ("finetune", {"max_steps": 15}, "finetune.head_steps: is 15"),
         ("finetune", {"strategy": "scratch"}, r"finetune.strategy: .*set arms: \[scratch\]"),
+        ("evaluate", {"source_classes": []}, "evaluate.source_classes"),
+        ("evaluate", {"source_classes": [{"name": "a"}, {"name": "A"}]}, "evaluate.source_classes: .*each class needs"),
         ("plan", {"source": None}, "plan.network: is needed"),
         ("plan", {"source": None, "network": {"name": "unet"}}, "finetune.arms: has 'transfer'"),
         ("plan", {"intensity": {"rule": "window", "low": 3.0, "high": 1.0}}, "low < high"),
@@ -67,6 +69,15 @@ def test_parameters_that_do_not_fit_together_are_refused(section, changes, words
     content = good()
     content[section] |= changes
     with pytest.raises(ConfigError, match=words):
+        parse_params(content)
+
+
+def test_a_set_of_the_source_s_task_needs_an_arm_that_could_forget():
+    content = good()
+    content["evaluate"]["source_set"] = "held"
+    assert parse_params(content).evaluate.source_set == "held"
+    content["finetune"]["arms"] = ["scratch"]
+    with pytest.raises(ConfigError, match=r"evaluate.source_set: is given, but finetune.arms has no 'transfer'"):
         parse_params(content)
 
 

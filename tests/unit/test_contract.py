@@ -13,8 +13,10 @@ from monai_tl.config import CONTRACT_ITEMS, IntensityConfig, PlanConfig, parse_p
 from monai_tl.errors import ConfigError, ContractError
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.records import SizeRule
+from monai_tl.sources.card import Source
 from monai_tl.transfer.contract_content import sequence_of
 from monai_tl.transfer.contract_geometry import compare_orientation
+from monai_tl.transfer.contract_intensity import write_rule
 from monai_tl.transfer.planning import make_plan
 
 CONFIG = PlanConfig(source="sources/organs")
@@ -123,6 +125,25 @@ def test_an_accepted_field_of_view_gives_up_the_window_that_would_be_padding():
     assert "0.6% of the volume" in lines["window"].reason
 
 
+def test_only_the_network_s_own_fixed_size_is_kept():
+    """A card may ask for one size and no other; that the weights do is given up, that the network does is not."""
+    # the card says nothing of multiples, the network needs those of 4: 42 voxels become 44
+    fixed = SizeRule(min_vox=(128, 128, 128), fixed=True)
+    odd = make_fingerprint(extent_mm_median=(300.0, 200.0, 210.0))
+    plan = make_plan(odd, SCHEME, accepting("field of view"), make_source(size_rule=fixed))
+    assert plan.patch_size_vox == (60, 40, 44)
+    plan = make_plan(make_fingerprint(), SCHEME, accepting("field of view"), make_source(size_rule=fixed))
+    assert (plan.size_rule.fixed, plan.patch_size_vox) == (False, (60, 40, 40))
+    assert lines_of(plan)["window"].source == "exactly 128 x 128 x 128 voxels"
+    learned = {"img_size": [128, 128, 128], "feature_size": 4, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4}
+    source = make_source(size_rule=fixed)
+    network = source.card.network.model_copy(update={"name": "unetr", "arguments": learned})
+    source = Source(source.card.model_copy(update={"network": network}), source.folder)
+    plan = make_plan(make_fingerprint(), SCHEME, accepting("field of view"), source)
+    assert (plan.size_rule.fixed, plan.patch_size_vox) == (True, (128, 128, 128))
+    assert lines_of(plan)["field of view"].accepted
+
+
 def test_the_window_is_kept_where_the_cases_fill_it():
     found = make_fingerprint(extent_mm_median=(1280.0, 1280.0, 1300.0))
     plan = make_plan(found, SCHEME, accepting("field of view"), make_source(size_rule=WHOLE_HEAD))
@@ -144,6 +165,10 @@ def test_small_cases_beside_large_ones_are_seen():
     assert line("field of view", found=small, size_rule=SizeRule(divisor=4, min_vox=(40, 30, 40))).status == "equal"
     turned = line("field of view", found=small, size_rule=SizeRule(divisor=4, min_vox=(30, 40, 40)), orientation="PRS")
     assert turned.status == "equal"
+
+
+def test_a_card_that_asks_for_no_size_is_content_with_any():
+    assert line("field of view", size_rule=SizeRule(divisor=4, min_vox=(0, 0, 0))).status == "equal"
 
 
 # ---- orientation
@@ -244,7 +269,7 @@ def test_echo_times_tell_t2_from_t1(sequence, low, median, high, status, words):
     found = make_fingerprint(modality="MR", echo_time_ms=times)
     told = line("channels", found=found, **{**MR, "channels": (sequence,)})
     assert (told.status, words in told.reason) == (status, True)
-    assert f"median {median:g}, in 7 cases" in told.reason
+    assert f"median {median:g}, of 7 cases" in told.reason
     # the card may name it with the modality instead
     told = line("channels", found=found, **{**MR, "modality": f"MR {sequence}", "channels": ("MR",)})
     assert told.status == status
@@ -261,11 +286,50 @@ def test_modalities_are_compared_by_dicom_s_terms():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "status"), [(-150.0, 250.0, "equal"), (-100.0, 400.0, "adapted"), (0.0, 3000.0, "broken")]
+    ("rule", "status", "words"),
+    [
+        ({"rule": "window", "low": -150, "high": 250}, "equal", "fills 40% of it"),
+        # -20.4 HU: 130/400 becomes 80/500; 140.2 HU: 290/400 becomes 240/500
+        ({"rule": "window", "low": -100, "high": 400}, "adapted", "move by up to 25% of the source's range"),
+        # 140.2 HU: 290/400 becomes 140/3000
+        ({"rule": "window", "low": 0, "high": 3000}, "broken", "move by up to 68%"),
+        # the same values, only cut off elsewhere
+        ({"rule": "window", "low": -350, "high": 650, "output": [-0.5, 2.0]}, "adapted", "move by up to 0%"),
+        # the same window, another scale: -20.4 HU is 0.324 there and -0.352 here
+        ({"rule": "window", "low": -150, "high": 250, "output": [-1.0, 1.0]}, "broken", "move by up to 68%"),
+        ({"rule": "zscore"}, "broken", "never saw values on this scale"),
+    ],
 )
-def test_a_window_of_one_s_own_is_judged_by_what_it_shares(low, high, status):
-    config = accepting("intensity", intensity={"rule": "window", "low": low, "high": high})
-    assert line("intensity", config=config).status == status
+def test_a_rule_of_one_s_own_is_judged_by_where_it_puts_the_foreground(rule, status, words):
+    told = line("intensity", config=accepting("intensity", intensity=rule))
+    assert (told.status, words in told.reason) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "own", "status"),
+    [
+        (ZSCORE, {"rule": "zscore", "low": 1.0, "high": 99.0}, "adapted"),
+        (ZSCORE, {"rule": "zscore", "low": 0.5, "high": 99.5, "nonzero": True}, "broken"),
+        (MINMAX, {"rule": "minmax", "low": 1.0, "high": 99.0}, "adapted"),
+        (MINMAX, {"rule": "minmax", "output": [-1.0, 1.0]}, "broken"),
+    ],
+)
+def test_other_forms_of_a_rule_by_case(rule, own, status):
+    told = line("intensity", config=accepting("intensity", intensity=own), intensity=rule)
+    assert told.status == status
+
+
+def test_rules_are_written_in_full():
+    texts = {
+        "window, -160 to 240": {"rule": "window", "low": -160, "high": 240},
+        "window, 0 to 9, to -1 to 1": {"rule": "window", "low": 0, "high": 9, "output": [-1, 1]},
+        "zscore, percentiles 1 to 99.5, of voxels that are not 0": {
+            "rule": "zscore", "low": 1, "high": 99.5, "nonzero": True,
+        },
+        "minmax, percentiles 1 to 99": {"rule": "minmax", "low": 1, "high": 99},
+        "minmax": {"rule": "minmax"},
+    }  # fmt: skip
+    assert [write_rule(IntensityConfig.model_validate(rule)) for rule in texts.values()] == list(texts)
 
 
 def test_a_foreground_that_the_window_flattens_is_broken():
@@ -288,6 +352,8 @@ def test_a_foreground_of_one_value_is_broken_under_any_rule(rule):
     [
         (MINMAX, 0, "equal"), (MINMAX, 1, "adapted"), (MINMAX, 5, "broken"),
         (IntensityConfig(rule="zscore"), 5, "broken"), (ZSCORE, 5, "equal"),
+        (IntensityConfig(rule="minmax", low=0.5, high=99.5), 5, "equal"),
+        (IntensityConfig(rule="minmax", low=0.0, high=100.0), 5, "broken"),
     ],
 )  # fmt: skip
 def test_bright_outliers_break_rules_that_take_the_whole_range(rule, n_squashed, status):
@@ -327,6 +393,14 @@ def test_classes_are_compared_by_name(source, target, output, status, words):
     told = classes_line(source, target, output)
     assert told.status == status
     assert words in told.reason
+
+
+def test_a_self_supervised_source_has_no_classes():
+    source = make_source()
+    card = source.card.model_copy(update={"output": "features", "classes": ()})
+    told = lines_of(make_plan(make_fingerprint(), SCHEME, CONFIG, Source(card, source.folder)))["classes"]
+    assert (told.status, told.source) == ("adapted", "none")
+    assert "learned without labels" in told.reason
 
 
 def test_what_the_line_says_of_rows_is_what_loading_does(tmp_path):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from balls import NETWORK
+from small_networks import SMALL
 from torch import nn
 from torch.nn import functional
 
 from monai_tl.config import NetworkConfig
-from monai_tl.networks.builders import build_network, groups_of
+from monai_tl.networks.builders import build_network, groups_of, size_rule_of
 from monai_tl.networks.features import HEAD_INPUT, decoder_layers, sample_features
 from monai_tl.networks.groups import LayerGroup
+from monai_tl.networks.windows import network_size
 from monai_tl.records import SizeRule
 
 UNET = NetworkConfig(name="unet", arguments={"channels": [4, 8, 16], "strides": [2, 2], "norm": "instance"})
@@ -92,23 +93,28 @@ def test_a_voxel_of_a_large_case_has_context_on_all_sides():
     assert found.values["body"] == pytest.approx(whole[(slice(None), *positions.T)].T.numpy(), abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "layers"),
-    [
-        ("basic_unet", {"features": [4, 4, 8, 8, 16, 4]}, ("upcat_4", "upcat_3", "upcat_2", HEAD_INPUT)),
-        ("segresnet", {"init_filters": 8, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]}, ("up0", HEAD_INPUT)),
-        (
-            "dynunet",
-            {"kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [2, 2], "filters": [4, 8, 8]},
-            ("up0", HEAD_INPUT),
-        ),
-        ("unet", dict(NETWORK.arguments), (HEAD_INPUT,)),
-    ],
-)
-def test_decoders_of_the_table(name, arguments, layers):
+DECODERS = {
+    "unet": (HEAD_INPUT,),
+    "basic_unet": ("upcat_4", "upcat_3", "upcat_2", HEAD_INPUT),
+    "segresnet": (HEAD_INPUT,),
+    "dynunet": ("up0", HEAD_INPUT),
+    "vnet": ("up_tr256", "up_tr128", "up_tr64", HEAD_INPUT),
+    "swin_unetr": ("up5", "up4", "up3", "up2", HEAD_INPUT),
+}
+"""Of the first of each name in small_networks.py."""
+
+
+@pytest.mark.parametrize(("name", "arguments"), SMALL, ids=[f"{index}-{item[0]}" for index, item in enumerate(SMALL)])
+def test_every_network_of_the_table_has_features_where_its_head_looks(name, arguments):
     config = NetworkConfig(name=name, arguments=arguments)
     network = build_network(config, 1, 3, seed=0).eval()
-    image = np.random.default_rng(0).normal(size=(1, 32, 32, 32)).astype(np.float32)
-    found = sample_features(network, groups_of(config, network), image, positions_in((32,) * 3, 5), (32,) * 3, RULE)
-    assert decoder_layers(found.n_voxels) == layers
+    rule = size_rule_of(config)
+    shape = network_size((16, 16, 16), rule)
+    image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    found = sample_features(network, groups_of(config, network), image, positions_in(shape, 5), shape, rule)
+    layers = decoder_layers(found.n_voxels)
+    assert layers[-1] == HEAD_INPUT
+    assert all(found.n_voxels[layer] >= min(found.n_voxels.values()) for layer in layers)
     assert all(np.isfinite(values).all() and len(values) == 5 for values in found.values.values())
+    if arguments is next(given for other, given in SMALL if other == name):
+        assert layers == DECODERS.get(name, layers)

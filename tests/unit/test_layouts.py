@@ -62,6 +62,23 @@ def test_nnunet_with_two_channels(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        ({"1": "T1w", "0": "FLAIR"}, ("FLAIR", "T1w")),
+        ({"0": "CT"}, ("CT",)),
+        # any other text may be somebody's name, and then none is kept
+        ({"0": "T2", "1": "Otto"}, ()),
+        ({"first": "T2"}, ()),
+        ({}, ()),
+    ],
+)
+def test_channels_are_named_in_known_words_only(tmp_path, names, kept):
+    describe(tmp_path, {"channel_names": names, "labels": {"background": 0}, "file_ending": ".nii.gz"})
+    touch(tmp_path, "imagesTr/x_0000.nii.gz", "imagesTr/x_0001.nii.gz")
+    assert read_nnunet(tmp_path).channels == kept
+
+
 def test_a_folder_without_description_has_no_layout(tmp_path):
     assert layout_of(tmp_path) is None
 

@@ -196,6 +196,15 @@ def test_pixels_of_another_patch_are_refused_though_the_shape_agrees() -> None:
     assert layout_of(target, config.arguments).patches == {weight: (16, 16, 16)}
 
 
+@pytest.mark.parametrize("config", [_swin(3), _unetr(32)], ids=lambda config: config.name)
+def test_looking_over_a_network_takes_no_memory(config: NetworkConfig) -> None:
+    """MONAI's Swin looks at numbers while it is built, which the meta device refuses."""
+    sketch = sketch_network(config, 1, 2)
+    assert {p.device.type for p in sketch.parameters()} == {"meta"}
+    shapes = {name: tensor.shape for name, tensor in named_tensors(build_network(config, 1, 2, seed=0)).items()}
+    assert {name: tensor.shape for name, tensor in named_tensors(sketch).items()} == shapes
+
+
 def test_a_swin_unetr_of_another_window() -> None:
     source = trained(_swin(2))
     module, audit = load(as_state(source.state_dict()), _swin(3))

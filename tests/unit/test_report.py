@@ -14,10 +14,11 @@ from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.metrics.case import ClassScore
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult, summarise_arm
 from monai_tl.records import Adaptation, Audit, Plan, Rejection, Shift, ShiftFeature, Split, TensorAudit
+from monai_tl.report.audit_table import group_rows, size_in_words
 from monai_tl.report.findings import Failure, Findings, HistoryPoint, TrainedModel
 from monai_tl.report.overlays import choose_cases, display_window, draw_planes
 from monai_tl.report.page import render_page, split_headline
-from monai_tl.report.tables import group_rows, markdown_summary, number, percent, rejection_rows, signed, thousands
+from monai_tl.report.tables import markdown_summary, number, percent, rejection_rows, signed, thousands
 from monai_tl.scoring import judge_arms
 from monai_tl.sources.card import Card
 
@@ -160,12 +161,24 @@ def test_layer_groups_keep_the_order_of_the_network() -> None:
         return TensorAudit.model_validate({"name": name, "group": group, "n_parameters": n, "status": status})
 
     audit = Audit(
-        source="s", source_sha256=None, share_body=0.5, share_all=0.5, groups={"a": 0.5, "z": 1.0},
+        source="s", source_sha256=None, share_body=0.75, share_all=0.6, groups={"z": 1.0, "a": 0.75, "head": 0.25},
         tensors=(tensor("1", "z", 30, "matched"), tensor("2", "a", 10, "fresh"), tensor("3", "a", 30, "adapted"),
-                 tensor("4", "q", 99, "unused")),
+                 tensor("4", "head", 50, "adapted"), tensor("5", "", 99, "unused")),
     )  # fmt: skip
     rows = group_rows(audit)
-    assert [(row.name, row.matched, row.adapted, row.fresh) for row in rows] == [("z", 100, 0, 0), ("a", 0, 75, 25)]
+    shown = [(row.name, row.matched, row.adapted, row.fresh, row.counts) for row in rows]
+    assert shown == [
+        ("z", 100, 0, 0, "1 matched"),
+        ("a", 0, 75, 25, "1 adapted, 1 fresh"),
+        # of the head only some rows are the source's
+        ("head", 0, 25, 75, "1 adapted"),
+        ("all", 25, 35, 40, "1 matched, 2 adapted, 1 fresh"),
+    ]
+
+
+def test_sizes_in_words() -> None:
+    sizes = [size_in_words(n) for n in (0, 999, 1000, 1_996_000, 3_000_000_000, 5_000_000_000_000)]
+    assert sizes == ["0 B", "999 B", "1.0 kB", "2.0 MB", "3.0 GB", "5000.0 GB"]
 
 
 def test_best_median_and_worst() -> None:

@@ -10,7 +10,7 @@ from targets import SCHEME, lines_of, make_fingerprint, make_source
 from monai_tl.config import IntensityConfig, PlanConfig
 from monai_tl.records import Shift, SizeRule
 from monai_tl.transfer.planning import make_plan
-from monai_tl.transfer.shift import describe_shift
+from monai_tl.transfer.shift_words import describe_shift
 
 CONFIG = PlanConfig.model_validate(
     {"source": "s", "accept_broken": ["field of view", "intensity", "spacing", "channels"]}

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
+from targets import SCHEME, make_fingerprint, make_source
 
 from monai_tl import workspace
 from monai_tl.commands import doctor, init, key, run
-from monai_tl.config import load_params
+from monai_tl.config import PlanConfig, load_params
 from monai_tl.errors import ConfigError
 from monai_tl.pipeline_file import check_sections
+from monai_tl.records import SizeRule
 from monai_tl.stages import STAGE_NAMES
+from monai_tl.transfer.planning import make_plan
 from monai_tl.workspace import VERSION_FILE, check_installed_version
 
 QUIET = Console(file=io.StringIO())
@@ -144,6 +147,27 @@ def test_doctor_finds_what_is_spoilt(here, monkeypatch, tmp_path):
     assert len(found) == 2
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert "no answer" in problems(here)["Prefect server"]
+
+
+def test_doctor_tells_what_of_the_contract_is_broken(here):
+    def told():
+        return [item for item in doctor.examine(here) if item.subject == "contract"]
+
+    assert told() == []
+    source = make_source(size_rule=SizeRule(min_vox=(256, 256, 256)))
+    config = PlanConfig(source="s", accept_broken=("field of view",))
+    plan = make_plan(make_fingerprint(), SCHEME, config, source)
+    (here / "artifacts/plan").mkdir(parents=True)
+    plan.write(here / "artifacts/plan/plan.json")
+    (accepted,) = told()
+    assert accepted.mend == ""
+    assert accepted.note.startswith("broken, and accepted in params.yaml: field of view: the source looks at 256")
+    # as an earlier version wrote it
+    lines = tuple(line.model_copy(update={"accepted": False}) for line in plan.adaptations)
+    plan.model_copy(update={"adaptations": lines}).write(here / "artifacts/plan/plan.json")
+    assert "plan stage again" in told()[0].mend
+    make_plan(make_fingerprint(), SCHEME, config, make_source()).write(here / "artifacts/plan/plan.json")
+    assert told()[0].note == "no line is broken in artifacts/plan/plan.json"
 
 
 def break_pipeline_file(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """nnU-Net plans for tests, and what the package that nnU-Net takes its networks from makes of them.
 
-``python tests/support/nnunet_plans.py`` writes the record anew; it needs that package, whose own requirements are heavy
-and are not needed here: ``pip install --no-deps dynamic_network_architectures==0.4.4``.
+``python tests/support/nnunet_reference.py`` writes the record anew; it needs that package, whose own requirements are
+heavy and are not needed here: ``pip install --no-deps dynamic_network_architectures==0.4.4``.
 """
 
 from __future__ import annotations

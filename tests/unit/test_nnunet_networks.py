@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from nnunet_plans import PLANS, RECORD, SIZE, build_original, describe, example, fill
+from nnunet_reference import PLANS, RECORD, SIZE, build_original, describe, example, fill
 from torch import nn
 
 from monai_tl.config import NetworkConfig
 from monai_tl.networks.builders import build_network, groups_of, size_rule_of
 from monai_tl.networks.groups import aliases, named_tensors, set_trainable
+from monai_tl.networks.lora import add_low_rank, plain_state
 from monai_tl.networks.nnunet_blocks import ConvBlock, ResidualBlock
+from monai_tl.training.head_input import find_head
 
 
 def _build(name: str, seed: int = 0) -> nn.Module:
@@ -23,7 +25,7 @@ def _build(name: str, seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_is_what_the_package_s_network_was(name: str) -> None:
-    """Against a record that the package itself wrote; see tests/support/nnunet_plans.py."""
+    """Against a record that the package itself wrote; see tests/support/nnunet_reference.py."""
     expected, found = json.loads(RECORD.read_text())[name], describe(_build(name))
     assert (found["n_names"], found["names_sha256"]) == (expected["n_names"], expected["names_sha256"])
     assert found["logits"] == pytest.approx(expected["logits"], abs=1e-5)
@@ -93,7 +95,7 @@ def test_fresh_weights_are_drawn_as_nnunet_draws_them() -> None:
     assert all(not part.bias.any() for part in convs if part.bias is not None)
     wide = max(convs, key=lambda part: part.weight.numel()).weight
     he = (2 / (1 + 0.01**2) / (wide[0].numel())) ** 0.5
-    assert float(wide.std()) == pytest.approx(he, rel=0.05)
+    assert float(wide.detach().std()) == pytest.approx(he, rel=0.05)
     blocks = [part for part in module.modules() if isinstance(part, ResidualBlock)]
     assert blocks
     assert all(not part.conv2.norm.weight.any() for part in blocks)
@@ -116,3 +118,26 @@ def test_an_argument_given_once_holds_for_each_level(once: bool) -> None:
     assert {key: value.shape for key, value in module.state_dict().items()} == {
         key: value.shape for key, value in _build("plain").state_dict().items()
     }
+
+
+@pytest.mark.parametrize("name", ["plain_anisotropic", "residual"])
+def test_the_head_alone_gives_the_output(name: str) -> None:
+    """So features of a frozen body can be kept, although the head holds those of lower levels too."""
+    module = _build(name).eval()
+    config = NetworkConfig(name=PLANS[name][0], arguments=PLANS[name][1])
+    assert find_head(module, groups_of(config, module), example()) is module.decoder.seg_layers
+
+
+@pytest.mark.parametrize("name", ["plain_anisotropic", "residual"])
+def test_low_rank_updates_merge_under_both_names(name: str) -> None:
+    module = _build(name).eval()
+    new = add_low_rank(module, ["encoder", "decoder"], rank=2, alpha=4.0, seed=0)
+    before = module(example())
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            if key in new:
+                nn.init.normal_(parameter, 0.0, 0.1)
+    assert not torch.allclose(module(example()), before, atol=1e-3)
+    merged = _build(name, seed=7)
+    merged.load_state_dict(plain_state(module), strict=True)
+    assert torch.allclose(merged.eval()(example()), module(example()), atol=1e-6)
