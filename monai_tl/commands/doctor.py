@@ -20,11 +20,11 @@ from rich.console import Console
 from monai_tl.config import PARAMS_FILE, Params, load_params
 from monai_tl.dicom.deidentify import load_key
 from monai_tl.errors import ConfigError, MonaiTLError
-from monai_tl.files import sha256_file
 from monai_tl.parallel import n_jobs
 from monai_tl.pipeline_file import REFRESH, check_sections, pipeline_text
 from monai_tl.records import Plan
 from monai_tl.sources.card import read_source
+from monai_tl.sources.opening import hash_weights
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.workspace import FLOWS_FOLDER, PIPELINE_FILE, check_installed_version
 
@@ -233,8 +233,7 @@ def _source(folder: Path) -> Finding:
         source = read_source(folder)
     except MonaiTLError as error:
         return Finding("plan.source", str(error), "put a source folder (card.yaml and weights) there; see the README")
-    # of a bundle or a results folder the hash was taken just now
-    if source.weights_name is None and sha256_file(source.weights_path) != source.card.weights.sha256:
+    if hash_weights(source) != source.card.weights.sha256:
         return Finding("plan.source", "the weights are not those of card.yaml", "fetch or copy the source folder again")
     return Finding("plan.source", f"{source.card.name}, weights as its card says")
 

@@ -24,7 +24,7 @@ from monai_tl.config import Params, parse_params
 from monai_tl.dataset.manifest import DATASET_FILE, Manifest, read_unprepared
 from monai_tl.dataset.nifti import read_label
 from monai_tl.dataset.transforms import restore_probabilities
-from monai_tl.files import code_digest, read_json, sha256_file, sha256_of, to_json, write_json
+from monai_tl.files import code_digest, read_json, sha256_of, to_json, write_json
 from monai_tl.inference import load_models
 from monai_tl.metrics.overlap import dice
 from monai_tl.networks.builders import build_network
@@ -33,6 +33,7 @@ from monai_tl.progress import Progress
 from monai_tl.records import Fingerprint, Fold, Plan, PreparedCase, Split, model_name
 from monai_tl.sources.audit import load_source
 from monai_tl.sources.card import Source, read_source
+from monai_tl.sources.opening import hash_weights
 from monai_tl.stages import run_stage
 from monai_tl.training.checkpoint import locked
 from monai_tl.transfer.planning import make_plan
@@ -164,8 +165,7 @@ def _make_keys(task: Task, params: Params, plan: Plan, source: Source) -> dict[s
     common = (code_digest(), task.cases_sha256, to_json([own, describe_torch(device), VOXELS_A_CLASS]))
     preparing = params.preprocess.model_dump(mode="json")
     # the file's own hash beside the card's: a file that was changed must not be answered from memory
-    file = source.weights_path if source.weights_path.is_file() else source.folder
-    weights = to_json([source.card.model_dump(mode="json"), sha256_file(file) if file.is_file() else ""])
+    weights = to_json([source.card.model_dump(mode="json"), hash_weights(source)])
     # scores know nothing of the probe's length, nor of its halves
     chosen = sorted([*task.fold.train, *task.fold.val])
     scoring = to_json([chosen, preparing, params.finetune.seed, params.finetune.min_transferred])

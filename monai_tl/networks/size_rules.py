@@ -51,6 +51,9 @@ def even_kernels(arguments: Arguments, name: str) -> list[str]:
     """A fault when a kernel has an even size anywhere: it would shift the output by half a voxel, or shrink it."""
 
     def numbers(value: Any) -> list[int]:
+        if isinstance(value, str):
+            # each letter of a text is a text again
+            raise TypeError(f"{name} holds {value!r}, which is no number")
         return [value] if isinstance(value, int) else [one for item in value for one in numbers(item)]
 
     wrong = sorted({size for size in numbers(arguments[name]) if size < 1 or size % 2 == 0})

@@ -73,7 +73,7 @@ class NetworkSpec:
                 # asked last: a conflict says more than the failure that it causes here
                 self.size_rule_of(arguments)
             return found
-        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
             return [f"{', '.join(arguments)}: have values that make no network: {error}"]
 
     def size_rule_of(self, arguments: Arguments) -> SizeRule:

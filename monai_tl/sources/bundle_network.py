@@ -87,7 +87,7 @@ def read_network(config: ConfigText, *path: Key) -> tuple[dict[str, Any], list[s
 
 
 def _network_name(config: ConfigText, target: Any, path: tuple[Key, ...]) -> str:
-    if target in TARGETS and isinstance(target, str):
+    if isinstance(target, str) and target in TARGETS:
         name = TARGETS[target]
         if name not in network_names():
             raise SourceError(f"{config.at(*path)}: {target} is not among our networks ({', '.join(network_names())})")

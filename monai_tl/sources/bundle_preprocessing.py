@@ -78,7 +78,8 @@ def _read_transform(reading: _Reading, path: tuple[Key, ...]) -> None:
     if name in _READERS:
         _READERS[name](reading, path)
         return
-    reason = f"{reading.config.at(*path, '_target_')}: {target} may change values and is not one of those that are read"
+    why = "may change values and is none of the transforms that are read"
+    reason = str(reading.config.needs_code(*path, "_target_", why=why))
     for key in ("intensity", "spacing_mm") if name in ("", "Resize", "Zoom", "Resample") else ("intensity",):
         reading.draft.lack(f"input.{key}", reason)
 

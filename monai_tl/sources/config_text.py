@@ -24,6 +24,7 @@ Key = str | int
 _MAX_DEPTH = 24
 _MAX_VALUES = 20_000
 _MAX_EXPRESSION = 2000
+_SHOWN = 120
 _REFERENCE = re.compile(r"[@%]([A-Za-z_]\w*(?:(?:#|::)\w+)*)")
 _MARK = "reference_"
 
@@ -88,29 +89,34 @@ class ConfigText:
 
     def at(self, *path: Key) -> str:
         """``configs/inference.json, line 12 (key a.b)``."""
-        number, _ = self.line(*path)
-        return f"{self.name}, line {number} (key {'.'.join(map(str, path))})"
+        number, _ = self._place(*path)
+        return f"{self.name}, line {number + 1} (key {'.'.join(map(str, path))})"
 
     def needs_code(self, *path: Key, why: str = "needs code to run") -> NeedsCodeError:
         """The error for a value, with its line."""
-        _, text = self.line(*path)
-        return NeedsCodeError(f"{self.at(*path)} {why}: {text.strip()[:120]}")
+        return NeedsCodeError(f"{self.at(*path)} {why}: {self._excerpt(*path)}")
 
-    def line(self, *path: Key) -> tuple[int, str]:
-        """Number, from 1, and text of the line on which a value, or the last part of its path that exists, begins."""
+    def _excerpt(self, *path: Key) -> str:
+        """The line of a value; of a long one, as minified JSON has, what begins with the value."""
+        number, column = self._place(*path)
+        lines = self.text.splitlines() or [""]
+        text = lines[min(number, len(lines) - 1)]
+        return (text if len(text) <= _SHOWN else text[column:])[:_SHOWN].strip()
+
+    def _place(self, *path: Key) -> tuple[int, int]:
+        """Line and column, from 0, at which a value, or the last part of its path that exists, begins."""
         try:
             # JSON is YAML but for tabs between tokens, which YAML has no place for
             node = yaml.compose(self.text.replace("\t", " "), Loader=yaml.SafeLoader)
         except (yaml.YAMLError, RecursionError):
             node = None
-        number = 0
+        place = 0, 0
         for key in path:
             node = _child(node, key)
             if node is None:
                 break
-            number = node.start_mark.line
-        lines = self.text.splitlines() or [""]
-        return number + 1, lines[min(number, len(lines) - 1)]
+            place = node.start_mark.line, node.start_mark.column
+        return place
 
 
 def parse_config(name: str, content: bytes) -> ConfigText:
@@ -179,9 +185,8 @@ class _Resolver:
             raise self.config.needs_code(*path, why=f"refers to {identifier!r}, which is not in the file") from None
 
     def _expression(self, text: str, path: tuple[Key, ...], depth: int) -> Any:
-        refused = self.config.needs_code(*path)
         if len(text) > _MAX_EXPRESSION or _MARK in text:
-            raise refused
+            raise self.config.needs_code(*path)
         names: list[str] = []
 
         def mark(found: re.Match[str]) -> str:
@@ -192,18 +197,18 @@ class _Resolver:
             # parsing runs nothing
             tree = ast.parse(_REFERENCE.sub(mark, text).strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise refused from None
+            raise self.config.needs_code(*path) from None
         if any(isinstance(node, ast.Constant) and _MARK in str(node.value) for node in ast.walk(tree)):
             # an @ within quotes is no reference
-            raise refused
+            raise self.config.needs_code(*path)
 
         def operand(node: ast.expr) -> Any:
             if isinstance(node, ast.Name) and node.id.startswith(_MARK):
                 return self._referred(names[int(node.id.removeprefix(_MARK))], path, depth)
             try:
-                return ast.literal_eval(node)
+                return _as_lists(ast.literal_eval(node))
             except (ValueError, TypeError, RecursionError, MemoryError, SyntaxError):
-                raise refused from None
+                raise self.config.needs_code(*path) from None
 
         if isinstance(tree, ast.IfExp):
             return operand(tree.body if operand(tree.test) else tree.orelse)
@@ -212,8 +217,12 @@ class _Resolver:
                 counted = operand(tree.args[0])
                 if isinstance(counted, list | tuple | dict | str):
                     return len(counted)
-            raise refused
+            raise self.config.needs_code(*path)
         return operand(tree)
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _id_path(identifier: str) -> tuple[Key, ...]:

@@ -58,7 +58,9 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if new not in _SCHEMES or (old == "https" and new != "https"):
-            raise SourceError(f"{_plain(req.full_url)}: redirects to {new or 'nowhere'}:, which is not followed")
+            raise SourceError(
+                f"{_plain(req.full_url)}: redirects to a place off the web ({new}), which is not followed"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -92,6 +94,9 @@ def fetch(url: str, out: Path, sha1: str, patience: Patience, tell: Callable[[in
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 # more is here than there is: another file had this part's name
                 part.unlink(missing_ok=True)
+            if error.code < http.client.BAD_REQUEST:
+                # urllib itself follows none but http, https and ftp
+                raise SourceError(f"{_plain(url)}: redirects to a place off the web, which is not followed") from None
             reason = f"answers {error.code} {error.reason}"
             if error.code in _FINAL or attempt == patience.n_tries:
                 raise SourceError(_unreachable(url, reason, part)) from None

@@ -141,13 +141,13 @@ def _put_input(plans: Mapping[str, Any], configuration: Mapping[str, Any], chann
 def _put_orientation(plans: Mapping[str, Any], draft: Draft) -> None:
     reader = plans.get("image_reader_writer")
     order = plans.get("transpose_forward", [0, 1, 2])
-    if reader not in _READERS:
+    if not isinstance(reader, str) or reader not in _READERS:
         draft.lack("input.orientation", f"{PLANS} names the reader {reader!r}, whose axes are not known")
         return
-    if sorted(order) != [0, 1, 2]:
+    if not isinstance(order, list) or sorted(map(str, order)) != ["0", "1", "2"]:
         draft.lack("input.orientation", f"{PLANS} has transpose_forward {order!r}, no order of three axes")
         return
-    axes = "".join(_STORED[axis] for axis in order)
+    axes = "".join(_STORED[int(axis)] for axis in order)
     draft.put("input.orientation", axes)
     if reader not in _REORIENTED:
         draft.notes.append(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import nullcontext
 
+from monai_tl.files import sha256_file
 from monai_tl.sources.card import Source
 from monai_tl.sources.nnunet_weights import records_left_out
 from monai_tl.sources.packed_files import MAX_WEIGHTS, open_zip
@@ -23,3 +25,14 @@ def open_weights(source: Source) -> State:
             content = open_zip(source.folder).read(source.weights_name, MAX_WEIGHTS)
             return parse_state(content, source.weights_path, sha256)
         return load_state(source.weights_path, sha256)
+
+
+def hash_weights(source: Source) -> str:
+    """Hex sha256 of a source's weights as they are now, wherever they are.
+
+    Raises:
+        SourceError: The zip file that holds them is damaged.
+    """
+    if source.weights_name is not None and source.folder.is_file():
+        return hashlib.sha256(open_zip(source.folder).read(source.weights_name, MAX_WEIGHTS)).hexdigest()
+    return sha256_file(source.weights_path)

@@ -19,8 +19,8 @@ MAX_TEXT = 4 << 20
 MAX_WEIGHTS = 8 << 30
 _MAX_MEMBERS = 20_000
 _MAX_INFLATED = 16 << 30
-_MAX_RATIO = 1000
-"""Of a member; trained weights hardly shrink, text shrinks to a tenth, a bomb to a thousandth."""
+_MAX_RATIO = 200
+"""Of a member; trained weights hardly shrink, text shrinks to a tenth, a bomb to a thousandth or less."""
 _ENCRYPTED = 0x1
 
 

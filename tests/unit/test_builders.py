@@ -289,3 +289,9 @@ def test_registering_the_same_network_twice_changes_nothing(points: list[EntryPo
     builders.register_network("one_layer", SPEC)
     points.append(_point("one_layer", "SPEC"))
     assert find_network("one_layer") is SPEC
+
+
+def test_a_text_in_place_of_a_kernel_is_a_fault() -> None:
+    arguments = {"channels": [4, 8], "strides": [2], "kernel_size": ["a", 3, 3]}
+    with pytest.raises(ConfigError, match="no number"):
+        build_network(NetworkConfig(name="attention_unet", arguments=arguments), 1, 2, seed=0)
