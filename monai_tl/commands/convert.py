@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from monai_tl import DEFAULT_KEY_FILE
+from monai_tl.conversion_records import ConvertedIndex, ConvertedVolume
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
 from monai_tl.dicom.image_series import ImageSeries
@@ -23,7 +24,7 @@ from monai_tl.geometry import Affine, Volume, affine_lps_to_ras, affine_to_rows,
 from monai_tl.labels import LabelScheme, read_scheme
 from monai_tl.parallel import map_cases, n_jobs
 from monai_tl.progress import Progress
-from monai_tl.records import ConvertedIndex, ConvertedVolume, Rejection, RejectionList
+from monai_tl.records import Rejection, RejectionList
 
 INDEX_FILE, REJECTED_FILE = "index.json", "rejected.json"
 _FIELDS = ("case", "patient", "study", "series", "modality", "part", "number")

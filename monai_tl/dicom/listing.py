@@ -7,8 +7,9 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from monai_tl.conversion_records import ConvertedIndex
 from monai_tl.errors import DataError
-from monai_tl.records import ConvertedIndex, Record, RejectionList
+from monai_tl.records import Record, RejectionList
 
 _OWN_LISTS: dict[str, type[Record]] = {"rejected.json": RejectionList, "index.json": ConvertedIndex}
 """What ``deidentify`` and ``convert`` write beside their results."""

@@ -25,9 +25,10 @@ from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit
 from talking_study import write_talking_study
 
 from monai_tl.commands import convert, deidentify
+from monai_tl.conversion_records import ConvertedIndex
 from monai_tl.dicom.deidentify import Pseudonyms, create_key
 from monai_tl.errors import ConfigError, DataError, PrivacyError
-from monai_tl.records import ConvertedIndex, RejectionList
+from monai_tl.records import RejectionList
 
 WORD = "KANARIVOGEL"
 

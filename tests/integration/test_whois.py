@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from monai_tl.cli import app
 from monai_tl.commands import convert, deidentify, whois
 from monai_tl.config import load_params
+from monai_tl.conversion_records import ConvertedIndex
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dicom.deidentify import Pseudonyms, create_key, seeded_key
 from monai_tl.errors import ConfigError, DataError, PrivacyError
 from monai_tl.files import write_json
-from monai_tl.records import ConvertedIndex, RejectionList
+from monai_tl.records import RejectionList
 from monai_tl.stages import ingest
 
 STACK = np.arange(6 * 5 * 7, dtype=np.uint16).reshape(6, 5, 7)

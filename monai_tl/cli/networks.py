@@ -1,0 +1,142 @@
+"""Verbs of pretrained and tuned networks: what there is, how good it is, whether it may go out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from monai_tl.cli.options import HERE, KEY_FILE, KeyFile, Source, Workspace, app
+
+sources_app = typer.Typer(
+    help="Pretrained networks to start from: what there is, what they expect, whether their weights fit.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(sources_app, name="sources")
+
+
+@app.command()
+def pretrain(
+    params_file: Annotated[Path, typer.Argument(help="Parameters of the run: no source, scratch arm only.")],
+    data: Annotated[Path, typer.Argument(help="Data set to learn from.")],
+    out: Annotated[Path, typer.Argument(help="Source folder to write.")],
+) -> None:
+    """Train a source from scratch on a data set and write it with its card."""
+    from monai_tl.commands import pretrain as command
+    from monai_tl.files import named_output
+
+    with named_output(out):
+        command.run(params_file, data, out)
+
+
+@app.command()
+def rank(
+    sources: Annotated[list[Path], typer.Argument(help="Pretrained sources to choose from.")],
+    workspace: Workspace = HERE,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Scores only, which are unreliable by themselves.")
+    ] = False,
+    n_cases: Annotated[int, typer.Option("--n-cases", help="Training cases to look at, at most.")] = 16,
+    steps: Annotated[int, typer.Option(help="Steps of each source's probe.")] = 60,
+    seeds: Annotated[int, typer.Option(help="Repetitions of the probe, each with another seed.")] = 3,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="JSON file to write, Markdown beside it; default: reports/rank/rank.json."),
+    ] = None,
+) -> None:
+    """Rank sources on training cases: transferability scores, a short probe, and whether they agree."""
+    from rich.console import Console
+
+    from monai_tl.commands import rank as command
+    from monai_tl.config import load_params
+    from monai_tl.workspace import check_installed_version
+
+    check_installed_version(workspace)
+    command.run(
+        sources,
+        workspace.resolve(),
+        load_params(workspace),
+        n_cases=n_cases,
+        steps=0 if no_probe else steps,
+        n_seeds=seeds,
+        out=out,
+        console=Console(),
+    )
+
+
+@app.command()
+def promote(
+    workspace: Workspace = HERE,
+    accept_undecided: Annotated[
+        bool, typer.Option("--accept-undecided", help="Promote although no verdict shows that it does no harm.")
+    ] = False,
+) -> None:
+    """Record that the exported model may go out; a model that did harm never does."""
+    from monai_tl.commands import promote as command
+
+    typer.echo(command.run(workspace.resolve(), accept_undecided=accept_undecided))
+
+
+@app.command()
+def forgetting(
+    model: Annotated[Path, typer.Argument(help="artifacts/export/model of a run, or one model folder of it.")],
+    source: Annotated[Path, typer.Option(help="Source folder that the model was tuned from.")],
+    data: Annotated[Path, typer.Option(help="Held set of the source's own task: DICOM, or NIfTI in a known layout.")],
+    classes: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="YAML file with the set's classes. Without it the card's, with their values in order."),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="JSON file to write.")] = None,  # noqa: UP045
+    key_file: KeyFile = KEY_FILE,
+) -> None:
+    """Say what tuning cost on the source's own task."""
+    from monai_tl.commands import forgetting as command
+
+    typer.echo(command.run(model, source, data, classes, out, key_file.expanduser()))
+
+
+@sources_app.command("list")
+def list_sources(workspace: Workspace = HERE) -> None:
+    """List what can be pulled, and the sources of the workspace."""
+    from monai_tl.commands import sources as command
+
+    for line in command.describe_all(workspace):
+        typer.echo(line)
+
+
+@sources_app.command("show")
+def show_source(path: Source) -> None:
+    """Print a source's card: contract, classes, layer groups; of an incomplete one, a draft to complete."""
+    from monai_tl.commands import sources as command
+
+    for line in command.describe(path):
+        typer.echo(line)
+
+
+@sources_app.command("check")
+def check_source(path: Source) -> None:
+    """Load a source's weights into its own network and say what does not fit."""
+    from monai_tl.commands import sources as command
+
+    for line in command.check(path):
+        typer.echo(line)
+
+
+@sources_app.command("pull")
+def pull_source(
+    name: Annotated[str, typer.Argument(help="Name in the table ('sources list'), or NAME@VERSION.")],
+    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("sources"),
+    index: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Folder or web address that holds the zip file, in place of the zoo's host."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 30.0,
+) -> None:
+    """Fetch a bundle of the MONAI model zoo, checked; a broken download goes on where it stopped."""
+    from monai_tl.commands import sources as command
+    from monai_tl.files import named_output
+
+    with named_output(to):
+        typer.echo(command.pull(name, to, index, timeout, lambda line: typer.echo(line, err=True)))

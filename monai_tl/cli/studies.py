@@ -1,0 +1,119 @@
+"""Verbs of DICOM studies: convert, de-identify, segment, and the key that keeps their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from monai_tl.cli.options import HERE, KEY_FILE, KeyFile, Workspace, app
+
+
+@app.command()
+def key(
+    path: Annotated[Path, typer.Argument(help="Where the secret is kept: outside any repository.")] = KEY_FILE,
+    demo_seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Derive a fixed key from a number: for synthetic data only."),
+    ] = None,
+) -> None:
+    """Make the secret that pseudonyms are derived from, unless it is there."""
+    from monai_tl.commands import key as command
+    from monai_tl.files import named_output
+
+    with named_output(path):
+        typer.echo(command.run(path.expanduser(), seed=demo_seed))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of DICOM, any nesting.")],
+    out: Annotated[Path, typer.Argument(help="Folder for NIfTI files, index.json and rejected.json.")],
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="YAML file: class and the structures it is drawn as. Without it each structure is a class."),
+    ] = None,
+    names: Annotated[
+        str, typer.Option(help="Names of the files, of {case} {patient} {study} {series} {modality} {part} {number}.")
+    ] = "{case}",
+    keep_shear: Annotated[
+        bool, typer.Option("--keep-shear", help="Keep slices of a tilted gantry as they are, with a sheared affine.")
+    ] = False,
+    key_file: KeyFile = KEY_FILE,
+) -> None:
+    """Convert DICOM to NIfTI with its labels, and say what was refused and why."""
+    from monai_tl.commands import convert as command
+    from monai_tl.files import named_output
+
+    with named_output(out):
+        typer.echo(
+            command.run(source, out, labels=labels, names=names, keep_shear=keep_shear, key_file=key_file.expanduser())
+        )
+
+
+@app.command()
+def deidentify(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of DICOM files, any nesting.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for what names nobody, outside SRC.")],
+    key_file: Annotated[
+        Path, typer.Option(help="Secret for pseudonyms, UIDs and the shift of dates; made by 'monai-tl key'.")
+    ] = Path("~/.config/monai_tl/pseudonym.key"),
+) -> None:
+    """Write DICOM that tells nothing of its patients; what may not leave is listed, never copied."""
+    from monai_tl.commands import deidentify as command
+    from monai_tl.files import named_output
+
+    with named_output(out):
+        typer.echo(command.run(source, out, key_file=key_file.expanduser()))
+
+
+@app.command()
+def segment(
+    dicom_dir: Annotated[Path, typer.Argument(help="Folder of DICOM studies, any nesting.")],
+    out: Annotated[Path, typer.Argument(help="Folder for DICOM SEG and NIfTI.")],
+    model: Annotated[list[Path], typer.Option("--model", "-m", help="Model folder; several are averaged.")],
+    key_file: KeyFile = KEY_FILE,
+    identity: Annotated[
+        str,
+        typer.Option(help="'source' keeps the patient's identity in the SEG for the PACS; 'pseudonymous' does not."),
+    ] = "source",
+) -> None:
+    """Apply a model to new studies and write DICOM SEG and NIfTI."""
+    from monai_tl.commands import segment as command
+    from monai_tl.files import named_output
+
+    with named_output(out):
+        typer.echo(command.run(dicom_dir, out, model, identity=identity, key_file=key_file.expanduser()))
+
+
+@app.command()
+def whois(
+    items: Annotated[list[str], typer.Argument(help="Items of rejected.json, or case ids.")],
+    workspace: Workspace = HERE,
+    source: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of DICOM that convert, deidentify or segment was given, in place of a workspace."),
+    ] = None,
+    key_file: KeyFile = KEY_FILE,
+) -> None:
+    """Tell which files a refused item or a case is: on this terminal only, with the pseudonym key."""
+    from monai_tl.commands import whois as command
+
+    for line in command.run(items, workspace.resolve(), source, key_file.expanduser()):
+        typer.echo(line)
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write hospital_a and hospital_b into.")],
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    n_a: Annotated[int, typer.Option("--n-a", help="Studies of hospital A, the source domain.")] = 32,
+    n_b: Annotated[int, typer.Option("--n-b", help="Studies of hospital B, the target.")] = 24,
+) -> None:
+    """Write the synthetic demo cohort as DICOM."""
+    from monai_tl.commands import phantom as command
+    from monai_tl.files import named_output
+
+    with named_output(out):
+        typer.echo(command.run(out, seed=seed, n_a=n_a, n_b=n_b))

@@ -1,0 +1,109 @@
+"""Verbs of a workspace: make it, look at it, run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from monai_tl.cli.options import HERE, Workspace, app
+from monai_tl.errors import ConfigError, StageError
+
+
+@app.command()
+def run(
+    workspace: Workspace = HERE,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of live bars.")] = False,
+) -> None:
+    """Run the whole pipeline of a workspace as a Prefect flow over DVC."""
+    from monai_tl.commands import run as command
+
+    raise typer.Exit(command.run(workspace.resolve(), plain=plain))
+
+
+@app.command()
+def curve(
+    workspace: Workspace = HERE,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of live bars.")] = False,
+) -> None:
+    """Dice against labels and steps, with and without the pretrained start: labels saved, steps saved."""
+    from monai_tl.commands import curve as command
+
+    raise typer.Exit(command.run(workspace.resolve(), plain=plain))
+
+
+@app.command()
+def serve(
+    workspace: Workspace = HERE,
+    port: Annotated[int, typer.Option(help="Port of the dashboard on 127.0.0.1.")] = 4200,
+    interval: Annotated[int, typer.Option(help="Seconds between scheduled runs.")] = 86_400,
+    cron: Annotated[Optional[str], typer.Option(help="Cron schedule; takes the place of the interval.")] = None,  # noqa: UP045 - typer reads it at run time
+) -> None:
+    """Serve the dashboard and run the pipeline on a schedule until interrupted."""
+    from monai_tl.commands import serve as command
+
+    raise typer.Exit(command.run(workspace.resolve(), port=port, interval=interval, cron=cron))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")],
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Bring an existing workspace up to the installed version.")
+    ] = False,
+) -> None:
+    """Make a new workspace: git, DVC, params.yaml, dvc.yaml, flows."""
+    from monai_tl.commands import init as command
+    from monai_tl.files import named_output
+
+    with named_output(folder):
+        command.run(folder, refresh=refresh)
+
+
+@app.command()
+def doctor(folder: Annotated[Path, typer.Argument(help="Workspace to look at.")] = HERE) -> None:
+    """Say what is wrong with the installation or a workspace, and how to mend it."""
+    from monai_tl.commands import doctor as command
+
+    raise typer.Exit(command.run(folder.resolve()))
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="Stage name as in dvc.yaml.")],
+    arm: Annotated[Optional[str], typer.Option(help="Arm, for a stage run once an arm.")] = None,  # noqa: UP045
+    fold: Annotated[Optional[int], typer.Option(help="Fold, for a stage run once a fold.")] = None,  # noqa: UP045
+    labels: Annotated[Optional[str], typer.Option(help="Labels of a point of the curve.")] = None,  # noqa: UP045
+    steps: Annotated[Optional[int], typer.Option(help="Steps of a point of the curve.")] = None,  # noqa: UP045
+    strategy: Annotated[Optional[str], typer.Option(help="Strategy of a point of the curve.")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Seed, for a stage run once a seed.")] = None,  # noqa: UP045
+    workspace: Workspace = HERE,
+) -> None:
+    """Do one stage's work (what dvc.yaml calls)."""
+    from monai_tl.parallel import die_with_parent
+
+    die_with_parent()
+    from monai_tl.config import load_params
+    from monai_tl.stages import CURVE, STAGES, run_stage
+    from monai_tl.workspace import check_installed_version
+
+    known = {item.name: item for item in (*STAGES, *CURVE)}
+    found = known.get(name)
+    if found is None:
+        raise ConfigError(f"stage: there is no {name!r}; the stages are {', '.join(known)}", "arguments")
+    options = {"arm": arm, "fold": fold, "labels": labels, "steps": steps, "strategy": strategy, "seed": seed}
+    given = {key: str(value) for key, value in options.items() if value is not None}
+    if set(given) != set(found.matrix):
+        wanted = " and ".join(f"--{key}" for key in found.matrix) or f"no {' or '.join(f'--{key}' for key in options)}"
+        raise ConfigError(f"stage {name}: takes {wanted}", "arguments")
+    check_installed_version(workspace)
+    params = load_params(workspace)
+    try:
+        run_stage(name, workspace.resolve(), params, given)
+    except MemoryError as error:
+        raise StageError(name, "out of memory; lower the batch size or patch size in params.yaml") from error
+    except OSError as error:
+        raise StageError(
+            name, f"{error.strerror or 'input or output failed'}; check disk space and permissions"
+        ) from error
