@@ -76,7 +76,8 @@ def find_configuration(plans: Mapping[str, Any], folder: Path) -> tuple[str, dic
             f"{folder}: {named} is the second stage of a cascade and needs the first one's output; give 3d_lowres or "
             "3d_fullres"
         )
-    if len(found.get("patch_size", ())) != 3:
+    patch = found.get("patch_size")
+    if not isinstance(patch, list) or len(patch) != 3:
         raise SourceError(f"{folder}: {named} is a 2-D network; give the folder of 3d_fullres or 3d_lowres")
     return named, found
 
@@ -85,7 +86,7 @@ def _inherited(configurations: Mapping[str, Any], name: str, folder: Path) -> di
     chain: list[Mapping[str, Any]] = []
     current: Any = name
     while current is not None:
-        item = configurations.get(current)
+        item = configurations.get(current) if isinstance(current, str) else None
         if not isinstance(item, dict) or len(chain) > _MAX_PARENTS:
             raise SourceError(f"{folder / 'plans.json'}: configuration {name!r} inherits from {current!r} without end")
         chain.append(item)
@@ -149,7 +150,7 @@ def read_intensity(
         SourceError: It is none of our rules, or the channels differ.
     """
     schemes = configuration.get("normalization_schemes")
-    if not isinstance(schemes, list) or len(schemes) != n_channels or len(set(schemes)) != 1:
+    if not isinstance(schemes, list) or len(schemes) != n_channels or len(set(map(str, schemes))) != 1:
         raise SourceError(f"plans.json normalises {n_channels} channels by {schemes}, and one rule must hold for all")
     scheme = schemes[0]
     if scheme == "CTNormalization":
@@ -158,11 +159,12 @@ def read_intensity(
             raise SourceError("plans.json clips each channel to another window, and one rule must hold for all")
         return rules[0], []
     if scheme == "ZScoreNormalization":
-        masked = set(configuration.get("use_mask_for_norm", [False]))
+        masks = configuration.get("use_mask_for_norm", [False])
+        masked = {bool(mask) for mask in masks} if isinstance(masks, list) else set()
         if len(masked) != 1:
             raise SourceError("plans.json takes some channels' statistics over a mask, and one rule must hold for all")
         note = "nnU-Net takes a case's mean and sd in the box of its voxels that are not 0"
-        return {"rule": "zscore", "nonzero": bool(masked.pop())}, [note]
+        return {"rule": "zscore", "nonzero": masked.pop()}, [note]
     if scheme == "RescaleTo01Normalization":
         return {"rule": "minmax"}, ["nnU-Net takes a case's range in the box of its voxels that are not 0"]
     raise SourceError(f"plans.json normalises by {scheme}, which is no intensity rule")
