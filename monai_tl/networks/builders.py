@@ -20,7 +20,9 @@ from monai_tl.records import SizeRule
 ENTRY_POINT_GROUP = "monai_tl.networks"
 """A plug-in names a :class:`NetworkSpec` object here."""
 
-_networks: dict[str, NetworkSpec] = {**MONAI_NETWORKS, **ENCODER_NETWORKS, **NNUNET_NETWORKS}
+BUILT_IN: dict[str, NetworkSpec] = {**MONAI_NETWORKS, **ENCODER_NETWORKS, **NNUNET_NETWORKS}
+"""Without plug-ins."""
+_networks = dict(BUILT_IN)
 
 
 def register_network(name: str, spec: NetworkSpec) -> None:

@@ -42,7 +42,7 @@ def config(request: pytest.FixtureRequest) -> NetworkConfig:
 
 
 def test_all_that_the_table_holds_is_tested_here() -> None:
-    assert {name for name, _ in SMALL} == set(builders._networks)
+    assert {name for name, _ in SMALL} == set(builders.BUILT_IN)
 
 
 def test_logits_have_the_size_of_the_input_and_train_at_the_smallest(config: NetworkConfig) -> None:
