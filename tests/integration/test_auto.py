@@ -16,6 +16,7 @@ from monai_tl.errors import ConfigError
 from monai_tl.records import Adaptation, Plan, Split
 from monai_tl.sources.card import read_source
 from monai_tl.stages.finetune import finetune
+from monai_tl.transfer.ladder import LADDER
 from monai_tl.transfer.recommend import HEAD_SHARE
 
 N_STEPS = 30
@@ -70,6 +71,20 @@ def test_a_source_of_the_encoder_alone_is_not_frozen_with_a_random_decoder(sourc
     named = config.model_copy(update={"strategy": "feature_extraction"})
     with pytest.raises(ConfigError, match="bottom"):
         finetune(workspace, make_plan(), fold, named, encoder, "transfer", 0)
+
+
+def test_the_twin_is_the_same_whatever_the_strategy(tmp_path: Path) -> None:
+    """Everything from the first step to the last of the budget, at the one rate: to the bit."""
+    found = []
+    for name in (*LADDER, "auto"):
+        workspace = write_workspace(tmp_path / name)
+        arms = ("scratch",) if name == "scratch" else ("transfer", "scratch")
+        folder = train_scratch(workspace, arms=arms, strategy=name, max_steps=5, head_steps=3, validate_every=5)
+        facts = json.loads((folder / "training.json").read_text())
+        assert (facts["strategy"], facts["n_steps"], facts["share_trained"]) == ("scratch", 5, 1.0)
+        assert [phase["first_step"] for phase in facts["phases"]] == [0]
+        found.append(load_file(folder / "weights.safetensors"))
+    assert all(torch.equal(tensor, weights[key]) for weights in found[1:] for key, tensor in found[0].items())
 
 
 def test_the_twin_has_nothing_to_decide(tmp_path: Path) -> None:
