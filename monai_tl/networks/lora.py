@@ -44,7 +44,9 @@ class LowRankUpdate(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with its update; any shape, the same out."""
-        update = self.factor * (self.up @ self.down)
+        # a weight is float32 also where the network's products are not
+        with torch.autocast(weight.device.type, enabled=False):
+            update = self.factor * (self.up @ self.down)
         if weight.ndim > 2:
             m, n, first, *rest = weight.shape
             update = update.view(m, first, n, *rest).transpose(1, 2)

@@ -11,10 +11,11 @@ from ladder_runs import make_unet
 from monai.networks.blocks.selfattention import SABlock
 from torch import nn
 
-from monai_tl.config import NetworkConfig
+from monai_tl.config import NetworkConfig, PrecisionName
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.groups import aliases, assign_groups
 from monai_tl.networks.lora import LowRankUpdate, add_low_rank, is_update, matrix_shape, n_plain_parameters, plain_state
+from monai_tl.networks.precision import computing_in
 
 DYNUNET = NetworkConfig(
     name="dynunet",
@@ -69,6 +70,18 @@ def test_merged_weights_are_a_plain_network_with_the_same_logits(config: Network
     # a layer that is registered twice is updated once, and both names tell of it
     for second, first in aliases(plain).items():
         assert torch.equal(merged[second], merged[first])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_merging_changes_nothing_in_either_number_format(precision: PrecisionName) -> None:
+    """The sum of weight and update is float32 whatever format the network's products take."""
+    config = make_unet(dropout=0.0)
+    module, names = _adapt(config)
+    _disturb(module, names)
+    plain = build_network(config, 1, 2, seed=0).eval()
+    plain.load_state_dict(plain_state(module))
+    with torch.no_grad(), computing_in(torch.device("cpu"), precision):
+        assert torch.equal(plain(IMAGE), module.eval()(IMAGE))
 
 
 def test_the_head_and_small_layers_have_no_update() -> None:
