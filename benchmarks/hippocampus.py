@@ -1,17 +1,22 @@
-"""Real hippocampi as workspaces: 160 labelled cases to draw from, 40 that no training sees."""
+"""Real hippocampi as workspaces: 160 labelled cases to draw from, 40 that no training sees.
+
+Results of single trainings are kept under ``ROOT/.monai_tl/benchmarks/hippocampus``: a benchmark that was cut off goes
+on, and one more point costs one point.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, SHARED
 
+KEPT = ROOT / ".monai_tl" / "benchmarks" / "hippocampus"
 N_TEST = 40
 CLASSES = ("anterior", "posterior")
 PATCH = [36, 52, 36]
@@ -64,9 +69,9 @@ class Point:
 
     Attributes:
         workspace: Prepared by :func:`workspace`.
-        labels: How many labels, as text, or ``all``.
-        changes: Of section finetune.
-        accept_failure: A training that diverges is a result and not an error.
+        labels: How many, as text, or ``all``; none of them is for validation, the last (averaged) weights count.
+        seconds: Of training everything at the rate measured on this machine; gives the number of steps.
+        changes: Of section finetune, beside :data:`SETTINGS`.
     """
 
     workspace: Path
@@ -151,17 +156,20 @@ def workspace(root: Path, name: str, plan: dict[str, Any]) -> Path:
     return folder
 
 
-def hippodeep_source(root: Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Path:
+def hippodeep_source(
+    folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None, orientation: str = "RAS"
+) -> Path:
     """The published network as a source folder; ``change`` gives other tensors in place of the weights."""
     import yaml
     from safetensors.torch import load_file
 
     from monai_tl.sources.card import Card, write_source
 
-    card = Card.model_validate(yaml.safe_load((ROOT / "examples" / "hippodeep" / "card.yaml").read_text()))
+    content = yaml.safe_load((ROOT / "examples" / "hippodeep" / "card.yaml").read_text())
+    content["input"]["orientation"] = orientation
     tensors = load_file(SHARED / "weights" / "hippodeep" / "weights.safetensors")
-    write_source(root, card, tensors if change is None else change(tensors))
-    return root
+    write_source(folder, Card.model_validate(content), tensors if change is None else change(tensors))
+    return folder
 
 
 def measure(root: Path, points: Iterable[Point]) -> dict[Point, dict[str, Any]]:
@@ -269,7 +277,3 @@ def _time_steps(folder: Path, n_steps: int) -> float:
         started = time.monotonic()
         finetune(folder, plan, few, config, None, "scratch", 0, models=Path(models))
         return time.monotonic() - started
-
-
-def mean_of(results: Sequence[dict[str, Any]]) -> float:
-    return sum(result["mean"] for result in results) / len(results)
