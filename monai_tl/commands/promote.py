@@ -27,8 +27,8 @@ def run(workspace: Path, accept_undecided: bool = False) -> str:
     """Promote the model of a finished run.
 
     What is refused, and then nothing is written: harm; the arm that its twin surpassed; reports of other weights than
-    the exported ones. What is refused unless it is accepted: a null that is undecided, no verdict, and a verdict on
-    validation cases, which also chose the kept step. The same model again, right after itself, changes nothing.
+    the exported ones. What is refused unless it is accepted: a null that is undecided, a gain or null of one seed, no
+    verdict, and a verdict on validation cases, which also chose the kept step. The same model again, right after itself, changes nothing.
 
     Args:
         workspace: Holds ``reports/metrics.json`` and ``artifacts/export``; gets ``promoted.json``.
@@ -136,7 +136,7 @@ def check_verdict(verdict: Verdict | None, arm: str, on_test: bool, accept_undec
         cause = f"{verdict.sentence} But that was measured on validation cases, which also chose the kept step."
     else:
         cause = verdict.sentence
-    raise PromotionError(f"{cause} Add test cases or the missing arm, or promote it knowingly with {ACCEPT}")
+    raise PromotionError(f"{cause} Add test cases, seeds or the missing arm, or promote it knowingly with {ACCEPT}")
 
 
 def _is_decided(verdict: Verdict | None, on_test: bool) -> bool:

@@ -154,7 +154,8 @@ def limits(findings: Findings) -> list[str]:
         )
     if len(findings.seeds) == 1:
         texts.append(
-            "All arms were trained with one seed: the intervals cover the choice of patients, not of the seed."
+            "All arms were trained with one seed: the intervals cover the choice of patients, not of the seed. Where "
+            "trainings differ as much as patients do, such intervals tell two equal arms apart in half of all runs."
         )
     sites = {case.site for case in findings.cases}
     if len(sites) == 1:

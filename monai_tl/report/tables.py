@@ -246,7 +246,8 @@ def details(findings: Findings) -> list[str]:
     if verdict is not None and verdict.low is not None:
         interval = f"{signed(verdict.low)} to {signed(verdict.high)}"
         # a null that is undecided says it in its own sentence
-        smallest = f"; smallest detectable difference {number(verdict.smallest_detectable)}" if verdict.decided else ""
+        size = number(verdict.smallest_detectable)
+        smallest = "" if f"of {size} or more" in verdict.sentence else f"; smallest detectable difference {size}"
         lines.append(
             f"{verdict.confidence * 100:g} % interval of the difference: {interval}; {cases} of {patients}"
             f"{_over_seeds(verdict)}{smallest}."
