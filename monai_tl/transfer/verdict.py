@@ -84,14 +84,22 @@ def paired_difference(transfer: Sequence[ClassScore], scratch: Sequence[ClassSco
 def paired_differences(transfer: ArmResult, scratch: ArmResult) -> NDArray[np.float64]:
     """Difference of each case under each seed, transfer − scratch, (n_cases, n_seeds).
 
-    Both trainings of a seed share it, so what the seed alone does to both cancels.
+    Both trainings of a seed share it, so what the seed alone does to both cancels. A case that neither arm has a
+    prediction of compares nothing and is NaN: counted as equal it would make a null certain and a test set large. Where
+    one arm lacks it the worst score counts.
 
     Args:
         transfer: With the same cases and seeds as ``scratch``.
         scratch: The twin.
     """
     pairs = [zip(cases, scratch.by_seed[seed], strict=True) for seed, cases in transfer.by_seed.items()]
-    columns = [[paired_difference(first.scores, second.scores) for first, second in pair] for pair in pairs]
+    columns = [
+        [
+            math.nan if first.failed and second.failed else paired_difference(first.scores, second.scores)
+            for first, second in pair
+        ]
+        for pair in pairs
+    ]
     return np.array(columns, dtype=np.float64).T
 
 
@@ -164,6 +172,22 @@ def judge(
         seed_sd=None if found.n_seeds == 1 else found.seed_error * math.sqrt(found.n_seeds),
         smallest_detectable=smallest_detectable(found, confidence),
         sentence=_sentence(word, within, found, confidence, null_margin),
+    )
+
+
+def is_consistent(verdict: Verdict) -> bool:
+    """Whether the word and ``decided`` are those of the interval and the seeds, as far as six decimals tell.
+
+    A verdict that was read from a file may have been changed there by hand.
+    """
+    low, high = verdict.low, verdict.high
+    if verdict.decided and verdict.n_seeds < 2:
+        return False
+    if low is None or high is None:
+        return verdict.verdict == "null" and not verdict.decided
+    fits = {"gain": low >= 0.0, "harm": high <= 0.0, "null": low <= 0.0 <= high}
+    return (
+        low <= high and fits[verdict.verdict] and (verdict.verdict == "null" or verdict.n_seeds < 2 or verdict.decided)
     )
 
 
