@@ -53,6 +53,7 @@ class CurveFindings:
         n_labels_of_steps: Labels behind ``by_steps``.
         full_steps: Budget behind ``by_labels``.
         n_failed: Predictions that are missing, over all points.
+        n_points, n_untaught: Trainings, and those of which no training case holds one class or more.
         labels_sentence, steps_sentence: The best supported of all savings, or that none is. The best of many intervals
             is too good: each of k is held to a confidence of 1 − (1 − confidence) / k for the sentence (Bonferroni).
     """
@@ -67,6 +68,8 @@ class CurveFindings:
     n_patients: int
     n_seeds: int
     n_failed: int
+    n_points: int
+    n_untaught: int
     confidence: float
     labels_sentence: str
     steps_sentence: str
@@ -134,6 +137,8 @@ def summarise_curve(
         n_patients=n_patients,
         n_seeds=len(seeds),
         n_failed=sum(len(point.failed) for point in whole.values()),
+        n_points=len(whole),
+        n_untaught=sum(bool(point.untaught) for point in whole.values()),
         confidence=rule.confidence,
         labels_sentence=sentences[0],
         steps_sentence=sentences[1],
