@@ -188,10 +188,10 @@ def measure(root: Path, points: Iterable[Point]) -> dict[Point, dict[str, Any]]:
 
 
 def _measure(root: Path, point: Point) -> dict[str, Any]:
-    from monai_tl.config import load_params
+    from monai_tl.config import CurveConfig, CurveTraining, load_params
     from monai_tl.files import sha256_of, write_json
-    from monai_tl.records import CurvePoint
     from monai_tl.stages import curve_point
+    from monai_tl.transfer.curve_point import CurvePoint
 
     settings = SETTINGS | dict(point.changes)
     n_steps = max(40, int(point.seconds / seconds_a_step(root, point.workspace)))
@@ -207,10 +207,14 @@ def _measure(root: Path, point: Point) -> dict[str, Any]:
     steps = {"max_steps": n_steps, "validate_every": max(1, n_steps // 8)}
     arms = ("scratch",) if point.strategy == "scratch" else ("transfer",)
     finetune = params.finetune.model_validate(settings | steps | {"arms": arms})
-    curve = params.curve or curve_point.section_of(params)
-    curve = curve.model_copy(
-        update={"labels": (point.labels if point.labels == "all" else int(point.labels),)}
-        | {"training": curve.training.model_copy(update={"val_fraction": 0.0})}
+    labels = "all" if point.labels == "all" else int(point.labels)
+    curve = CurveConfig(
+        labels=(labels,),
+        strategies=(finetune.strategy,),
+        seeds=(point.seed,),
+        steps=(1,),
+        steps_labels=labels,
+        training=CurveTraining(val_fraction=0.0),
     )
     params = params.model_copy(update={"finetune": finetune, "curve": curve})
     training_s = [0.0]

@@ -256,10 +256,11 @@ def details(findings: Findings) -> list[str]:
     if verdict is not None and verdict.low is not None:
         interval = f"{signed(verdict.low)} to {signed(verdict.high)}"
         # a null that is undecided says it in its own sentence
-        smallest = f"; smallest detectable difference {number(verdict.smallest_detectable)}" if verdict.decided else ""
+        size = number(verdict.smallest_detectable)
+        smallest = "" if f"of {size} or more" in verdict.sentence else f"; smallest detectable difference {size}"
         lines.append(
             f"{verdict.confidence * 100:g} % interval of the difference: {interval}; {cases} of {patients}"
-            f"{_over_seeds(verdict)}{smallest}."
+            f"{_compared(findings, verdict)}{_over_seeds(verdict)}{smallest}."
         )
     else:
         lines.append(f"{cases[0].upper()}{cases[1:]} of {patients}.")
@@ -286,6 +287,13 @@ def forgetting_rows(found: Forgetting) -> list[ForgettingRow]:
         )
         for change in found.changes
     ]
+
+
+def _compared(findings: Findings, verdict: Verdict) -> str:
+    """A case that no arm has a prediction of, or whose classes no arm and no reference has, compares nothing."""
+    if verdict.n_cases == findings.n_cases:
+        return ""
+    return f", of which {verdict.n_cases} of {verdict.n_patients} patients can be compared"
 
 
 def _over_seeds(verdict: Verdict) -> str:
