@@ -263,7 +263,8 @@ def test_what_auto_decided_from_is_told() -> None:
     (line,) = tables.decisions(replace(findings, models=(told,)))
     assert line.endswith(
         " Decided from: labelled cases 3, broken lines of the contract field of view, adapted lines –, parameters "
-        "1\u2009234\u2009567, steps 200, shift score –, layer groups the source lacks up1 and up2."
+        "1\u2009234\u2009567, steps 200, shift score –, layer groups the source lacks up1 and up2, "
+        "a fresh part of the head: yes."
     )
 
 
