@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from monai_tl.commands import forgetting
+from monai_tl.errors import ConfigError
 from monai_tl.metrics.case import ClassScore
 from monai_tl.metrics.cohort import BootstrapRule, CaseResult
 from monai_tl.transfer.forgetting import TaskChange, compare_task, describe_forgetting
@@ -36,3 +40,8 @@ def test_six_patients_can_show_it() -> None:
     assert found.high is not None
     assert found.high < 0
     assert describe_forgetting(found, 0.95).startswith("Forgotten: ")
+
+
+def test_a_held_set_that_is_not_there_is_told_by_the_option_s_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--data: there is no folder"):
+        forgetting.run(tmp_path, tmp_path, tmp_path / "nowhere")
