@@ -262,3 +262,33 @@ def test_what_auto_chose_and_why_is_told_once() -> None:
     assert page.count("Strategy chosen by rule: lora, because few labels") == 1
     assert summary.count("Strategy chosen by rule: lora, because few labels") == 1
     assert "<script" not in page
+
+
+def test_what_auto_decided_from_stands_in_a_table_and_is_no_warning() -> None:
+    findings = make_findings((arm("transfer", 0.9, 0.8, 0.7), arm("scratch", 0.5, 0.6, 0.4)))
+    assert "Why this strategy" not in render_page(findings)
+    (model,) = findings.models
+    inputs = {
+        "n_labels": 12, "n_parameters": 31_000_000, "max_steps": 200, "shift_score": None,
+        "contract_broken": [], "contract_adapted": ["spacing", HOSTILE],
+    }  # fmt: skip
+    decision = {"strategy": "lora", "reason": "few labels", "inputs": inputs, "settings": {"head_steps": 60}}
+    other = decision | {"inputs": inputs | {"n_labels": 13}}
+    models = tuple(
+        replace(model, fold=fold, seed=seed, training={**model.training, "decision": made})
+        for fold, made in ((0, decision), (1, other))
+        for seed in (3, 4)
+    )
+    page = render_page(replace(findings, models=models))
+    rows = dict(re.findall(r'<th scope="row">([^<]*)</th><td class="num">([^<]*)</td></tr>', page))
+    assert rows["parameters of the network"] == "31\u2009000\u2009000"
+    assert rows["shift from the source, 0 is the same"] == "not known"
+    assert rows["broken lines of the contract"] == "–"
+    assert page.count("labelled training cases") == 2
+    assert "Fold 0, seeds 3, 4: " in page
+    assert "Fold 1, seeds 3, 4: " in page
+    assert "<code>finetune.head_steps</code> to 60" in page
+    assert "<script" not in page
+    # the choice is no fault
+    assert '<p class="warn">Strategy chosen' not in page
+    assert "<p>Strategy chosen by rule: lora" in page
