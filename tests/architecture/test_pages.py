@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from monai_tl.cli import app
 from monai_tl.config import Params
-from monai_tl.finetune_config import StrategyName
+from monai_tl.finetune_config import FinetuneConfig, StrategyName
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -134,8 +134,9 @@ def command_faults(line: str) -> list[str]:
                 break
             command = command.commands[path[-1]]
         else:
-            options = {option for one in command.params for option in one.opts} | {"--help"}
-            faults += [f"{' '.join(path)} {word}" for word in words if re.match(r"--?[a-z]", word) and word not in options]
+            known = {option for one in command.params for option in one.opts} | {"--help"}
+            given = [word for word in words if re.match(r"--?[a-z]", word)]
+            faults += [f"{' '.join(path)} {word}" for word in given if word not in known]
     return faults
 
 
@@ -157,3 +158,6 @@ def test_a_command_that_does_not_exist_is_seen() -> None:
 def test_every_strategy_and_parameter_of_a_strategy_has_its_row() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", text_of(ROOT / "docs/strategies.md"), re.MULTILINE)
     assert rows == list(get_args(StrategyName))
+    fields = set(FinetuneConfig.model_fields)
+    table = re.findall(r"^\| `\w+` \|[^|]*\|([^|]*)\|", text_of(ROOT / "docs/strategies.md"), re.MULTILINE)
+    assert sorted({name for cell in table for name in SPAN.findall(cell)} - fields) == []
