@@ -87,7 +87,7 @@ def intake(findings: Findings) -> list[tuple[str, str]]:
         ("test cases", len(split.test)),
         ("refused", len(findings.rejections)),
     ]
-    return [(name, tables.thousands(count)) for name, count in pairs]
+    return [(name.removesuffix("s") if count == 1 else name, tables.thousands(count)) for name, count in pairs]
 
 
 def facts(findings: Findings) -> list[tuple[str, str]]:

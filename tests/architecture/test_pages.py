@@ -161,3 +161,10 @@ def test_every_strategy_and_parameter_of_a_strategy_has_its_row() -> None:
     fields = set(FinetuneConfig.model_fields)
     table = re.findall(r"^\| `\w+` \|[^|]*\|([^|]*)\|", text_of(ROOT / "docs/strategies.md"), re.MULTILINE)
     assert sorted({name for cell in table for name in SPAN.findall(cell)} - fields) == []
+
+
+def test_the_readme_names_every_strategy_and_every_page() -> None:
+    readme = text_of(ROOT / "README.md")
+    ladder = readme[readme.index("## The ladder") : readme.index("## Proof")]
+    assert set(get_args(StrategyName)) <= set(SPAN.findall(ladder))
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in readme] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from monai_tl.report.overlays import choose_cases, display_window, draw_planes
 from monai_tl.report.page import render_page, split_headline
 from monai_tl.report.tables import markdown_summary, number, percent, rejection_rows, signed, thousands
 from monai_tl.scoring import judge_arms
+from monai_tl.sources.accounting import describe_audit
 from monai_tl.sources.card import Card
 
 HOSTILE = "<script>alert('x')</script>"
@@ -156,7 +158,7 @@ def test_refusals_are_grouped_and_a_flood_is_cut() -> None:
     assert len(rows[0].items) == 9
 
 
-def test_layer_groups_keep_the_order_of_the_network() -> None:
+def test_layer_groups_keep_the_order_of_the_network(tmp_path: Path) -> None:
     def tensor(name: str, group: str, n: int, status: str) -> TensorAudit:
         return TensorAudit.model_validate({"name": name, "group": group, "n_parameters": n, "status": status})
 
@@ -174,6 +176,13 @@ def test_layer_groups_keep_the_order_of_the_network() -> None:
         ("head", 0, 25, 75, "1 adapted"),
         ("all", 25, 35, 40, "1 matched, 2 adapted, 1 fresh"),
     ]
+    # files are written with sorted keys; the order, and which group is the head, must outlive that
+    audit.write(tmp_path / "audit.json")
+    again = Audit.read(tmp_path / "audit.json")
+    assert list(again.groups) == ["z", "a", "head"]
+    assert group_rows(again) == rows
+    assert describe_audit(again) == describe_audit(audit)
+    assert describe_audit(again).startswith("75.0 % of the body's 70 parameters")
 
 
 def test_sizes_in_words() -> None:
