@@ -25,6 +25,8 @@ def curve_record(findings: CurveFindings) -> dict[str, Any]:
         "n_test_cases": findings.n_cases,
         "n_test_patients": findings.n_patients,
         "n_seeds": findings.n_seeds,
+        "n_points": findings.n_points,
+        "n_untaught": findings.n_untaught,
         "n_failed": findings.n_failed,
         "confidence": findings.confidence,
         "labels": {
@@ -96,6 +98,7 @@ def render_curve_page(findings: CurveFindings, labels_svg: bytes, steps_svg: byt
         findings=findings,
         title=f"{sentence[0].upper()}{sentence[1:]}.",
         intervals=intervals,
+        untaught=_untaught(findings),
         parts=(
             _Part(
                 "labels", "Dice against labels", _inline(labels_svg), "Labels saved",
@@ -120,6 +123,15 @@ class _Part:
     saved: str
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
+
+
+def _untaught(findings: CurveFindings) -> str:
+    if not findings.n_untaught:
+        return ""
+    return (
+        f"In {findings.n_untaught} of {findings.n_points} trainings a class is in none of the labels that were "
+        "trained on, so nothing but the start could know it; point.json names it."
+    )
 
 
 def _inline(svg: bytes) -> str:
