@@ -31,8 +31,8 @@ def run(quick: bool) -> list[str]:
     return [
         "Mean Dice (anterior, posterior) on 40 cases that no training sees; labels are drawn by seed 0 from the other "
         f"160, the fewer among the more. Each training takes {seconds:.0f} s on this machine, as many optimiser steps "
-        f"as fit (tuned with all labels: {SECONDS_ALL:.0f} s); no label is kept for validation, the averaged weights of "
-        "the last step count. Same loss, augmentation, rates and average for all.",
+        f"as fit (tuned with all labels: {SECONDS_ALL:.0f} s); no label is kept for validation, the averaged weights "
+        "of the last step count. Same loss, augmentation, rates and average for all.",
         _table(names, results),
         *_judge(results, list(scratch)),
     ]
