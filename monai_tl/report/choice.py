@@ -9,14 +9,17 @@ from typing import Any
 from monai_tl.report.findings import Findings
 from monai_tl.report.tables import NOTHING, number, thousands
 
-_INPUTS = {
+DECIDED_FROM = {
     "n_labels": "labelled training cases",
     "n_parameters": "parameters of the network",
     "max_steps": "steps of the budget",
     "shift_score": "shift from the source, 0 is the same",
     "contract_broken": "broken lines of the contract",
     "contract_adapted": "adapted lines of the contract",
+    "fresh_groups": "layer groups that the source lacks",
+    "head_is_fresh": "a part of the head is fresh",
 }
+"""What ``strategy: auto`` is decided from, in words."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,12 @@ def choices(findings: Findings) -> list[Choice]:
 
 def _choice(decision: Mapping[str, Any], places: list[tuple[int, int]]) -> Choice:
     inputs = decision["inputs"]
-    names = [*(name for name in _INPUTS if name in inputs), *(name for name in inputs if name not in _INPUTS)]
+    names = [*(name for name in DECIDED_FROM if name in inputs), *(name for name in inputs if name not in DECIDED_FROM)]
     return Choice(
         models=f"{_counted('fold', {fold for fold, _ in places})}, {_counted('seed', {seed for _, seed in places})}",
         strategy=decision["strategy"],
         reason=decision["reason"],
-        inputs=tuple((_INPUTS.get(name, name), _in_words(name, inputs[name])) for name in names),
+        inputs=tuple((DECIDED_FROM.get(name, name), _in_words(name, inputs[name])) for name in names),
         settings=tuple((name, _in_words(name, value)) for name, value in decision["settings"].items()),
     )
 
@@ -73,6 +76,8 @@ def _in_words(name: str, value: Any) -> str:
         return "not known"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int):
         return thousands(value)
     return number(value, 2) if isinstance(value, float) else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
@@ -15,17 +15,6 @@ from monai_tl.transfer.shift_words import in_words
 from monai_tl.transfer.verdict import Verdict
 
 NOTHING = "–"
-DECIDED_FROM = {
-    "n_labels": "labelled cases",
-    "contract_broken": "broken lines of the contract",
-    "contract_adapted": "adapted lines",
-    "n_parameters": "parameters",
-    "max_steps": "steps",
-    "shift_score": "shift score",
-    "fresh_groups": "layer groups the source lacks",
-    "head_is_fresh": "a fresh part of the head:",
-}
-"""What ``strategy: auto`` is decided from, in words."""
 
 
 @dataclass(frozen=True)
@@ -316,25 +305,10 @@ def seed_lines(findings: Findings) -> list[str]:
 
 
 def decisions(findings: Findings) -> list[str]:
-    """What ``strategy: auto`` chose, why, and from what, once for all models that agree."""
+    """What ``strategy: auto`` chose and why, once for all models that agree; the page also says from what."""
     made = [model.training["decision"] for model in findings.models if "decision" in model.training]
-    texts = [
-        f"Strategy chosen by rule: {one['strategy']}, because {one['reason']}.{_decided_from(one['inputs'])}"
-        for one in made
-    ]
+    texts = [f"Strategy chosen by rule: {one['strategy']}, because {one['reason']}." for one in made]
     return list(dict.fromkeys(texts))
-
-
-def _decided_from(inputs: Mapping[str, int | float | Sequence[str] | None]) -> str:
-    def told(value: int | float | Sequence[str] | None) -> str:
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        if isinstance(value, int):
-            return thousands(value)
-        return number(value) if value is None or isinstance(value, float) else " and ".join(value) or NOTHING
-
-    parts = [f"{words} {told(inputs[name])}" for name, words in DECIDED_FROM.items() if name in inputs]
-    return f" Decided from: {', '.join(parts)}." if parts else ""
 
 
 def signed(value: float | None) -> str:

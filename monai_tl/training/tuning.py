@@ -20,8 +20,10 @@ from monai_tl.transfer.phases import Phase, Strategy, Trained
 class Tuning:
     """Freezes and thaws, steps, and carries the optimiser from phase to phase.
 
-    A parameter that goes on training keeps its moments: they are averages of its own gradients, and without them its
-    first steps would have full length whatever the gradient. One that thaws begins with none.
+    Within a schedule a parameter that goes on training keeps its moments over a thaw: they are averages of its own
+    gradients, and without them its first steps would have full length whatever the gradient. One that thaws begins
+    with none. Where a schedule begins anew, all begin with none: the moments of a head that settled on a frozen body
+    are those of small gradients, and make too long steps of the larger ones that come with a moving body.
 
     Args:
         network: With the weights that training starts from; gets low-rank updates where the strategy has them.
@@ -67,7 +69,8 @@ class Tuning:
 
     def enter(self, phase: Phase) -> None:
         """Freeze and thaw, and go on with an optimiser over what trains."""
-        learned = self._state_by_name() if hasattr(self, "optimiser") else {}
+        goes_on = hasattr(self, "optimiser") and not phase.begins_schedule
+        learned = self._state_by_name() if goes_on else {}
         self.phase = phase
         self.network.train()
         chosen = {item: self.names_of(item) for item in phase.trained}

@@ -36,7 +36,7 @@ class Decision(Record):
 
     strategy: StrategyName
     settings: dict[str, int | float]
-    inputs: dict[str, int | float | tuple[str, ...] | None]
+    inputs: dict[str, bool | int | float | tuple[str, ...] | None]
     reason: str
 
 
@@ -71,7 +71,7 @@ def recommend(
     """
     broken = tuple(line.item for line in contract if line.status == "broken")
     adapted = tuple(line.item for line in contract if line.status == "adapted")
-    inputs: dict[str, int | float | tuple[str, ...] | None] = {
+    inputs: dict[str, bool | int | float | tuple[str, ...] | None] = {
         "n_labels": n_labels,
         "contract_broken": broken,
         "contract_adapted": adapted,

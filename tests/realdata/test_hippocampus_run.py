@@ -166,7 +166,7 @@ def test_exported_seg_is_the_prediction(finished: Path) -> None:
     assert len(paths) == N_TEST
     for path in paths:
         predicted = np.asarray(
-            nib.load(finished / "artifacts" / "predictions" / "transfer" / f"{path.stem}.nii.gz").dataobj
+            nib.load(finished / "artifacts" / "predictions" / "transfer" / "seed-0" / f"{path.stem}.nii.gz").dataobj
         )
         volumes = highdicom.seg.segread(path).get_volume(combine_segments=True, skip_overlap_checks=True)
         found = {value: int((volumes.array == value).sum()) for value in (1, 2)}

@@ -15,8 +15,8 @@ from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.metrics.case import ClassScore
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult, summarise_arm
 from monai_tl.records import Adaptation, Audit, Plan, Rejection, Shift, ShiftFeature, Split, TensorAudit
-from monai_tl.report import tables
 from monai_tl.report.audit_table import group_rows, size_in_words
+from monai_tl.report.choice import DECIDED_FROM, choices
 from monai_tl.report.findings import Failure, Findings, HistoryPoint, TrainedModel
 from monai_tl.report.overlays import choose_cases, display_window, draw_planes
 from monai_tl.report.page import render_page, split_headline
@@ -267,14 +267,19 @@ def test_what_auto_decided_from_is_told() -> None:
     (model,) = findings.models
     lines = (Adaptation(item="field of view", source="a", target="b", status="broken", reason="c"),)
     decision = recommend(3, lines, 1_234_567, 200, None, fresh_groups=("up1", "up2"))
-    assert set(decision.inputs) == set(tables.DECIDED_FROM)
+    assert set(decision.inputs) == set(DECIDED_FROM)
     told = replace(model, training={**model.training, "decision": decision.model_dump(mode="json")})
-    (line,) = tables.decisions(replace(findings, models=(told,)))
-    assert line.endswith(
-        " Decided from: labelled cases 3, broken lines of the contract field of view, adapted lines –, parameters "
-        "1\u2009234\u2009567, steps 200, shift score –, layer groups the source lacks up1 and up2, "
-        "a fresh part of the head: yes."
-    )
+    (choice,) = choices(replace(findings, models=(told,)))
+    assert dict(choice.inputs) == {
+        "labelled training cases": "3",
+        "parameters of the network": "1\u2009234\u2009567",
+        "steps of the budget": "200",
+        "shift from the source, 0 is the same": "not known",
+        "broken lines of the contract": "field of view",
+        "adapted lines of the contract": "–",
+        "layer groups that the source lacks": "up1, up2",
+        "a part of the head is fresh": "yes",
+    }
 
 
 def test_what_auto_chose_and_why_is_told_once() -> None:

@@ -59,21 +59,38 @@ def test_a_group_that_thaws_later_is_warmed_up_by_itself() -> None:
     assert by_group["head"] == pytest.approx([1e-2] * 4)
 
 
-def test_what_goes_on_training_keeps_its_moments_and_what_thaws_has_none() -> None:
+def _moments(tuning: Tuning) -> dict[str, dict[str, torch.Tensor]]:
+    state = tuning.optimiser.state
+    return {
+        name: {key: value.clone() for key, value in state[parameter].items()}
+        for name, parameter in tuning.network.named_parameters()
+        if parameter in state
+    }
+
+
+def test_within_a_schedule_what_goes_on_training_keeps_its_moments_and_what_thaws_has_none() -> None:
+    tuning = _tune("gradual", max_steps=12, head_steps=2, group_steps=3)
+    _, first, second, *_ = tuning.strategy.phases
+    assert not second.begins_schedule
+    tuning.enter(first)
+    for step in range(2, 5):
+        _step(tuning, step, gradient=0.5)
+    kept = _moments(tuning)
+    assert {float(state["step"]) for state in kept.values()} == {3.0}
+    tuning.enter(second)
+    now = _moments(tuning)
+    assert now.keys() == kept.keys()
+    assert len(tuning.trained) > len(kept)
+    assert all(torch.equal(now[name][key], value) for name, state in kept.items() for key, value in state.items())
+
+
+def test_a_schedule_that_begins_anew_begins_without_moments() -> None:
     tuning = _tune("lp_ft")
     for step in range(3):
         _step(tuning, step, gradient=0.5)
-    kept = {
-        name: {key: value.clone() for key, value in tuning.optimiser.state[parameter].items()}
-        for name, parameter in tuning.network.named_parameters()
-        if parameter.requires_grad
-    }
+    assert _moments(tuning)
     tuning.enter(tuning.strategy.phases[1])
-    for name, parameter in tuning.network.named_parameters():
-        state = tuning.optimiser.state.get(parameter, {})
-        assert set(state) == set(kept.get(name, {}))
-        assert all(torch.equal(state[key], value) for key, value in kept.get(name, {}).items())
-    assert all(float(state["step"]) == 3 for state in kept.values())
+    assert not _moments(tuning)
 
 
 def _body_audit(came: set[str]) -> Audit:
