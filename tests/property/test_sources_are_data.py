@@ -25,6 +25,7 @@ VALUES = st.one_of(
     st.floats(allow_nan=True),
     st.sampled_from(["", "$", "@", "%", "@network_def", "$@preprocessing", "$open('CANARY', 'w')", "os.system", "3"]),
     st.sampled_from([[], {}, [1], [[1]], {"_target_": "os.system"}, {"0": None}, [None, "a"], 10**12]),
+    st.sampled_from([10**400, "²", "@a#²", f"@a#{'9' * 5000}", {"²": "a"}, {"9" * 5000: "a"}, [10**400] * 3, ["²"]]),
     st.text(max_size=6),
 )
 
