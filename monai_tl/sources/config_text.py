@@ -23,6 +23,7 @@ from monai_tl.faults import parse_yaml
 
 Key = str | int
 _MAX_DEPTH = 24
+_MAX_NESTING = 64
 _MAX_VALUES = 20_000
 _MAX_EXPRESSION = 2000
 _SHOWN = 120
@@ -142,7 +143,21 @@ def parse_config(name: str, content: bytes) -> ConfigText:
         raise SourceError(f"{name}: is no valid JSON ({error}); fetch the source again") from None
     if not isinstance(parsed, dict):
         raise SourceError(f"{name}: holds no mapping; fetch the source again")
+    if _is_deeper(parsed, _MAX_NESTING):
+        raise SourceError(f"{name}: is nested more than {_MAX_NESTING} deep, which no configuration is; fetch it again")
     return ConfigText(name, text, parsed)
+
+
+def _is_deeper(content: Any, limit: int) -> bool:
+    """Whether anything lies deeper, found level by level: whatever looks at the values later may be recursive."""
+    level = [content]
+    for _ in range(limit):
+        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
+        # a YAML anchor may be there many times; once is enough
+        level = list({id(item): item for item in level if isinstance(item, dict | list)}.values())
+        if not level:
+            return False
+    return True
 
 
 def _parse_json(text: str) -> Any:

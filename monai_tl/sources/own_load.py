@@ -44,7 +44,15 @@ def own_network(source: Source) -> tuple[nn.Module, Audit]:
     heads = Heads(rows, own)
     state = open_weights(source)
     audit = load_audited(
-        module, network, card.network.n_channels, heads, state, _FLOOR, card.name, covers=card.covers or None
+        module,
+        network,
+        card.network.n_channels,
+        heads,
+        state,
+        _FLOOR,
+        card.name,
+        covers=card.covers or None,
+        is_own=is_whole,
     )
     wrong = [item for item in audit.tensors if item.status in ("fresh", "adapted")]
     if is_whole and wrong:

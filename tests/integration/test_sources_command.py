@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,39 @@ def test_a_part_that_is_too_long_is_begun_anew(tmp_path: Path, mirror: Any) -> N
     part.write_bytes(bytes(1 << 20))
     with serve(files, Behaviour()) as url:
         assert read_source(pull(entry, tmp_path, url, QUICK)).kind == "bundle"
+
+
+def test_of_two_pulls_at_once_one_gives_way(tmp_path: Path, mirror: Any) -> None:
+    files, entry = mirror
+    outcomes: list[Any] = []
+
+    def one(url: str) -> None:
+        try:
+            outcomes.append(pull(entry, tmp_path, url, QUICK))
+        except SourceError as error:
+            outcomes.append(str(error))
+
+    with serve(files, Behaviour(hang_s=1.0, ranges=False)) as url:
+        threads = [threading.Thread(target=one, args=(url,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [item for item in outcomes if isinstance(item, Path)] == [tmp_path / entry.file_name]
+    assert [item for item in outcomes if isinstance(item, str) and "is being pulled by another process" in item]
+    assert read_source(tmp_path / entry.file_name).card.classes == ("spleen",)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_system_without_links_gets_its_file_too(tmp_path: Path, mirror: Any, monkeypatch: Any) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    files, entry = mirror
+    with serve(files, Behaviour()) as url:
+        path = pull(entry, tmp_path, url, QUICK)
+    assert path.read_bytes() == (files / entry.file_name).read_bytes()
 
 
 def test_a_wrong_file_is_not_kept(tmp_path: Path, mirror: Any) -> None:
