@@ -1,17 +1,22 @@
-"""Real hippocampi as workspaces: 160 labelled cases to draw from, 40 that no training sees."""
+"""Real hippocampi as workspaces: 160 labelled cases to draw from, 40 that no training sees.
+
+Results of single trainings are kept under ``ROOT/.monai_tl/benchmarks/hippocampus``: a benchmark that was cut off goes
+on, and one more point costs one point.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, SHARED
 
+KEPT = ROOT / ".monai_tl" / "benchmarks" / "hippocampus"
 N_TEST = 40
 CLASSES = ("anterior", "posterior")
 PATCH = [36, 52, 36]
@@ -64,9 +69,9 @@ class Point:
 
     Attributes:
         workspace: Prepared by :func:`workspace`.
-        labels: How many labels, as text, or ``all``.
-        changes: Of section finetune.
-        accept_failure: A training that diverges is a result and not an error.
+        labels: How many, as text, or ``all``; none of them is for validation, the last (averaged) weights count.
+        seconds: Of training everything at the rate measured on this machine; gives the number of steps.
+        changes: Of section finetune, beside :data:`SETTINGS`.
     """
 
     workspace: Path
@@ -151,17 +156,20 @@ def workspace(root: Path, name: str, plan: dict[str, Any]) -> Path:
     return folder
 
 
-def hippodeep_source(root: Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Path:
+def hippodeep_source(
+    folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None, orientation: str = "RAS"
+) -> Path:
     """The published network as a source folder; ``change`` gives other tensors in place of the weights."""
     import yaml
     from safetensors.torch import load_file
 
     from monai_tl.sources.card import Card, write_source
 
-    card = Card.model_validate(yaml.safe_load((ROOT / "examples" / "hippodeep" / "card.yaml").read_text()))
+    content = yaml.safe_load((ROOT / "examples" / "hippodeep" / "card.yaml").read_text())
+    content["input"]["orientation"] = orientation
     tensors = load_file(SHARED / "weights" / "hippodeep" / "weights.safetensors")
-    write_source(root, card, tensors if change is None else change(tensors))
-    return root
+    write_source(folder, Card.model_validate(content), tensors if change is None else change(tensors))
+    return folder
 
 
 def measure(root: Path, points: Iterable[Point]) -> dict[Point, dict[str, Any]]:
@@ -180,10 +188,10 @@ def measure(root: Path, points: Iterable[Point]) -> dict[Point, dict[str, Any]]:
 
 
 def _measure(root: Path, point: Point) -> dict[str, Any]:
-    from monai_tl.config import load_params
+    from monai_tl.config import CurveConfig, CurveTraining, load_params
     from monai_tl.files import sha256_of, write_json
-    from monai_tl.records import CurvePoint
     from monai_tl.stages import curve_point
+    from monai_tl.transfer.curve_point import CurvePoint
 
     settings = SETTINGS | dict(point.changes)
     n_steps = max(40, int(point.seconds / seconds_a_step(root, point.workspace)))
@@ -199,10 +207,14 @@ def _measure(root: Path, point: Point) -> dict[str, Any]:
     steps = {"max_steps": n_steps, "validate_every": max(1, n_steps // 8)}
     arms = ("scratch",) if point.strategy == "scratch" else ("transfer",)
     finetune = params.finetune.model_validate(settings | steps | {"arms": arms})
-    curve = params.curve or curve_point.section_of(params)
-    curve = curve.model_copy(
-        update={"labels": (point.labels if point.labels == "all" else int(point.labels),)}
-        | {"training": curve.training.model_copy(update={"val_fraction": 0.0})}
+    labels = "all" if point.labels == "all" else int(point.labels)
+    curve = CurveConfig(
+        labels=(labels,),
+        strategies=(finetune.strategy,),
+        seeds=(point.seed,),
+        steps=(1,),
+        steps_labels=labels,
+        training=CurveTraining(val_fraction=0.0),
     )
     params = params.model_copy(update={"finetune": finetune, "curve": curve})
     training_s = [0.0]
@@ -269,7 +281,3 @@ def _time_steps(folder: Path, n_steps: int) -> float:
         started = time.monotonic()
         finetune(folder, plan, few, config, None, "scratch", 0, models=Path(models))
         return time.monotonic() - started
-
-
-def mean_of(results: Sequence[dict[str, Any]]) -> float:
-    return sum(result["mean"] for result in results) / len(results)

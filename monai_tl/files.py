@@ -156,6 +156,21 @@ def _lock(handle: int, kind: int) -> bool:
 
 
 @contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Within this block other processes that ask for the same folder wait; the kernel lets go, however a process ends.
+
+    Args:
+        folder: Exists. Nothing is written into it. On a file system without locks nobody waits.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def named_output(out: Path) -> Iterator[None]:
     """Within this block an OSError about ``out``, which the user has named, becomes a message with that name.
 

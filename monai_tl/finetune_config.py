@@ -32,6 +32,9 @@ HEAD_FIRST: tuple[StrategyName, ...] = (
     "l2_sp",
 )
 """Strategies that may begin with ``head_steps`` steps of the head alone."""
+Rate = Annotated[Real, Field(gt=0.0, le=1.0)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+"""Generators that take no more would give two seeds the same numbers."""
 PrecisionName = Literal["float32", "bfloat16"]
 
 
@@ -68,9 +71,9 @@ class FinetuneConfig(Section):
     arms: tuple[Arm, ...] = ("transfer", "scratch")
     folds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
     strategy: StrategyName = "lp_ft"
-    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     min_transferred: Fraction = 0.5
-    max_steps: Positive = 200
+    max_steps: Annotated[Positive, Field(lt=10**9)] = 200
     head_steps: Annotated[Whole, Field(ge=0)] = Field(default=60, validate_default=True)
     n_groups: Positive = 2
     group_steps: Positive = 10
@@ -80,8 +83,8 @@ class FinetuneConfig(Section):
     feature_variants: Positive = 4
     feature_cache_mib: Positive = 4096
     batch_size: Positive = 2
-    learning_rate: Annotated[Real, Field(gt=0.0)] = 1e-3
-    head_learning_rate: Annotated[Real, Field(gt=0.0)] = 5e-3
+    learning_rate: Rate = 1e-3
+    head_learning_rate: Rate = 5e-3
     find_learning_rate: bool = False
     weight_decay: Annotated[Real, Field(ge=0.0)] = 1e-5
     l2_sp_weight: Annotated[Real, Field(ge=0.0)] = Field(default=10.0, validate_default=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ from pydantic import ValidationError
 
 from monai_tl.errors import ConfigError, DataError, PromotionError, SourceError
 from monai_tl.faults import parse_yaml, read_text
-from monai_tl.files import read_json, sha256_file, sha256_of, write_json
+from monai_tl.files import held, read_json, sha256_file, sha256_of, write_json
 from monai_tl.records import Audit
 from monai_tl.sources.card import read_source
 from monai_tl.sources.ensemble import Ensemble, read_ensemble
 from monai_tl.stages.export import EXPORT_FOLDER, INDEX_FILE, MODEL_FOLDER
-from monai_tl.transfer.verdict import Verdict
+from monai_tl.transfer.verdict import Verdict, is_consistent
 from monai_tl.workspace import VERSION_FILE
 
+METRICS_FILE = "reports/metrics.json"
 PROMOTED_FILE = "promoted.json"
 """In the workspace, tracked by git: every model that was promoted, in order; entries are added and never changed."""
 ACCEPT = "--accept-undecided"
@@ -27,8 +29,9 @@ def run(workspace: Path, accept_undecided: bool = False) -> str:
     """Promote the model of a finished run.
 
     What is refused, and then nothing is written: harm; the arm that its twin surpassed; reports of other weights than
-    the exported ones. What is refused unless it is accepted: a null that is undecided, no verdict, and a verdict on
-    validation cases, which also chose the kept step. The same model again, right after itself, changes nothing.
+    the exported ones; numbers that are not those that were written. What is refused unless it is accepted: a null that
+    is undecided, a gain or null of one seed, no verdict, and a verdict on validation cases, which also chose the kept
+    step. The same model again, right after itself, changes nothing.
 
     Args:
         workspace: Holds ``reports/metrics.json`` and ``artifacts/export``; gets ``promoted.json``.
@@ -41,7 +44,15 @@ def run(workspace: Path, accept_undecided: bool = False) -> str:
         PromotionError: See above; or the run is not finished, or a file of it is damaged.
         SourceError: The exported model is damaged.
     """
-    metrics = _read(workspace / "reports/metrics.json", "run the evaluate stage (monai-tl run)")
+    if not workspace.is_dir():
+        raise PromotionError(f"{workspace.name} is no folder; give that of a finished run")
+    with held(workspace):
+        return _promote(workspace, accept_undecided)
+
+
+def _promote(workspace: Path, accept_undecided: bool) -> str:
+    metrics = _read(workspace / METRICS_FILE, "run the evaluate stage (monai-tl run)")
+    check_unchanged(workspace)
     index = _read(workspace / EXPORT_FOLDER / INDEX_FILE, "run the export stage (monai-tl run)")
     folder = workspace / EXPORT_FOLDER / MODEL_FOLDER
     ensemble = read_ensemble([folder])
@@ -50,6 +61,8 @@ def run(workspace: Path, accept_undecided: bool = False) -> str:
     arm = index.get("arm")
     if not isinstance(arm, str):
         raise PromotionError(f"{INDEX_FILE} is damaged: it names no arm; run the export stage again")
+    if any(not name.startswith(f"{arm}-") for name in models):
+        raise PromotionError(f"{INDEX_FILE} names the arm {arm}, but the exported models are others; export again")
     check_verdict(verdict, arm, metrics.get("evaluated_on") == "test", accept_undecided)
     digest = sha256_of(
         *(part for path in _files(folder) for part in (path.relative_to(folder).as_posix(), sha256_file(path)))
@@ -107,6 +120,22 @@ def check_models(ensemble: Ensemble, judged: Any) -> dict[str, str]:
     return found
 
 
+def check_unchanged(workspace: Path) -> None:
+    """Make sure that the numbers are those that the evaluate stage wrote, where dvc.lock says which these are.
+
+    Raises:
+        PromotionError: They were changed since.
+    """
+    recorded = _lock_entries(workspace, "evaluate", "outs").get(METRICS_FILE)
+    # DVC's hash, whatever it is worth against intent: dvc.lock is in git
+    found = hashlib.md5((workspace / METRICS_FILE).read_bytes(), usedforsecurity=False).hexdigest()
+    if recorded not in (None, found):
+        raise PromotionError(
+            "reports/metrics.json is not what the pipeline wrote (dvc.lock has another hash); run it again "
+            "(monai-tl run), then promote"
+        )
+
+
 def check_verdict(verdict: Verdict | None, arm: str, on_test: bool, accept_undecided: bool) -> None:
     """Whether a model may be promoted.
 
@@ -136,7 +165,7 @@ def check_verdict(verdict: Verdict | None, arm: str, on_test: bool, accept_undec
         cause = f"{verdict.sentence} But that was measured on validation cases, which also chose the kept step."
     else:
         cause = verdict.sentence
-    raise PromotionError(f"{cause} Add test cases or the missing arm, or promote it knowingly with {ACCEPT}")
+    raise PromotionError(f"{cause} Add test cases, seeds or the missing arm, or promote it knowingly with {ACCEPT}")
 
 
 def _is_decided(verdict: Verdict | None, on_test: bool) -> bool:
@@ -145,15 +174,19 @@ def _is_decided(verdict: Verdict | None, on_test: bool) -> bool:
 
 def data_hashes(workspace: Path) -> dict[str, str]:
     """Path → DVC's hash of what ingest read, from dvc.lock as plain YAML; empty where there is none."""
-    try:
-        content = parse_yaml(read_text(workspace / "dvc.lock", ""), "dvc.lock")
-        deps = content["stages"]["ingest"]["deps"]
-        hashes = {str(one["path"]): str(one[one.get("hash", "md5")]) for one in deps}
-    except (ConfigError, KeyError, TypeError, AttributeError):
-        return {}
+    hashes = _lock_entries(workspace, "ingest", "deps")
     return {
         path: digest for path, digest in hashes.items() if path != VERSION_FILE and not path.startswith("monai_tl/")
     }
+
+
+def _lock_entries(workspace: Path, stage: str, kind: str) -> dict[str, str]:
+    try:
+        content = parse_yaml(read_text(workspace / "dvc.lock", ""), "dvc.lock")
+        entries = content["stages"][stage][kind]
+        return {str(one["path"]): str(one[one.get("hash", "md5")]) for one in entries}
+    except (ConfigError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:
@@ -172,9 +205,12 @@ def _verdict(metrics: Mapping[str, Any]) -> Verdict | None:
     if "verdict" in metrics and metrics["verdict"] is None:
         return None
     try:
-        return Verdict.model_validate(metrics.get("verdict"))
+        found = Verdict.model_validate(metrics.get("verdict"))
     except ValidationError:
-        raise PromotionError("metrics.json holds a damaged verdict; run the evaluate stage again") from None
+        found = None
+    if found is None or not is_consistent(found):
+        raise PromotionError("metrics.json holds a damaged verdict; run the evaluate stage again")
+    return found
 
 
 def _earlier(path: Path) -> list[dict[str, Any]]:

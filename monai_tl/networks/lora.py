@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import cast
 
@@ -13,8 +14,8 @@ from torch.nn.utils import parametrize
 from monai_tl.networks.groups import is_below
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
-_MARK = ".parametrizations."
-_ORIGINAL = ".original"
+_ORIGINAL = ".parametrizations.weight.original"
+_UPDATE = (".parametrizations.weight.0.down", ".parametrizations.weight.0.up")
 
 
 class LowRankUpdate(nn.Module):
@@ -43,7 +44,9 @@ class LowRankUpdate(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with its update; any shape, the same out."""
-        update = self.factor * (self.up @ self.down)
+        # a weight is float32 also where the network's products are not
+        with torch.autocast(weight.device.type, enabled=False):
+            update = self.factor * (self.up @ self.down)
         if weight.ndim > 2:
             m, n, first, *rest = weight.shape
             update = update.view(m, first, n, *rest).transpose(1, 2)
@@ -61,7 +64,8 @@ def matrix_shape(weight: Tensor) -> tuple[int, int]:
 def add_low_rank(module: nn.Module, prefixes: Iterable[str], rank: int, alpha: float, seed: int) -> tuple[str, ...]:
     """Give layers below the prefixes a low-rank update, which trains in place of their weight.
 
-    Layers whose update would have as many numbers as their weight stay as they are: small ones gain nothing.
+    Layers whose update would have as many numbers as their weight stay as they are: small ones gain nothing. So do
+    those whose weight another layer has too (two updates of it could not be merged) or is made by a rule of its own.
 
     Args:
         module: The network, on its device; changed in place. Its function stays the same until an update trains.
@@ -75,10 +79,13 @@ def add_low_rank(module: nn.Module, prefixes: Iterable[str], rank: int, alpha: f
     """
     wanted = tuple(prefixes)
     generator = torch.Generator().manual_seed(seed)
+    owners = Counter(id(tensor) for part in module.modules() for tensor in part.parameters(recurse=False))
     # each layer once, also where a network registers it twice
     for name, layer in list(module.named_modules()):
         if isinstance(layer, _LAYERS) and is_below(name, wanted):
-            weight = layer.weight
+            weight = layer._parameters.get("weight")
+            if weight is None or owners[id(weight)] > 1:
+                continue
             n_rows, n_columns = matrix_shape(weight)
             if rank * (n_rows + n_columns) < n_rows * n_columns:
                 update = LowRankUpdate(weight.detach(), rank, alpha, generator)
@@ -90,7 +97,7 @@ def add_low_rank(module: nn.Module, prefixes: Iterable[str], rank: int, alpha: f
 
 def is_update(name: str) -> bool:
     """Whether a parameter's name is that of a low-rank update."""
-    return _MARK in name and not name.endswith(_ORIGINAL)
+    return name.endswith(_UPDATE)
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
@@ -101,13 +108,15 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
     """
     state: dict[str, Tensor] = {}
     with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if _MARK not in name:
+        present = module.state_dict()
+        for name, tensor in present.items():
+            layer = name.removesuffix(_ORIGINAL)
+            # a network's own parametrisations have the original too, but no update
+            if layer != name and f"{layer}{_UPDATE[0]}" in present:
+                merged = cast("Tensor", module.get_submodule(layer).weight)
+                state[f"{layer}.weight"] = merged.detach().to("cpu", copy=True)
+            elif not is_update(name):
                 state[name] = tensor.detach().to("cpu", copy=True)
-            elif name.endswith(_ORIGINAL):
-                layer, _, weight = name.removesuffix(_ORIGINAL).partition(_MARK)
-                merged = cast("Tensor", getattr(module.get_submodule(layer), weight))
-                state[f"{layer}.{weight}"] = merged.detach().to("cpu", copy=True)
     return state
 
 

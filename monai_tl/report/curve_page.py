@@ -28,6 +28,8 @@ def curve_record(findings: CurveFindings) -> dict[str, Any]:
         "n_test_cases": findings.n_cases,
         "n_test_patients": findings.n_patients,
         "n_seeds": findings.n_seeds,
+        "n_points": findings.n_points,
+        "n_untaught": findings.n_untaught,
         "n_failed": findings.n_failed,
         "confidence": findings.confidence,
         "labels": {
@@ -92,7 +94,7 @@ def render_curve_page(findings: CurveFindings, labels_svg: bytes, steps_svg: byt
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Curve</title><style>{_STYLE}</style>",
         "<h1>Dice against labels and steps</h1>",
         f"<p class='muted'>{findings.n_cases} test cases of {findings.n_patients} patients, in no training. {seeds}"
-        f"{missing}</p>",
+        f"{missing}{_untaught(findings)}</p>",
         _inline(labels_svg),
         _labels_table(findings),
         _inline(steps_svg),
@@ -101,6 +103,15 @@ def render_curve_page(findings: CurveFindings, labels_svg: bytes, steps_svg: byt
         "“More than” and “at most” mark where the curve ends before it answers.</p></html>",
     ]
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def _untaught(findings: CurveFindings) -> str:
+    if not findings.n_untaught:
+        return ""
+    return (
+        f" In {findings.n_untaught} of {findings.n_points} trainings a class is in none of the labels that were "
+        "trained on, so nothing but the start could know it; point.json names it."
+    )
 
 
 def _inline(svg: bytes) -> str:

@@ -154,14 +154,16 @@ def limits(findings: Findings) -> list[str]:
         )
     if len(findings.seeds) == 1:
         texts.append(
-            "All arms were trained with one seed: the intervals cover the choice of patients, not of the seed."
+            "All arms were trained with one seed: the intervals cover the choice of patients, not of the seed. Where "
+            "trainings differ as much as patients do, such intervals tell two equal arms apart in half of all runs."
         )
     sites = {case.site for case in findings.cases}
     if len(sites) == 1:
         texts.append("All cases come from one site: nothing here says how the network does elsewhere.")
     if any(case.failed for arm in arms for case in arm.cases):
         texts.append(
-            "A case without a prediction counts with the worst score: Dice 0, and for HD95 the volume's diagonal."
+            "A case without a prediction counts with the worst score: Dice 0, and for HD95 the volume's diagonal. "
+            "Where no arm has one the case is no part of the verdict."
         )
     if any(summary.n_empty for arm in arms for name in arm.classes for summary in arm.classes[name].values()):
         texts.append(

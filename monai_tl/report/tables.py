@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
@@ -15,6 +15,16 @@ from monai_tl.transfer.shift_words import in_words
 from monai_tl.transfer.verdict import Verdict
 
 NOTHING = "–"
+DECIDED_FROM = {
+    "n_labels": "labelled cases",
+    "contract_broken": "broken lines of the contract",
+    "contract_adapted": "adapted lines",
+    "n_parameters": "parameters",
+    "max_steps": "steps",
+    "shift_score": "shift score",
+    "fresh_groups": "layer groups the source lacks",
+}
+"""What ``strategy: auto`` is decided from, in words."""
 
 
 @dataclass(frozen=True)
@@ -246,10 +256,11 @@ def details(findings: Findings) -> list[str]:
     if verdict is not None and verdict.low is not None:
         interval = f"{signed(verdict.low)} to {signed(verdict.high)}"
         # a null that is undecided says it in its own sentence
-        smallest = f"; smallest detectable difference {number(verdict.smallest_detectable)}" if verdict.decided else ""
+        size = number(verdict.smallest_detectable)
+        smallest = "" if f"of {size} or more" in verdict.sentence else f"; smallest detectable difference {size}"
         lines.append(
             f"{verdict.confidence * 100:g} % interval of the difference: {interval}; {cases} of {patients}"
-            f"{_over_seeds(verdict)}{smallest}."
+            f"{_compared(findings, verdict)}{_over_seeds(verdict)}{smallest}."
         )
     else:
         lines.append(f"{cases[0].upper()}{cases[1:]} of {patients}.")
@@ -278,6 +289,13 @@ def forgetting_rows(found: Forgetting) -> list[ForgettingRow]:
     ]
 
 
+def _compared(findings: Findings, verdict: Verdict) -> str:
+    """A case that no arm has a prediction of, or whose classes no arm and no reference has, compares nothing."""
+    if verdict.n_cases == findings.n_cases:
+        return ""
+    return f", of which {verdict.n_cases} of {verdict.n_patients} patients can be compared"
+
+
 def _over_seeds(verdict: Verdict) -> str:
     if verdict.n_seeds == 1:
         return ", one seed, whose choice the interval does not cover"
@@ -297,10 +315,23 @@ def seed_lines(findings: Findings) -> list[str]:
 
 
 def decisions(findings: Findings) -> list[str]:
-    """What ``strategy: auto`` chose and why, once for all models that agree."""
+    """What ``strategy: auto`` chose, why, and from what, once for all models that agree."""
     made = [model.training["decision"] for model in findings.models if "decision" in model.training]
-    texts = [f"Strategy chosen by rule: {one['strategy']}, because {one['reason']}." for one in made]
+    texts = [
+        f"Strategy chosen by rule: {one['strategy']}, because {one['reason']}.{_decided_from(one['inputs'])}"
+        for one in made
+    ]
     return list(dict.fromkeys(texts))
+
+
+def _decided_from(inputs: Mapping[str, int | float | Sequence[str] | None]) -> str:
+    def told(value: int | float | Sequence[str] | None) -> str:
+        if isinstance(value, int):
+            return thousands(value)
+        return number(value) if value is None or isinstance(value, float) else " and ".join(value) or NOTHING
+
+    parts = [f"{words} {told(inputs[name])}" for name, words in DECIDED_FROM.items() if name in inputs]
+    return f" Decided from: {', '.join(parts)}." if parts else ""
 
 
 def signed(value: float | None) -> str:

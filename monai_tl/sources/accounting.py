@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from monai_tl.records import Audit, TensorAudit
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from monai_tl.sources.surgery import Line
 
@@ -76,6 +76,17 @@ def account(
         if covers is None
         else share_of(line for line in lines if line.group in body and line.group in covers),
     )
+
+
+def fresh_groups(network: nn.Module, audit: Audit) -> tuple[str, ...]:
+    """Groups of the body, input to output, of which a kernel or a table starts from random values.
+
+    Scales, shifts and biases are not counted: fresh ones hardly change what a layer passes on.
+    """
+    # one is enough: whatever passes through a random kernel is random
+    kernels = {name for name, tensor in network.named_parameters() if tensor.ndim > 1}
+    fresh = {item.group for item in audit.tensors if item.status == "fresh" and item.name in kernels}
+    return tuple(group for group in list(audit.groups)[:-1] if group in fresh)
 
 
 def describe_audit(audit: Audit) -> str:

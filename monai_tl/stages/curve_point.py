@@ -105,9 +105,18 @@ def measure_point(
             patients={case_id: patients[case_id] for case_id in split.test},
             dice=scores,
             failed=failed,
+            untaught=_untaught(manifest, fold.train),
         ).write(folder / POINT_FILE)
         if curve.training.keep_weights:
             shutil.copytree(model, folder / MODEL_FOLDER)
+
+
+def _untaught(manifest: Manifest, train: Sequence[str]) -> tuple[str, ...]:
+    """Few labels drawn by chance may lack a class altogether; the point then says little of its strategy."""
+    cases = [manifest.case(case_id) for case_id in train]
+    return tuple(
+        name for name in manifest.dataset.scheme.names if not any(case.class_voxels.get(name, 0) for case in cases)
+    )
 
 
 def _check_arguments(labels: str, strategy: str, seed: str) -> int | Literal["all"]:

@@ -19,7 +19,7 @@ from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
 from monai_tl.progress import Progress
 from monai_tl.records import Audit, Fingerprint, Fold, Plan, Split, model_name
-from monai_tl.sources.accounting import describe_audit
+from monai_tl.sources.accounting import describe_audit, fresh_groups
 from monai_tl.sources.audit import load_source
 from monai_tl.sources.card import Source, read_source
 from monai_tl.stages import STATE_FOLDER
@@ -124,11 +124,12 @@ def finetune(
     names = [group.name for group in groups]
     versions = describe_torch(device)
     key = _training_key(prepared, plan, fold, config, name, versions)
-    config, decision = _decide(config, plan, len(fold.train), network, source)
     audit = _start(network, plan, config, source)
+    fresh = () if source is None else fresh_groups(network, audit)
+    config, decision = _decide(config, plan, len(fold.train), network, source, fresh)
     if source is not None:
         Progress(f"finetune {name}").show(describe_audit(audit))
-    strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1], audit)
+    strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1], audit, fresh)
     sampler = PatchSampler(
         cases=train_cases,
         patch_size_vox=plan.patch_size_vox,
@@ -175,14 +176,19 @@ def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[Tr
 
 
 def _decide(
-    config: FinetuneConfig, plan: Plan, n_labels: int, network: nn.Module, source: Source | None
+    config: FinetuneConfig,
+    plan: Plan,
+    n_labels: int,
+    network: nn.Module,
+    source: Source | None,
+    fresh: Sequence[str],
 ) -> tuple[FinetuneConfig, Decision | None]:
     """The settings that hold, and why, where ``strategy: auto`` leaves them to the rule."""
     if source is None or config.strategy != "auto":
         return config, None
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     score = None if plan.shift is None else plan.shift.score
-    decision = recommend(n_labels, plan.adaptations, n_parameters, config.max_steps, score)
+    decision = recommend(n_labels, plan.adaptations, n_parameters, config.max_steps, score, fresh)
     Progress("finetune").show(f"strategy {decision.strategy}: {decision.reason}")
     return config.model_copy(update={"strategy": decision.strategy, **decision.settings}), decision
 

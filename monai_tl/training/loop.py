@@ -212,7 +212,9 @@ class Trainer:
     def _judge(self, dice: float | None) -> None:
         """Keep the weights if they are the best so far; without any score, the latest are."""
         position = self.position
-        is_better = position.best_dice is None or (dice is not None and dice > position.best_dice)
+        best = position.best_dice
+        # Dice 0 is no plateau but a network that has found nothing yet, as one from scratch long does
+        is_better = best is None or (dice is not None and (dice > best or best == dice == 0.0))
         if is_better:
             position.best_step, position.best_dice, self.best = position.step, dice, plain_state(self.network)
         # a phase that only prepares the next one is not cut short: its plateau says nothing of what comes

@@ -26,7 +26,7 @@ class Position:
     Attributes:
         step: Optimiser steps done.
         validated_step: Steps done at the last validation.
-        best_step, best_dice: Of the kept weights; the earliest of equals.
+        best_step, best_dice: Of the kept weights; the earliest of equals, but at Dice 0 the latest.
         n_worse: Validations of the last phase since a better Dice.
         losses: Of the steps since the last row of the history.
     """

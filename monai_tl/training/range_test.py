@@ -32,7 +32,7 @@ class RangeTest:
     """What the test saw.
 
     Attributes:
-        rate: Chosen; None when the loss did not fall at any rate.
+        rate: Chosen; None when the loss did not fall at a rate worth taking.
         rates, losses: The curve, smoothed losses.
     """
 
@@ -53,13 +53,14 @@ def choose_rate(rates: list[float], losses: list[float]) -> float | None:
         losses: Smoothed, one a rate.
 
     Returns:
-        None when the loss is smallest at the first rate.
+        None when that is below all rates that were tried: the loss never fell, or by noise alone.
     """
     finite = [k for k, loss in enumerate(losses) if math.isfinite(loss)]
     if not finite:
         return None
     best = min(finite, key=lambda k: losses[k])
-    return rates[best] / _BELOW if best > 0 else None
+    rate = rates[best] / _BELOW
+    return rate if rate >= rates[0] else None
 
 
 def smooth(losses: list[float], memory: float = _MEMORY) -> list[float]:

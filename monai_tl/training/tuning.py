@@ -38,17 +38,20 @@ class Tuning:
         self.strategy = strategy
         self.config = config
         body = [prefix for group in groups[:-1] for prefix in group.prefixes]
+        trained = {(item.group, item.part) for phase in strategy.phases for item in phase.trained}
+        in_part = {part: [prefix for group in groups if (group.name, part) in trained for prefix in group.prefixes]
+                   for part in ("norm", "low_rank")}  # fmt: skip
         if strategy.low_rank is not None:
-            added = add_low_rank(network, body, strategy.low_rank.rank, strategy.low_rank.alpha, config.seed)
+            added = add_low_rank(
+                network, in_part["low_rank"], strategy.low_rank.rank, strategy.low_rank.alpha, config.seed
+            )
             if not added:
                 raise ConfigError(
                     f"finetune.lora_rank: is {strategy.low_rank.rank}, but no layer of the body is large enough to "
                     "gain by it; lower it, or choose another strategy"
                 )
         self.norms = set(normalisation_parameters(network))
-        if any(item.part == "norm" for phase in strategy.phases for item in phase.trained) and not any(
-            is_below(name, body) for name in self.norms
-        ):
+        if in_part["norm"] and not any(is_below(name, in_part["norm"]) for name in self.norms):
             raise ConfigError(
                 "finetune.strategy: norm_only, but the body's normalisation has no scale and shift; choose another"
             )

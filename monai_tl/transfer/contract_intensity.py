@@ -28,7 +28,7 @@ def compare_intensity(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
     elif plan.intensity != rule:
         judged = _other_rule(rule, plan.intensity, low, high)
     elif rule.rule == "window":
-        judged = _in_window(rule, low, high)
+        judged = _no_hounsfield(rule, found) or _in_window(rule, low, high)
     else:
         judged = _case_by_case(rule, found, extent_share(card, found, plan))
     return make_line("intensity", write_rule(rule), f"foreground {low:g} to {high:g}", judged)
@@ -81,6 +81,18 @@ def _in_window(window: IntensityConfig, low: float, high: float) -> Judged:
     return Judged("adapted", f"{covered}; the rest is clipped")
 
 
+def _no_hounsfield(window: IntensityConfig, found: Fingerprint) -> Judged | None:
+    """CT without a value below 0 is not in HU, where air is -1000 and fat -100; a wide window hides the offset."""
+    lowest = found.intensity.get("body_min")
+    if found.modality != "CT" or lowest is None or lowest < 0.0 or (window.low or 0.0) >= 0.0:
+        return None
+    reason = (
+        f"the lowest value of all training cases is {lowest:g}, while air is -1000 HU and fat -100: the values are on "
+        "another scale than the source's (stored without the rescale intercept, or scaled already)"
+    )
+    return Judged("broken", reason, "bring the images to HU before they are ingested")
+
+
 def _case_by_case(rule: IntensityConfig, found: Fingerprint, extent: float) -> Judged:
     same = "each case is scaled by itself, as the source's were"
     n_squashed = int(found.scaled.get("n_squashed", 0))
@@ -89,6 +101,12 @@ def _case_by_case(rule: IntensityConfig, found: Fingerprint, extent: float) -> J
             f"{same}, but a case has only {extent:.0%} of the source's field of view along an axis: other tissue is in "
             "it, and the same tissue gets other values than the source saw"
         )
+    if rule.nonzero and found.intensity.get("body_min", 0.0) > 0.0:
+        reason = (
+            f"{same}, but no voxel of the target is 0, so the statistics are of the whole image, its background too; "
+            "the source's are of what is not 0"
+        )
+        return Judged("adapted", reason)
     # percentiles cut the bright voxels off before the statistics are taken
     if (rule.high is not None and rule.high < 100.0) or not n_squashed:
         return Judged("adapted" if extent < BROKEN_EXTENT else "equal", same)

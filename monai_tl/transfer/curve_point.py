@@ -20,6 +20,7 @@ class CurvePoint(Record):
         dice: Test case → Dice of each class on the native grid; None where reference and prediction lack the class, 0
             where there is no prediction.
         failed: Test case → code of why it has no prediction.
+        untaught: Classes that none of its training cases holds.
     """
 
     schema_version: int = 1
@@ -36,3 +37,4 @@ class CurvePoint(Record):
     patients: dict[str, str]
     dice: dict[str, tuple[float | None, ...]]
     failed: dict[str, str]
+    untaught: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from monai_tl.transfer.label_efficiency import (
     Saving,
     band,
     draw_samples,
+    expanded_tail,
     labels_saved,
     steps_saved,
 )
@@ -52,6 +53,9 @@ class CurveFindings:
         n_labels_of_steps: Labels behind ``by_steps``.
         full_steps: Budget behind ``by_labels``.
         n_failed: Predictions that are missing, over all points.
+        n_points, n_untaught: Trainings, and those of which no training case holds one class or more.
+        labels_sentence, steps_sentence: The best supported of all savings, or that none is. The best of many intervals
+            is too good: each of k is held to a confidence of 1 − (1 − confidence) / k for the sentence (Bonferroni).
     """
 
     by_labels: dict[str, Line]
@@ -64,6 +68,8 @@ class CurveFindings:
     n_patients: int
     n_seeds: int
     n_failed: int
+    n_points: int
+    n_untaught: int
     confidence: float
     labels_sentence: str
     steps_sentence: str
@@ -109,7 +115,11 @@ def summarise_curve(
     saved = {name: labels_saved(labels[name], labels[SCRATCH], draws) for name in others}
     saved_steps = {name: steps_saved(steps[name], steps[SCRATCH], draws) for name in others}
     n_patients = len(set(names))
-    sentences = _labels_sentence(saved), _steps_sentence(saved_steps, max(point.steps for point in points))
+    full_steps = max(point.steps for point in points)
+    sentences = (
+        _labels_sentence(_sure_labels(labels, others, draws, n_patients, rule.confidence)) + _of_one(seeds),
+        _steps_sentence(_sure_steps(steps, others, draws, n_patients, rule.confidence), full_steps) + _of_one(seeds),
+    )
     if n_patients < fewest_patients(rule.confidence):
         # so few cannot have the confidence, whatever they say
         saved = {name: tuple(_unbounded(one) for one in every) for name, every in saved.items()}
@@ -122,15 +132,51 @@ def summarise_curve(
         labels_saved=saved,
         steps_saved=saved_steps,
         n_labels_of_steps=next(iter(by_steps.values()))[0].n_labels,
-        full_steps=max(point.steps for point in points),
+        full_steps=full_steps,
         n_cases=len(kept),
         n_patients=n_patients,
         n_seeds=len(seeds),
         n_failed=sum(len(point.failed) for point in whole.values()),
+        n_points=len(whole),
+        n_untaught=sum(bool(point.untaught) for point in whole.values()),
         confidence=rule.confidence,
         labels_sentence=sentences[0],
         steps_sentence=sentences[1],
     )
+
+
+def _sure_labels(
+    labels: Mapping[str, Curve], others: Sequence[str], draws: Draws, n_patients: int, confidence: float
+) -> dict[str, list[Saving]]:
+    """Savings with the lower ends that hold for all of them at once; scratch's last budget can save nothing."""
+    places = [(name, place) for name in others for place in range(len(labels[name].budgets) - 1)]
+    strict = _for_all(draws, len(places), n_patients, confidence)
+    if strict is None:
+        return {
+            name: [_unbounded(one) for one in labels_saved(labels[name], labels[SCRATCH], draws)] for name in others
+        }
+    return {name: list(labels_saved(labels[name], labels[SCRATCH], strict)) for name in others}
+
+
+def _sure_steps(
+    steps: Mapping[str, Curve], others: Sequence[str], draws: Draws, n_patients: int, confidence: float
+) -> dict[str, Saving]:
+    strict = _for_all(draws, len(others), n_patients, confidence)
+    found = {name: steps_saved(steps[name], steps[SCRATCH], strict or draws) for name in others}
+    return found if strict else {name: _unbounded(one) for name, one in found.items()}
+
+
+def _for_all(draws: Draws, n_claims: int, n_patients: int, confidence: float) -> Draws | None:
+    """The same draws with tails that hold for so many intervals at once; None where the patients are too few."""
+    each = 1.0 - (1.0 - confidence) / max(1, n_claims)
+    if n_patients < fewest_patients(each):
+        return None
+    return replace(draws, tail=expanded_tail(n_patients, each))
+
+
+def _of_one(seeds: Sequence[int]) -> str:
+    """With one seed an interval says nothing of other trainings, and neither does a title."""
+    return ", in one training each: other seeds may differ" if len(seeds) == 1 else ""
 
 
 def _unbounded(saving: Saving) -> Saving:

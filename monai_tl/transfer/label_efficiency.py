@@ -102,9 +102,17 @@ def draw_samples(patients: Sequence[str], n_seeds: int, n_samples: int, confiden
         normal = generator.standard_normal((n_samples, n_seeds))
         chi_square = generator.chisquare(n_seeds - 1, size=(n_samples, 1))
         weights += (normal - normal.mean(axis=1, keepdims=True)) / np.sqrt(n_seeds * chi_square)
+    return Draws(drawn[:, index].astype(np.float64), weights, expanded_tail(n_patients, confidence))
+
+
+def expanded_tail(n_patients: int, confidence: float) -> float:
+    """Share cut off on either side, so that the interval of a normal mean has Student's width.
+
+    References:
+        Hesterberg 2015, doi:10.1080/00031305.2015.1089789, 5.3 (expanded percentiles).
+    """
     student = stdtrit(n_patients - 1, (1.0 - confidence) / 2.0)
-    tail = float(ndtr(math.sqrt(n_patients / (n_patients - 1)) * student))
-    return Draws(drawn[:, index].astype(np.float64), weights, tail)
+    return float(ndtr(math.sqrt(n_patients / (n_patients - 1)) * student))
 
 
 def resampled_means(curve: Curve, draws: Draws) -> Reals:

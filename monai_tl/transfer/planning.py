@@ -178,9 +178,12 @@ def _own_intensity(found: Fingerprint) -> IntensityConfig:
 def _foreground(found: Fingerprint, intensity: IntensityConfig, source: Source | None) -> Literal["none", "above"]:
     """Whether cases are cropped to the body.
 
-    A source whose rule takes statistics of the case took them of the case as it was: a crop would shift them.
+    A source whose rule takes statistics of the case took them of the case as it was: a crop would shift them. Outside
+    CT the body is what lies above 0, which says nothing where images go below 0: a crop would cut off organs.
     """
     if source is not None and intensity.rule != "window":
+        return "none"
+    if found.modality != "CT" and found.intensity.get("body_min", 0.0) < 0.0:
         return "none"
     return "above" if found.modality == "CT" or found.foreground_share < _WORTH_CROPPING else "none"
 

@@ -41,7 +41,12 @@ class Decision(Record):
 
 
 def recommend(
-    n_labels: int, contract: Sequence[Adaptation], n_parameters: int, max_steps: int, shift_score: float | None = None
+    n_labels: int,
+    contract: Sequence[Adaptation],
+    n_parameters: int,
+    max_steps: int,
+    shift_score: float | None = None,
+    fresh_groups: Sequence[str] = (),
 ) -> Decision:
     """Choose a strategy.
 
@@ -51,6 +56,7 @@ def recommend(
         n_parameters: Of the network.
         max_steps: Budget, optimiser steps.
         shift_score: Of the plan, where there is one.
+        fresh_groups: Body groups that the source does not give; no strategy that freezes them is chosen.
 
     Returns:
         The first rule that holds: too few steps for a body → head only; a source that is far → everything moves; few
@@ -70,18 +76,22 @@ def recommend(
         "n_parameters": n_parameters,
         "max_steps": max_steps,
         "shift_score": shift_score,
+        "fresh_groups": tuple(fresh_groups),
     }
 
     def decide(strategy: StrategyName, reason: str, **settings: int | float) -> Decision:
         return Decision(strategy=strategy, settings=settings, inputs=inputs, reason=reason)
 
+    head_steps = max(1, round(HEAD_SHARE * max_steps))
+    if max_steps < FEW_STEPS and fresh_groups:
+        reason = f"{max_steps} steps are few, but {', '.join(fresh_groups)} start from random values and must train"
+        return decide("lp_ft", reason, head_steps=head_steps)
     if max_steps < FEW_STEPS:
         return decide("feature_extraction", f"{max_steps} steps are too few to move the body")
     if broken:
         return decide("full", f"the source's contract is broken ({', '.join(broken)}), so its features must move")
     if shift_score is not None and shift_score > FAR_SHIFT:
         return decide("full", f"the source is far (shift {shift_score:.2g}), so its features must move")
-    head_steps = max(1, round(HEAD_SHARE * max_steps))
     cases = f"{n_labels} labelled case{'' if n_labels == 1 else 's'}"
     if n_labels <= FEW_LABELS and n_parameters >= LARGE_NETWORK:
         reason = f"{cases} are few for {n_parameters / 1e6:.0f} million parameters"

@@ -15,7 +15,12 @@ __all__ = ["Phase", "Strategy", "make_strategy"]
 
 
 def make_strategy(
-    name: StrategyName, config: FinetuneConfig, groups: Sequence[str], head: str, audit: Audit | None = None
+    name: StrategyName,
+    config: FinetuneConfig,
+    groups: Sequence[str],
+    head: str,
+    audit: Audit | None = None,
+    fresh: Sequence[str] = (),
 ) -> Strategy:
     """Plan the phases of a strategy.
 
@@ -26,6 +31,8 @@ def make_strategy(
         head: The last of them.
         audit: Of loading the source: whether the head is fresh, and what of the body came across. Without one the head
             counts as fresh and the body as come across.
+        fresh: Body groups that start from random values, as found by
+            :func:`monai_tl.sources.accounting.fresh_groups`.
 
     Raises:
         ConfigError: The head is not the last group, or the strategy is unknown or does not fit the network.
@@ -41,4 +48,4 @@ def make_strategy(
     came_across = tuple(
         item.name for item in audit.tensors if item.status in ("matched", "adapted") and item.group != head
     )
-    return LADDER[name](Ground(config, tuple(groups), audit.groups.get(head, 0.0) < 1.0, came_across))
+    return LADDER[name](Ground(config, tuple(groups), audit.groups.get(head, 0.0) < 1.0, came_across, tuple(fresh)))

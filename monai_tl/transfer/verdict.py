@@ -29,7 +29,9 @@ class Verdict(Record):
     Attributes:
         verdict: ``gain`` when the whole interval is above 0, ``harm`` when it is below, else ``null``.
         decided: False for a ``null`` that only says that the test set is too small to tell: its interval reaches beyond
-            plus or minus ``null_margin``, or there is none.
+            plus or minus ``null_margin``, or there is none. With one seed always False: of the spread of trainings
+            nothing is known then, and twins of which neither is better were told apart in up to 70 % of simulated
+            trials (docs/decisions/0010-seeds.md).
         difference: Mean over cases and seeds; None without a case.
         low, high: Bootstrap over patients and seeds, paired (:func:`~monai_tl.metrics.crossed.crossed_mean`); with one
             seed over patients alone. None with fewer patients than :func:`fewest_patients`.
@@ -82,14 +84,22 @@ def paired_difference(transfer: Sequence[ClassScore], scratch: Sequence[ClassSco
 def paired_differences(transfer: ArmResult, scratch: ArmResult) -> NDArray[np.float64]:
     """Difference of each case under each seed, transfer − scratch, (n_cases, n_seeds).
 
-    Both trainings of a seed share it, so what the seed alone does to both cancels.
+    Both trainings of a seed share it, so what the seed alone does to both cancels. A case that neither arm has a
+    prediction of compares nothing and is NaN: counted as equal it would make a null certain and a test set large. Where
+    one arm lacks it the worst score counts.
 
     Args:
         transfer: With the same cases and seeds as ``scratch``.
         scratch: The twin.
     """
     pairs = [zip(cases, scratch.by_seed[seed], strict=True) for seed, cases in transfer.by_seed.items()]
-    columns = [[paired_difference(first.scores, second.scores) for first, second in pair] for pair in pairs]
+    columns = [
+        [
+            math.nan if first.failed and second.failed else paired_difference(first.scores, second.scores)
+            for first, second in pair
+        ]
+        for pair in pairs
+    ]
     return np.array(columns, dtype=np.float64).T
 
 
@@ -151,7 +161,7 @@ def judge(
     within = -null_margin <= interval.low and interval.high <= null_margin
     return Verdict(
         verdict=word,
-        decided=word != "null" or within,
+        decided=found.n_seeds > 1 and (word != "null" or within),
         difference=found.mean,
         low=interval.low,
         high=interval.high,
@@ -162,6 +172,22 @@ def judge(
         seed_sd=None if found.n_seeds == 1 else found.seed_error * math.sqrt(found.n_seeds),
         smallest_detectable=smallest_detectable(found, confidence),
         sentence=_sentence(word, within, found, confidence, null_margin),
+    )
+
+
+def is_consistent(verdict: Verdict) -> bool:
+    """Whether the word and ``decided`` are those of the interval and the seeds, as far as six decimals tell.
+
+    A verdict that was read from a file may have been changed there by hand.
+    """
+    low, high = verdict.low, verdict.high
+    if verdict.decided and verdict.n_seeds < 2:
+        return False
+    if low is None or high is None:
+        return verdict.verdict == "null" and not verdict.decided
+    fits = {"gain": low >= 0.0, "harm": high <= 0.0, "null": low <= 0.0 <= high}
+    return (
+        low <= high and fits[verdict.verdict] and (verdict.verdict == "null" or verdict.n_seeds < 2 or verdict.decided)
     )
 
 
@@ -199,20 +225,32 @@ def _word(interval: Interval) -> Word:
 def _sentence(word: Word, within: bool, found: CrossedMean, confidence: float, null_margin: float) -> str:
     difference, smallest = found.mean, smallest_detectable(found, confidence)
     if word == "gain":
-        return f"Gain: the pretrained start raised the mean Dice by {difference:.3f}."
+        return _claim("Gain", f"the pretrained start raised the mean Dice by {difference:.3f}", found)
     if word == "harm":
-        return f"Harm: the pretrained start lowered the mean Dice by {-difference:.3f}."
+        return _claim("Harm", f"the pretrained start lowered the mean Dice by {-difference:.3f}", found)
     if difference == 0.0 and smallest == 0.0:
-        return "Null: both arms score the same in every case."
+        return _claim("Null", "both arms score the same in every case", found)
     if within:
-        return f"Null: with or without the pretrained start the mean Dice is the same to within {null_margin:g}."
+        same = f"with or without the pretrained start the mean Dice is the same to within {null_margin:g}"
+        return _claim("Null", same, found)
     by_patients, by_seeds = _half_widths(found, confidence)
     who = (
         f"{found.n_seeds} seeds differ too much to tell: with this test set they"
         if by_seeds > by_patients
         else "This test set is too small to tell: it"
     )
+    if_so = ", if other seeds did the same" if found.n_seeds == 1 else ""
     return (
         f"Null, but undecided: a difference of {difference:+.3f} in mean Dice may be chance. "
-        f"{who} would show a difference of {smallest:.3f} or more."
+        f"{who} would show a difference of {smallest:.3f} or more{if_so}."
     ).replace("-0.", "−0.")
+
+
+def _claim(word: str, text: str, found: CrossedMean) -> str:
+    """One pair of trainings answers for itself, and the first words say so."""
+    if found.n_seeds > 1:
+        return f"{word}: {text}."
+    return (
+        f"{word}, but of one seed: {text} in the one pair of trainings that was made. Other seeds may not agree; train "
+        "three or more (finetune.seeds) to decide it."
+    )

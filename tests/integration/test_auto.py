@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from balls import make_config, make_plan, train_scratch, write_workspace
 from safetensors.torch import load_file
 
+from monai_tl.errors import ConfigError
 from monai_tl.records import Adaptation, Plan, Split
 from monai_tl.sources.card import read_source
 from monai_tl.stages.finetune import finetune
+from monai_tl.transfer.ladder import LADDER
 from monai_tl.transfer.recommend import HEAD_SHARE
 
 N_STEPS = 30
@@ -53,6 +56,35 @@ def test_a_broken_line_of_the_contract_decides(source: Path, tmp_path: Path) -> 
     assert facts["strategy"] == "full"
     assert "field of view" in facts["decision"]["reason"]
     assert facts["decision"]["inputs"]["contract_broken"] == ["field of view"]
+
+
+def test_a_source_of_the_encoder_alone_is_not_frozen_with_a_random_decoder(source: Path, tmp_path: Path) -> None:
+    workspace, made = write_workspace(tmp_path), read_source(source)
+    encoder = replace(made, card=made.card.model_copy(update={"covers": ("down0",)}))
+    fold = Split.read(workspace / "artifacts/split/split.json").folds[0]
+    config = make_config(arms=("transfer",), max_steps=4, strategy="auto")
+    facts = json.loads(
+        (finetune(workspace, make_plan(), fold, config, encoder, "transfer", 0) / "training.json").read_text()
+    )
+    assert facts["decision"]["inputs"]["fresh_groups"] == ["bottom"]
+    assert (facts["strategy"], facts["phases"][0]["trainable"]) == ("lp_ft", ["bottom", "head"])
+    named = config.model_copy(update={"strategy": "feature_extraction"})
+    with pytest.raises(ConfigError, match="bottom"):
+        finetune(workspace, make_plan(), fold, named, encoder, "transfer", 0)
+
+
+def test_the_twin_is_the_same_whatever_the_strategy(tmp_path: Path) -> None:
+    """Everything from the first step to the last of the budget, at the one rate: to the bit."""
+    found = []
+    for name in (*LADDER, "auto"):
+        workspace = write_workspace(tmp_path / name)
+        arms = ("scratch",) if name == "scratch" else ("transfer", "scratch")
+        folder = train_scratch(workspace, arms=arms, strategy=name, max_steps=5, head_steps=3, validate_every=5)
+        facts = json.loads((folder / "training.json").read_text())
+        assert (facts["strategy"], facts["n_steps"], facts["share_trained"]) == ("scratch", 5, 1.0)
+        assert [phase["first_step"] for phase in facts["phases"]] == [0]
+        found.append(load_file(folder / "weights.safetensors"))
+    assert all(torch.equal(tensor, weights[key]) for weights in found[1:] for key, tensor in found[0].items())
 
 
 def test_the_twin_has_nothing_to_decide(tmp_path: Path) -> None:

@@ -61,6 +61,26 @@ def test_a_point_has_its_labels_and_no_more_and_never_a_test_case(finished):
     assert read(finished, "labels/4-full-0").n_val == 1
 
 
+def test_a_class_that_no_training_label_holds_is_named_and_told_on_the_page(tmp_path):
+    workspace = write_curve_workspace(tmp_path)
+    manifest = read_manifest(workspace / "artifacts/cases")
+    fold = nested_subset({case_id: manifest.case(case_id).patient_key for case_id in POOL}, 4, 0.25, 0)
+    for case_id in fold.train:
+        manifest.case(case_id).model_copy(update={"class_voxels": {"ball": 0}}).write(
+            workspace / "artifacts/cases" / case_id / "case.json"
+        )
+    params = make_params({"strategies": ["scratch"], "training": {"max_steps": 2}, "steps": [1]}, head_steps=0)
+    for labels in ("4", "all"):
+        curve_label.run(workspace, params, labels, "scratch", "0")
+    curve_step.run(workspace, params, "1", "scratch", "0")
+    curve.run(workspace, params)
+    assert read(workspace, "labels/4-scratch-0").untaught == ("ball",)
+    assert read(workspace, "labels/all-scratch-0").untaught == ()
+    page = (workspace / "reports/curve/html/curve.html").read_text(encoding="utf-8")
+    assert "In 1 of 3 trainings a class is in none of the labels" in page
+    assert json.loads((workspace / "reports/curve/curve.json").read_text())["n_untaught"] == 1
+
+
 def test_all_strategies_of_a_seed_have_the_same_subset_and_it_is_the_nested_one(finished):
     full, scratch = read(finished, "labels/4-full-0"), read(finished, "labels/4-scratch-0")
     assert full.case_ids == scratch.case_ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -21,9 +22,12 @@ from monai_tl.stages import evaluate
 SMALL = {"shape": (40, 36, 20), "spacing_mm": (7.0, 7.0, 9.0), "n_train": 3, "n_val": 2}
 
 
-def make(workspace: Path, transfer_mm: float, scratch_mm: float, n_test: int = 6) -> tuple[Path, Params]:
+def make(
+    workspace: Path, transfer_mm: float, scratch_mm: float, n_test: int = 6, seeds: tuple[int, ...] = (0, 1, 2)
+) -> tuple[Path, Params]:
     """A run whose arms stray so far, evaluated by the stage, with the transfer arm exported."""
-    shape = RunShape({"transfer": transfer_mm, "scratch": scratch_mm}, n_test=n_test, **SMALL)  # type: ignore[arg-type]
+    strays = {"transfer": transfer_mm, "scratch": scratch_mm}
+    shape = RunShape(strays, n_test=n_test, seeds=seeds, **SMALL)  # type: ignore[arg-type]
     params = make_finished_run(workspace, shape)
     evaluate.run(workspace, params)
     export(workspace, "transfer")
@@ -142,6 +146,17 @@ def test_an_undecided_null_needs_a_word(copy) -> None:
     assert (entry["verdict"]["verdict"], entry["verdict"]["decided"]) == ("null", False)
 
 
+@pytest.mark.parametrize(("strays", "word"), [((2.0, 12.0), "Gain"), ((12.0, 2.0), "Harm"), ((2.0, 2.0), "Null")])
+def test_one_seed_needs_a_word_and_its_harm_is_harm(tmp_path: Path, strays: tuple[float, float], word: str) -> None:
+    workspace, _ = make(tmp_path, *strays, seeds=(0,))
+    refuse(workspace, "Null, but" if word == "Null" else f"{word}, but of one seed")
+    if word == "Harm":
+        refuse(workspace, "not promoted", accept_undecided=True)
+        return
+    promote.run(workspace, accept_undecided=True)
+    assert promotions(workspace)[0]["accepted_undecided"] is True
+
+
 def test_the_arm_that_its_twin_surpassed_is_refused(copy) -> None:
     workspace = copy("gain")
     export(workspace, "scratch")
@@ -152,7 +167,7 @@ def test_a_verdict_on_validation_cases_needs_a_word(tmp_path: Path) -> None:
     shape = RunShape({"transfer": 2.0, "scratch": 12.0}, n_test=0, **{**SMALL, "n_val": 6})  # type: ignore[arg-type]
     evaluate.run(tmp_path, make_finished_run(tmp_path, shape))
     export(tmp_path, "transfer")
-    refuse(tmp_path, "Gain: .*validation cases")
+    refuse(tmp_path, "Gain, but of one seed: .*validation cases")
     promote.run(tmp_path, accept_undecided=True)
     assert promotions(tmp_path)[0]["evaluated_on"] == "validation"
 
@@ -167,6 +182,60 @@ def test_reports_of_other_weights_are_refused(copy) -> None:
     metrics.write_text(json.dumps(content))
     (workspace / "artifacts/export/model/transfer-0-0/weights.safetensors").write_bytes(b"other weights")
     refuse(workspace, "damaged or changed", accept_undecided=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "changes"),
+    [
+        ("harm", {"verdict": "gain"}), ("harm", {"verdict": "null"}), ("harm", {"verdict": "null", "decided": False}),
+        ("undecided", {"verdict": "gain", "decided": True}), ("gain", {"n_seeds": 1}), ("gain", {"low": None}),
+        ("harm", {"verdict": "null", "decided": True, "low": None, "high": None}),
+    ],
+)  # fmt: skip
+def test_a_verdict_whose_word_is_not_that_of_its_numbers_is_refused(copy, word: str, changes: dict) -> None:
+    workspace = copy(word)
+    path = workspace / "reports/metrics.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "verdict": {**content["verdict"], **changes}}))
+    refuse(workspace, "damaged verdict", accept_undecided=True)
+
+
+def test_numbers_that_the_pipeline_did_not_write_are_refused(copy) -> None:
+    workspace = copy("gain")
+    path = workspace / "reports/metrics.json"
+    wrote = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    out = {"path": "reports/metrics.json", "hash": "md5", "md5": wrote, "size": 1}
+    (workspace / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"evaluate": {"outs": [out]}}}))
+    content = path.read_text()
+    path.write_text(content.replace('"n_test_cases": 6', '"n_test_cases": 600'))
+    refuse(workspace, "not what the pipeline wrote", accept_undecided=True)
+    path.write_text(content)
+    promote.run(workspace)
+
+
+def test_an_arm_that_the_exported_models_are_not_of_is_refused(copy) -> None:
+    workspace = copy("gain")
+    export(workspace, "scratch")
+    (workspace / "artifacts/export/index.json").write_text(json.dumps({"arm": "transfer", "seed": 0}))
+    refuse(workspace, "names the arm transfer, but", accept_undecided=True)
+
+
+def test_promotions_at_the_same_time_are_all_kept(copy) -> None:
+    """Each of three processes has a model of its own; a promotion that read an older list would drop another's."""
+    workspace = copy("gain")
+    script = (
+        "import sys, time; from pathlib import Path; from monai_tl.commands import promote\n"
+        "read = promote._earlier\n"
+        "promote._earlier = lambda path: (read(path), time.sleep(1.5))[0]\n"
+        "promote.sha256_of = lambda *parts: sys.argv[2]\n"
+        "promote.run(Path(sys.argv[1]))"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", script, str(workspace), f"{number:064x}"]) for number in range(3)
+    ]
+    assert [one.wait() for one in started] == [0] * 3
+    assert sorted(one["model_sha256"] for one in promotions(workspace)) == [f"{number:064x}" for number in range(3)]
+    assert [one["number"] for one in promotions(workspace)] == [1, 2, 3]
 
 
 def test_predictions_of_other_weights_are_not_evaluated(tmp_path: Path) -> None:

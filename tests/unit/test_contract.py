@@ -194,6 +194,39 @@ def test_a_source_of_the_other_handedness_is_told():
         assert (f"reversed towards {' and '.join(backwards)})" in told.reason) == bool(backwards)
 
 
+# ---- values that are on another scale
+
+
+def on_scale(lowest, low=980.0, high=1180.0):
+    return {"mean": 1080.0, "std": 30.0, "p00_5": low, "p99_5": high, "body_min": lowest}
+
+
+def test_ct_without_a_value_below_zero_is_not_in_hounsfield_units():
+    """Stored values without the intercept of -1024 lie inside a wide window, so its cover alone says equal."""
+    wide = IntensityConfig(rule="window", low=-1024.0, high=3071.0)
+    told = line("intensity", found=make_fingerprint(intensity=on_scale(0.0)), intensity=wide)
+    assert told.status == "broken"
+    assert "lowest value of all training cases is 0" in told.reason
+    assert line("intensity", found=make_fingerprint(intensity=on_scale(-1000.0)), intensity=wide).status == "equal"
+    # a source whose own window begins at 0 learned on such values; and only CT has Hounsfield units
+    raw = IntensityConfig(rule="window", low=0.0, high=4095.0)
+    assert line("intensity", found=make_fingerprint(intensity=on_scale(0.0)), intensity=raw).status == "equal"
+    signed = IntensityConfig(rule="window", low=-1.0, high=2000.0)
+    found = make_fingerprint(modality="MR", intensity=on_scale(0.0))
+    assert line("intensity", found=found, **{**MR, "intensity": signed}).status == "equal"
+
+
+def test_statistics_of_what_is_not_zero_need_a_zero():
+    cut_out = {**MR, "intensity": ZSCORE.model_copy(update={"nonzero": True})}
+    background = make_fingerprint(modality="MR", intensity=on_scale(3.0))
+    told = line("intensity", found=background, **cut_out)
+    assert told.status == "adapted"
+    assert "no voxel of the target is 0" in told.reason
+    masked = make_fingerprint(modality="MR", intensity=on_scale(0.0))
+    assert line("intensity", found=masked, **cut_out).status == "equal"
+    assert line("intensity", found=background, **MR).status == "equal"
+
+
 # ---- spacing
 
 

@@ -138,6 +138,29 @@ def test_identical_twins_are_seldom_told_apart(n: int, m: int) -> None:
     assert told / n_trials <= nominal + 3 * math.sqrt(nominal * (1 - nominal) / n_trials)
 
 
+def test_cases_that_neither_arm_has_a_prediction_of_are_no_evidence() -> None:
+    """One case of ten can be compared: nine that both arms lack must not make its small difference a certain null."""
+    lost = ClassScore(0.0, 0.0, 90.0, 1.0, 0.0)
+
+    def arm(name: str, dice: float, n_lost: int) -> ArmResult:
+        cases = tuple(
+            CaseResult(f"case-{index}", f"p{index}", (lost,), failed=True)
+            if index >= 10 - n_lost
+            else CaseResult(f"case-{index}", f"p{index}", (ClassScore(dice, dice, 1.0, 1.0, 1.0),))
+            for index in range(10)
+        )
+        return ArmResult(name, cases, {}, {}, {0: cases, 1: cases})
+
+    verdict = judge_arms([arm("transfer", 0.82, 9), arm("scratch", 0.8, 9)], RULE, 0.01)
+    assert verdict is not None
+    assert (verdict.n_patients, verdict.decided, verdict.low) == (1, False, None)
+    assert verdict.difference == pytest.approx(0.02)
+    # what one arm alone lacks counts against it
+    verdict = judge_arms([arm("transfer", 0.8, 10), arm("scratch", 0.8, 0)], RULE, 0.01)
+    assert verdict is not None
+    assert (verdict.verdict, verdict.n_patients, verdict.difference) == ("harm", 10, pytest.approx(-0.8))
+
+
 def test_a_large_gain_is_found_and_named_whichever_arm_has_it() -> None:
     generator = np.random.default_rng(2)
     tables = [0.12 + table(generator, 12, 3, 0.05, 0.01) for _ in range(100)]

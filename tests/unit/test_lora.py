@@ -11,10 +11,11 @@ from ladder_runs import make_unet
 from monai.networks.blocks.selfattention import SABlock
 from torch import nn
 
-from monai_tl.config import NetworkConfig
+from monai_tl.config import NetworkConfig, PrecisionName
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.groups import aliases, assign_groups
 from monai_tl.networks.lora import LowRankUpdate, add_low_rank, is_update, matrix_shape, n_plain_parameters, plain_state
+from monai_tl.networks.precision import computing_in
 
 DYNUNET = NetworkConfig(
     name="dynunet",
@@ -69,6 +70,18 @@ def test_merged_weights_are_a_plain_network_with_the_same_logits(config: Network
     # a layer that is registered twice is updated once, and both names tell of it
     for second, first in aliases(plain).items():
         assert torch.equal(merged[second], merged[first])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_merging_changes_nothing_in_either_number_format(precision: PrecisionName) -> None:
+    """The sum of weight and update is float32 whatever format the network's products take."""
+    config = make_unet(dropout=0.0)
+    module, names = _adapt(config)
+    _disturb(module, names)
+    plain = build_network(config, 1, 2, seed=0).eval()
+    plain.load_state_dict(plain_state(module))
+    with torch.no_grad(), computing_in(torch.device("cpu"), precision):
+        assert torch.equal(plain(IMAGE), module.eval()(IMAGE))
 
 
 def test_the_head_and_small_layers_have_no_update() -> None:
@@ -127,3 +140,41 @@ def test_state_copies_and_layout_survive() -> None:
         assert torch.equal(copied.eval()(IMAGE), expected)
     weight = module.get_submodule("model.1.submodule.1.submodule.conv.unit0.conv").weight
     assert weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+class _Odd(nn.Module):
+    """Layers as a plug-in may have them: with weights of one another, and with a rule of their own for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        make_rule = nn.utils.parametrizations
+        self.plain = nn.Conv3d(1, 6, 3, padding=1)
+        self.first = nn.Conv3d(6, 6, 3, padding=1)
+        self.second = nn.Conv3d(6, 6, 3, padding=1)
+        self.second.weight = self.first.weight
+        self.ruled = make_rule.weight_norm(nn.Conv3d(6, 6, 3, padding=1))
+        self.turned = make_rule.orthogonal(nn.Linear(6, 6))
+        self.old = nn.utils.spectral_norm(nn.Conv3d(6, 6, 3, padding=1))
+        self.head = nn.Conv3d(6, 2, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = self.ruled(self.second(self.first(self.plain(image))))
+        output: torch.Tensor = self.head(self.old(self.turned(features.movedim(1, -1)).movedim(-1, 1)))
+        return output
+
+
+def test_weights_that_are_shared_or_made_by_a_rule_are_kept_as_they_are() -> None:
+    torch.manual_seed(0)
+    module = _Odd().eval()
+    plain = copy.deepcopy(module)
+    # a network without updates is its own plain state, whatever its parameters are called
+    assert {name: tensor.tolist() for name, tensor in plain_state(module).items()} == {
+        name: tensor.tolist() for name, tensor in plain.state_dict().items()
+    }
+    assert n_plain_parameters(module) == sum(parameter.numel() for parameter in plain.parameters())
+    names = add_low_rank(module, ["plain", "first", "second", "ruled", "turned", "old"], 1, 8.0, seed=0)
+    assert {name.partition(".parametrizations.")[0] for name in names} == {"plain"}
+    _disturb(module, names)
+    plain.load_state_dict(plain_state(module), strict=True)
+    with torch.no_grad():
+        assert float((plain(IMAGE) - module.eval()(IMAGE)).abs().max()) <= 1e-6

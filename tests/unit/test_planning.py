@@ -217,3 +217,14 @@ def test_a_class_that_no_training_case_has_is_refused():
     found = make_fingerprint(class_present={"liver": 0, "tumour": 0})
     with pytest.raises(LabelError, match="liver, tumour"):
         make_plan(found, SCHEME, PlanConfig(source=None, network=UNET), None)
+
+
+def test_images_with_values_below_zero_are_not_cropped_to_what_lies_above() -> None:
+    """MR may be stored with an offset; then a voxel below 0 is no background, and a crop would cut off the organ."""
+    values = {"mean": -200.0, "std": 30.0, "p00_5": -240.0, "p99_5": -150.0}
+    config = PlanConfig(source=None, network=UNET)
+    for lowest, expected in ((-500.0, "none"), (0.0, "above")):
+        found = make_fingerprint(modality="MR", intensity={**values, "body_min": lowest}, foreground_share=0.1)
+        assert make_plan(found, SCHEME, config, None).foreground == expected
+    ct = make_fingerprint(intensity={**values, "body_min": -1000.0})
+    assert make_plan(ct, SCHEME, config, None).foreground == "above"

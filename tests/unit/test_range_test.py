@@ -24,6 +24,15 @@ def test_it_takes_a_tenth_of_the_rate_with_the_smallest_loss() -> None:
     assert choose_rate([], []) is None
 
 
+def test_a_rate_below_all_that_were_tried_is_none() -> None:
+    """A smallest loss among the first rates is noise; a tenth of its rate would train nothing."""
+    rates = [LOWEST * 10.0 ** (k / 4) for k in range(20)]
+    for best in range(20):
+        found = choose_rate(rates, [1.0 + abs(k - best) for k in range(20)])
+        assert (found is None) == (best < 4)
+        assert found is None or found == pytest.approx(rates[best - 4])
+
+
 def test_smoothing_is_a_weighted_mean_without_a_start() -> None:
     losses = [3.0, 1.0, 4.0, 1.0]
     for n in range(1, 5):

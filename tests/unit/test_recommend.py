@@ -46,6 +46,7 @@ def test_the_decision_holds_its_inputs_and_a_reason_that_names_them() -> None:
         "n_parameters": SMALL,
         "max_steps": 200,
         "shift_score": 0.4,
+        "fresh_groups": (),
     }
     assert "intensity" in decision.reason
     assert "1 labelled case " in recommend(1, GOOD, SMALL, 200).reason

@@ -14,6 +14,7 @@ from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.metrics.case import ClassScore
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult, summarise_arm
 from monai_tl.records import Adaptation, Audit, Plan, Rejection, Shift, ShiftFeature, Split, TensorAudit
+from monai_tl.report import tables
 from monai_tl.report.audit_table import group_rows, size_in_words
 from monai_tl.report.findings import Failure, Findings, HistoryPoint, TrainedModel
 from monai_tl.report.overlays import choose_cases, display_window, draw_planes
@@ -21,6 +22,7 @@ from monai_tl.report.page import render_page, split_headline
 from monai_tl.report.tables import markdown_summary, number, percent, rejection_rows, signed, thousands
 from monai_tl.scoring import judge_arms
 from monai_tl.sources.card import Card
+from monai_tl.transfer.recommend import recommend
 
 HOSTILE = "<script>alert('x')</script>"
 RULE = BootstrapRule(300, 0.95, 0)
@@ -249,6 +251,20 @@ def test_empty_reference_is_drawn_around_the_prediction() -> None:
 
 def points(path: str) -> np.ndarray:
     return np.array([[float(part) for part in pair.split()] for pair in re.split("[MLZ]", path) if pair])
+
+
+def test_what_auto_decided_from_is_told() -> None:
+    findings = make_findings((arm("transfer", 0.9, 0.8, 0.7), arm("scratch", 0.5, 0.6, 0.4)))
+    (model,) = findings.models
+    lines = (Adaptation(item="field of view", source="a", target="b", status="broken", reason="c"),)
+    decision = recommend(3, lines, 1_234_567, 200, None, fresh_groups=("up1", "up2"))
+    assert set(decision.inputs) == set(tables.DECIDED_FROM)
+    told = replace(model, training={**model.training, "decision": decision.model_dump(mode="json")})
+    (line,) = tables.decisions(replace(findings, models=(told,)))
+    assert line.endswith(
+        " Decided from: labelled cases 3, broken lines of the contract field of view, adapted lines –, parameters "
+        "1\u2009234\u2009567, steps 200, shift score –, layer groups the source lacks up1 and up2."
+    )
 
 
 def test_what_auto_chose_and_why_is_told_once() -> None:

@@ -17,8 +17,12 @@ def score(dice: float) -> ClassScore:
     return ClassScore(dice, dice, 1.0, 1.0, 1.0)
 
 
-def judge_values(values: list[float], patients: list[str] | None = None, margin: float = 0.01) -> Verdict:
-    return judge(values, patients or [f"p{index}" for index in range(len(values))], 2000, 0.95, margin, 0)
+def judge_values(
+    values: list[float], patients: list[str] | None = None, margin: float = 0.01, n_seeds: int = 3
+) -> Verdict:
+    """Of seeds that agree in every case, which leave the interval of the patients."""
+    table = np.tile(np.array(values).reshape(-1, 1), (1, n_seeds))
+    return judge(table, patients or [f"p{index}" for index in range(len(values))], 2000, 0.95, margin, 0)
 
 
 def test_gain() -> None:
@@ -36,6 +40,36 @@ def test_harm() -> None:
     verdict = judge_values([-0.10, -0.12, -0.08, -0.11, -0.09, -0.10])
     assert verdict.verdict == "harm"
     assert "lowered the mean Dice by 0.100" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("values", "word", "text"),
+    [
+        ([0.10, 0.12, 0.08, 0.11, 0.09, 0.10], "gain", "Gain, but of one seed: the pretrained start raised"),
+        ([-0.10, -0.12, -0.08, -0.11, -0.09, -0.10], "harm", "Harm, but of one seed: the pretrained start lowered"),
+        ([0.004, -0.004, 0.002, -0.002, 0.001, -0.001], "null", "Null, but of one seed: with or without"),
+        ([0.0] * 6, "null", "Null, but of one seed: both arms score the same in every case"),
+        ([0.2, -0.2, 0.1, -0.1, 0.05, -0.05], "null", "or more, if other seeds did the same."),
+    ],
+)
+def test_one_seed_decides_nothing_and_says_so_first(values: list[float], word: str, text: str) -> None:
+    """The interval is over patients alone; decision 10: up to 70 % of such twins are told apart."""
+    one, three = judge_values(values, n_seeds=1), judge_values(values)
+    assert (one.verdict, three.verdict) == (word, word)
+    assert (one.low, one.high) == pytest.approx((three.low, three.high))
+    assert not one.decided
+    assert text in one.sentence
+    assert "one pair of trainings" in one.sentence or "but undecided" in one.sentence
+    assert three.decided == ("undecided" not in three.sentence)
+    assert "seed" not in three.sentence
+
+
+def test_twins_that_differ_by_their_training_alone_are_never_decided_apart_by_one_seed() -> None:
+    generator = np.random.default_rng(0)
+    verdicts = [judge_values(list(generator.normal(generator.normal(0, 0.05), 0.05, 12)), n_seeds=1) for _ in range(60)]
+    # the words alone are wrong in most: that is why they decide nothing
+    assert sum(verdict.verdict != "null" for verdict in verdicts) > 20
+    assert not any(verdict.decided for verdict in verdicts)
 
 
 def test_arms_swapped_swap_the_verdict() -> None:

@@ -10,7 +10,7 @@ def gradual(ground: Ground) -> Strategy:
     """Train the head for ``head_steps``, then thaw one more group every ``group_steps``.
 
     One schedule lasts from the first thaw to the end, so the rate is not thrown up again at each; a group that thaws
-    is warmed up by itself. Groups that the budget does not reach stay frozen.
+    is warmed up by itself. Groups that the budget does not reach stay frozen; those that are fresh train with the head.
 
     References:
         Howard and Ruder 2018, arXiv:1801.06146 (ULMFiT).
@@ -18,10 +18,11 @@ def gradual(ground: Ground) -> Strategy:
     config = ground.config
     n_head = min(config.head_steps, config.max_steps - 1)
     schedule = ground.schedule(n_head, config.learning_rate)
-    trained = [Trained(ground.head, since=n_head)]
+    trained = [Trained(group, since=n_head) for group in (*ground.fresh, ground.head)]
     phases: list[Phase] = []
     starts = range(n_head, config.max_steps, config.group_steps)
-    reached = list(zip(starts, reversed(ground.body), strict=False))
+    known = [group for group in ground.body if group not in ground.fresh]
+    reached = list(zip(starts, reversed(known), strict=False))
     for k, (first, group) in enumerate(reached):
         trained.insert(0, Trained(group, since=first))
         end = reached[k + 1][0] if k + 1 < len(reached) else config.max_steps

@@ -11,7 +11,7 @@ def layer_retraining(ground: Ground) -> Strategy:
     """Train the last ``n_groups`` groups, the head included; a fresh head first.
 
     Raises:
-        ConfigError: The network has fewer groups.
+        ConfigError: The network has fewer groups, or a group that is fresh would stay frozen.
 
     References:
         Yosinski et al. 2014, arXiv:1411.1792.
@@ -21,6 +21,13 @@ def layer_retraining(ground: Ground) -> Strategy:
         raise ConfigError(
             f"finetune.n_groups: is {n_groups}, but the network has {len(ground.groups)} layer groups "
             f"({', '.join(ground.groups)})"
+        )
+    frozen = [group for group in ground.fresh if group not in ground.groups[-n_groups:]]
+    if frozen:
+        raise ConfigError(
+            f"finetune.n_groups: is {n_groups}, so {', '.join(frozen)} would never train, which the source lacks "
+            f"and which start from random values; {len(ground.groups) - ground.groups.index(frozen[0])} or more are "
+            "needed, or another strategy"
         )
     settings = {"n_groups": n_groups}
     if n_groups == 1:

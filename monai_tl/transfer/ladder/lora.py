@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monai_tl.transfer.ladder.ground import Ground
-from monai_tl.transfer.phases import LowRank, Strategy, Trained
+from monai_tl.transfer.phases import LowRank, Strategy
 
 
 def lora(ground: Ground) -> Strategy:
@@ -16,7 +16,8 @@ def lora(ground: Ground) -> Strategy:
         Hu et al. 2022, arXiv:2106.09685.
     """
     config = ground.config
-    trained = [*(Trained(group, part="low_rank") for group in ground.body), Trained(ground.head)]
     settings = {"lora_rank": config.lora_rank, "lora_alpha": config.lora_alpha}
     low_rank = LowRank(config.lora_rank, config.lora_alpha)
-    return Strategy("lora", ground.head_first("low rank", trained), low_rank=low_rank, settings=settings)
+    return Strategy(
+        "lora", ground.head_first("low rank", ground.in_part("low_rank")), low_rank=low_rank, settings=settings
+    )

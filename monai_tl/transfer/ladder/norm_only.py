@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monai_tl.transfer.ladder.ground import Ground
-from monai_tl.transfer.phases import Strategy, Trained
+from monai_tl.transfer.phases import Strategy
 
 
 def norm_only(ground: Ground) -> Strategy:
@@ -16,5 +16,4 @@ def norm_only(ground: Ground) -> Strategy:
         Frankle et al. 2021, arXiv:2003.00152; for segmentation with frozen features, Ben Zaken et al. 2022
         (arXiv:2106.10199) train biases in the same spirit.
     """
-    trained = [*(Trained(group, part="norm") for group in ground.body), Trained(ground.head)]
-    return Strategy("norm_only", ground.head_first("norm", trained))
+    return Strategy("norm_only", ground.head_first("norm", ground.in_part("norm")))
