@@ -185,11 +185,11 @@ def check_sections(workspace: Path) -> None:
 def _watched_beside(written: str) -> list[str]:
     """What the plan depends on in a pipeline file beside its inputs and code."""
     plan = next(stage for stage in STAGES if stage.name == "plan")
-    content = parse_yaml(written, PIPELINE_FILE)
     try:
-        deps = content["stages"][plan.name]["deps"]
-    except (KeyError, TypeError):
-        raise ConfigError(f"is damaged; {REFRESH}", PIPELINE_FILE) from None
+        deps = parse_yaml(written, PIPELINE_FILE)["stages"][plan.name]["deps"]
+    except (ConfigError, KeyError, TypeError):
+        # a damaged file is found by what is missing in it, or by DVC
+        return []
     known = {*_as_written(plan.deps), VERSION_FILE}
     return [dep for dep in deps if dep not in known and not str(dep).startswith(f"{_ROOT}/")]
 
