@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from monai_tl.config import IntensityConfig, NetworkConfig
 from monai_tl.contract_records import Adaptation as Adaptation
@@ -288,13 +288,22 @@ class TensorAudit(Record):
     source_name: str = ""
 
 
+def _as_pairs(mapping: dict[str, float]) -> list[tuple[str, float]]:
+    # files have sorted keys, and the order of a mapping would be lost in them
+    return list(mapping.items())
+
+
+def _from_pairs(value: Any) -> Any:
+    return dict(value) if isinstance(value, list) else value
+
+
 class Audit(Record):
     """``audit.json``: weight loading, tensor by tensor.
 
     Attributes:
         share_body: Share of the body's parameters that came across (matched or adapted), 0 to 1.
         share_all: The same over the whole network.
-        groups: Share by layer group, input to output; the last one is the head.
+        groups: Share by layer group, input to output; the last one is the head; pairs in the file.
         covers: Layer groups that the source holds; None for all. The others are fresh on purpose.
         share_covered: Share of the body's parameters in these groups that came across; None without ``covers``.
     """
@@ -303,7 +312,7 @@ class Audit(Record):
     source_sha256: str | None
     share_body: float
     share_all: float
-    groups: dict[str, float]
+    groups: Annotated[dict[str, float], BeforeValidator(_from_pairs), PlainSerializer(_as_pairs)]
     tensors: tuple[TensorAudit, ...]
     covers: tuple[str, ...] | None = None
     share_covered: float | None = None

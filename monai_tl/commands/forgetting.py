@@ -8,6 +8,7 @@ from pathlib import Path
 from monai_tl import DEFAULT_KEY_FILE
 from monai_tl.config import EvaluateConfig
 from monai_tl.dicom.deidentify import load_key
+from monai_tl.errors import ConfigError
 from monai_tl.files import temporary_folder, write_json
 from monai_tl.labels import read_scheme
 from monai_tl.report.tables import forgetting_rows
@@ -39,8 +40,12 @@ def run(
         The sentence, and a line for each head and class.
 
     Raises:
+        ConfigError: There is no folder ``data``.
         MonaiTLError: See :func:`~monai_tl.stages.forgetting.measure_forgetting`.
     """
+    if not data.is_dir():
+        # ingest would point at params.yaml, which has no part in this
+        raise ConfigError(f"--data: there is no folder {data}", "arguments")
     ensemble = read_ensemble([model])
     settings = ensemble.settings or InferenceSettings()
     scheme = None if classes is None else read_scheme(classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -78,6 +78,8 @@ def run(
         listed = "\n".join(f"  {one.name}: {one.reason}" for one in refused)
         raise SourceError(f"none of the sources could be ranked; mend or replace them\n{listed}")
     ranking = _rank(found, tuple(refused), task)
+    if own := _trained_here(sources, found, workspace):
+        ranking = ranking.model_copy(update={"findings": (*ranking.findings, own)})
     path = out or workspace / OUT
     write_json(path, ranking.model_dump(mode="json"))
     write_text(path.with_suffix(".md"), ranking_page(ranking))
@@ -87,6 +89,18 @@ def run(
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         console.print(f"Written: {path}", highlight=False, markup=False, soft_wrap=True)
     return ranking
+
+
+def _trained_here(sources: Sequence[Path], names: Iterable[str], workspace: Path) -> str | None:
+    """A warning where the cases that judge may have trained the source."""
+    models = (workspace / "artifacts").resolve()
+    own = [name for name, path in _name_sources(sources).items() if name in names and path.is_relative_to(models)]
+    if not own:
+        return None
+    return (
+        f"Trained in this workspace, and so perhaps on the very cases that judge here: {', '.join(own)}. Scores and "
+        "probe flatter such a source."
+    )
 
 
 def _check(sources: Sequence[Path], n_cases: int, steps: int, n_seeds: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -69,7 +70,7 @@ def describe(path: Path) -> Iterator[str]:
     card = source.card
     content = card.model_dump(mode="json", exclude_none=True)
     yield f"# {path}: {source.kind}"
-    yield yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120).rstrip()
+    yield _as_yaml(content)
     module = build_own(source)
     n_parameters = sum(tensor.numel() for tensor in module.parameters())
     groups = groups_of(card.network.config, module)
@@ -82,6 +83,11 @@ def describe(path: Path) -> Iterator[str]:
         yield "# the licence limits use: read it before you pass on what you make of these weights"
 
 
+def _as_yaml(content: dict[str, Any]) -> str:
+    # lists and small mappings in one line each, as docs/sources.md writes a card
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None).rstrip()
+
+
 def _is_limited(licence: str) -> bool:
     return any(word in licence.casefold() for word in ("-nc", "noncommercial", "non-commercial", "not for commercial"))
 
@@ -89,7 +95,7 @@ def _is_limited(licence: str) -> bool:
 def _draft(error: IncompleteSourceError) -> Iterator[str]:
     content = {key: value for key, value in error.draft.items() if key != "weights"}
     yield f"# a draft; write the missing lines into {CARD_FILE} (a folder's) or NAME.{CARD_FILE} (beside a zip file)"
-    yield yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120).rstrip()
+    yield _as_yaml(content)
     for key, why in error.missing.items():
         yield f"{_MISSING}{key} ({why.splitlines()[0]})"
 

@@ -238,9 +238,11 @@ def _check_steps(geometry: SliceGeometry) -> None:
     if gaps[worst] > 1.5 * usual:
         n_missing = round(float(gaps[worst]) / usual) - 1
         n_wide = int((gaps > 1.5 * usual).sum())
+        gaps_word = "gap" if n_wide == 1 else "gaps"
         raise DicomError(
             f"missing slice: a gap of {gaps[worst]:.2f} mm after slice {worst + 1} of {geometry.n_slices}, where "
-            f"{usual:.2f} mm is usual (about {n_missing} missing there, {n_wide} such gaps); transfer the series again",
+            f"{usual:.2f} mm is usual (about {n_missing} missing there, {n_wide} such {gaps_word}); transfer the "
+            "series again",
             "missing_slice",
         )
     steps = np.arange(geometry.n_slices)[:, None] * geometry.step_lps

@@ -6,19 +6,16 @@ import csv
 import io
 import re
 from collections.abc import Mapping
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import monai_tl
 from monai_tl.transfer.curve_summary import CurveFindings, Line
 from monai_tl.transfer.label_efficiency import Saving
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#1a1f26;background:#fff}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}svg{width:100%;height:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:.25rem .9rem .25rem 0;text-align:right;border-bottom:1px solid #d9dee3}
-td:first-child,th:first-child{text-align:left}.muted{color:#59636e}
-"""
+TEMPLATE = "curve.html.j2"
 
 
 def curve_record(findings: CurveFindings) -> dict[str, Any]:
@@ -83,33 +80,56 @@ def format_lines(lines: Mapping[str, Line], axis: str) -> str:
 
 
 def render_curve_page(findings: CurveFindings, labels_svg: bytes, steps_svg: bytes) -> str:
-    """``curve.html``: both plots, the savings, and how to read them."""
-    seeds = (
+    """``curve.html``: both plots, the savings, and how to read them; in the dress of the report."""
+    intervals = (
         "One seed was trained, so the intervals say how other patients would differ, not how other trainings would."
         if findings.n_seeds == 1
         else f"Intervals are over patients and the {findings.n_seeds} seeds, the same draws for all points."
     )
-    missing = f" {findings.n_failed} predictions are missing and count as 0." if findings.n_failed else ""
-    parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Curve</title><style>{_STYLE}</style>",
-        "<h1>Dice against labels and steps</h1>",
-        f"<p class='muted'>{findings.n_cases} test cases of {findings.n_patients} patients, in no training. {seeds}"
-        f"{missing}{_untaught(findings)}</p>",
-        _inline(labels_svg),
-        _labels_table(findings),
-        _inline(steps_svg),
-        _steps_table(findings),
-        "<p class='muted'>Scratch's curve is made never falling, and read between its points on a logarithmic axis. "
-        "“More than” and “at most” mark where the curve ends before it answers.</p></html>",
-    ]
-    return "\n".join(part for part in parts if part) + "\n"
+    environment = Environment(
+        loader=PackageLoader("monai_tl", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sentence = findings.labels_sentence
+    return environment.get_template(TEMPLATE).render(
+        findings=findings,
+        title=f"{sentence[0].upper()}{sentence[1:]}.",
+        intervals=intervals,
+        untaught=_untaught(findings),
+        parts=(
+            _Part(
+                "labels", "Dice against labels", _inline(labels_svg), "Labels saved",
+                ("Strategy", "Labels", "Dice", "Labels from scratch", "Factor"), _labels_rows(findings),
+            ),
+            _Part(
+                "steps", "Dice against steps", _inline(steps_svg), "Steps saved",
+                ("Strategy", "Dice", "Steps", "Steps from scratch", "Factor"), _steps_rows(findings),
+            ),
+        ),
+        version=monai_tl.__version__,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A section of the page: a plot, and the table of what is saved."""
+
+    id: str
+    title: str
+    figure: str
+    saved: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
 
 
 def _untaught(findings: CurveFindings) -> str:
     if not findings.n_untaught:
         return ""
     return (
-        f" In {findings.n_untaught} of {findings.n_points} trainings a class is in none of the labels that were "
+        f"In {findings.n_untaught} of {findings.n_points} trainings a class is in none of the labels that were "
         "trained on, so nothing but the start could know it; point.json names it."
     )
 
@@ -120,25 +140,19 @@ def _inline(svg: bytes) -> str:
     return re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", text[text.index("<svg") :])
 
 
-def _labels_table(findings: CurveFindings) -> str:
-    rows = [
-        f"<tr><td>{escape(name)}</td><td>{one.budget:.0f}</td><td>{one.dice:.3f}</td>"
-        f"<td>{_word(one)}{one.needed:.0f}</td><td>{_factor(one)}</td></tr>"
+def _labels_rows(findings: CurveFindings) -> list[tuple[str, ...]]:
+    return [
+        (name, f"{one.budget:.0f}", f"{one.dice:.3f}", f"{_word(one)}{one.needed:.0f}", _factor(one))
         for name, savings in findings.labels_saved.items()
         for one in savings
     ]
-    head = "<tr><th>strategy</th><th>labels</th><th>Dice</th><th>labels from scratch</th><th>factor</th></tr>"
-    return f"<h2>Labels saved</h2><table>{head}{''.join(rows)}</table>" if rows else ""
 
 
-def _steps_table(findings: CurveFindings) -> str:
-    rows = [
-        f"<tr><td>{escape(name)}</td><td>{one.dice:.3f}</td><td>{_steps_needed(one)}</td>"
-        f"<td>{one.needed:.0f}</td><td>{_factor(one)}</td></tr>"
+def _steps_rows(findings: CurveFindings) -> list[tuple[str, ...]]:
+    return [
+        (name, f"{one.dice:.3f}", _steps_needed(one), f"{one.needed:.0f}", _factor(one))
         for name, one in findings.steps_saved.items()
     ]
-    head = "<tr><th>strategy</th><th>Dice</th><th>steps</th><th>steps from scratch</th><th>factor</th></tr>"
-    return f"<h2>Steps saved</h2><table>{head}{''.join(rows)}</table>" if rows else ""
 
 
 def _word(saving: Saving) -> str:

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import monai_tl
 from monai_tl.report import tables
 from monai_tl.report.audit_table import group_rows
+from monai_tl.report.choice import choices
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
 from monai_tl.report.findings import Findings, TrainedModel
 from monai_tl.sources.accounting import describe_audit
@@ -43,7 +44,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "headline": tables.headline(findings),
         "title": title,
         "details": [*more, *tables.details(findings)],
-        "n_plain": 1 + len(more),
+        "n_plain": 1 + len(more) + len(tables.decisions(findings)),
         "verdict_plot": verdict_plot(arms, verdict, findings.settings.null_margin) if verdict else "",
         "metric_rows": tables.metric_rows(findings),
         "forgetting_rows": tables.forgetting_rows(findings.forgetting) if findings.forgetting else [],
@@ -57,6 +58,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "audit_sentence": describe_audit(transferred[0].audit) if transferred else "",
         "audits_differ": len({model.audit.share_all for model in transferred}) > 1,
         "groups": group_rows(transferred[0].audit) if transferred else [],
+        "choices": choices(findings),
         "curves": learning_curves(findings.models),
         "boxes": box_plots(arms, findings.class_names),
         "case_rows": tables.case_rows(arms, findings.class_names),
@@ -85,7 +87,7 @@ def intake(findings: Findings) -> list[tuple[str, str]]:
         ("test cases", len(split.test)),
         ("refused", len(findings.rejections)),
     ]
-    return [(name, tables.thousands(count)) for name, count in pairs]
+    return [(name.removesuffix("s") if count == 1 else name, tables.thousands(count)) for name, count in pairs]
 
 
 def facts(findings: Findings) -> list[tuple[str, str]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from rich import box
 from rich.table import Table
 
 from monai_tl.transfer.rank import PROBE, SCORES, MeanDice, RankedSource, Ranking
@@ -10,13 +13,33 @@ NOTHING = "–"
 
 
 def ranking_table(ranking: Ranking) -> Table:
-    """Sources in their order, for a terminal."""
-    table = Table(title="Sources, best first" if ranking.conditions.steps else "Sources, by scores alone")
-    for name in _columns(ranking):
+    """Sources in their order, for a terminal of 80 columns: intervals under their means, the rest is in ``rank.md``."""
+    title = "Sources, best first" if ranking.conditions.steps else "Sources, by scores alone"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    probe = [PROBE, "minus\nscratch"] if ranking.conditions.steps else []
+    for name in ["Source", *probe, *SCORES, "Contract"]:
         table.add_column(name, justify="left" if name in ("Source", "Contract") else "right", overflow="fold")
     for source in ranking.sources:
-        table.add_row(*_row(source, ranking))
+        statuses = Counter(source.contract.values())
+        contract = "\n".join(f"{count} {status}" for status, count in sorted(statuses.items())) or "equal"
+        table.add_row(source.name, *_judged(source, ranking), *_scores(source), contract)
     return table
+
+
+def _judged(source: RankedSource, ranking: Ranking) -> list[str]:
+    """The probe's Dice and what it has over fresh weights, intervals on lines of their own."""
+    if not ranking.conditions.steps:
+        return []
+    found, gain = source.probe, source.gain
+    return [
+        NOTHING if found is None else f"{found.mean:.3f}\n{_interval(found.low, found.high, '', 2)}".rstrip(),
+        NOTHING if gain is None else f"{gain.mean:+.3f}\n{_interval(gain.low, gain.high, '+', 2)}".rstrip(),
+    ]
+
+
+def _scores(source: RankedSource) -> list[str]:
+    scores = [source.scores.get(name) for name in SCORES]
+    return [NOTHING if score is None else f"{score:.3g}" for score in scores]
 
 
 def ranking_page(ranking: Ranking) -> str:
@@ -63,20 +86,18 @@ def _row(source: RankedSource, ranking: Ranking) -> list[str]:
     probe = []
     if ranking.conditions.steps:
         gain = source.gain
-        difference = NOTHING if gain is None else f"{gain.mean:+.3f}{_interval(gain.low, gain.high, '+')}"
+        difference = NOTHING if gain is None else f"{gain.mean:+.3f} {_interval(gain.low, gain.high, '+')}".rstrip()
         probe = [_dice(source.probe), _dice(source.scratch), difference]
-    scores = [source.scores.get(name) for name in SCORES]
-    cells = [NOTHING if score is None else f"{score:.3g}" for score in scores]
     broken = ", ".join(f"{item} {status}" for item, status in source.contract.items()) or "equal"
-    return [source.name, *probe, *cells, f"{source.share_body:.0%}", broken]
+    return [source.name, *probe, *_scores(source), f"{source.share_body:.0%}", broken]
 
 
 def _dice(found: MeanDice | None) -> str:
-    return NOTHING if found is None else f"{found.mean:.3f}{_interval(found.low, found.high, '')}"
+    return NOTHING if found is None else f"{found.mean:.3f} {_interval(found.low, found.high, '')}".rstrip()
 
 
-def _interval(low: float | None, high: float | None, sign: str) -> str:
-    return "" if low is None or high is None else f" ({low:{sign}.3f} to {high:{sign}.3f})"
+def _interval(low: float | None, high: float | None, sign: str, digits: int = 3) -> str:
+    return "" if low is None or high is None else f"({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
 
 
 def _markdown(cells: list[str]) -> str:

@@ -23,6 +23,7 @@ DECIDED_FROM = {
     "max_steps": "steps",
     "shift_score": "shift score",
     "fresh_groups": "layer groups the source lacks",
+    "head_is_fresh": "a fresh part of the head:",
 }
 """What ``strategy: auto`` is decided from, in words."""
 
@@ -326,6 +327,8 @@ def decisions(findings: Findings) -> list[str]:
 
 def _decided_from(inputs: Mapping[str, int | float | Sequence[str] | None]) -> str:
     def told(value: int | float | Sequence[str] | None) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         if isinstance(value, int):
             return thousands(value)
         return number(value) if value is None or isinstance(value, float) else " and ".join(value) or NOTHING

@@ -33,6 +33,8 @@ def show_results(workspace: Path, console: Console) -> None:
     console.print(metrics_table(metrics, f"Means with intervals over {cases}"))
     if metrics["verdict"] is not None:
         console.print(f"Verdict: {metrics['verdict']['sentence']} {_interval(metrics['verdict'])}", highlight=False)
+    if metrics.get("forgetting") is not None:
+        console.print(f"The source's own task: {metrics['forgetting']['sentence']}", highlight=False)
     console.print()
     refused = read_refused(workspace / "artifacts")
     console.print(rejection_table(refused) if refused else "Nothing was refused.")
@@ -42,6 +44,7 @@ def show_results(workspace: Path, console: Console) -> None:
         )
     for title, path in (("Report", "reports/html/report.html"), ("DICOM SEG", "artifacts/export/seg")):
         console.print(f"{title}: {workspace / path}", highlight=False, markup=False, soft_wrap=True)
+    console.print("To record that the model may go out: 'monai-tl promote'", highlight=False)
 
 
 def _interval(verdict: Mapping[str, Any]) -> str:

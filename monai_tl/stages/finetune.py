@@ -126,7 +126,7 @@ def finetune(
     key = _training_key(prepared, plan, fold, config, name, versions)
     audit = _start(network, plan, config, source)
     fresh = () if source is None else fresh_groups(network, audit)
-    config, decision = _decide(config, plan, len(fold.train), network, source, fresh)
+    config, decision = _decide(config, plan, len(fold.train), network, source, fresh, audit.groups[names[-1]] < 1.0)
     if source is not None:
         Progress(f"finetune {name}").show(describe_audit(audit))
     strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1], audit, fresh)
@@ -182,13 +182,14 @@ def _decide(
     network: nn.Module,
     source: Source | None,
     fresh: Sequence[str],
+    head_is_fresh: bool,
 ) -> tuple[FinetuneConfig, Decision | None]:
     """The settings that hold, and why, where ``strategy: auto`` leaves them to the rule."""
     if source is None or config.strategy != "auto":
         return config, None
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     score = None if plan.shift is None else plan.shift.score
-    decision = recommend(n_labels, plan.adaptations, n_parameters, config.max_steps, score, fresh)
+    decision = recommend(n_labels, plan.adaptations, n_parameters, config.max_steps, score, fresh, head_is_fresh)
     Progress("finetune").show(f"strategy {decision.strategy}: {decision.reason}")
     return config.model_copy(update={"strategy": decision.strategy, **decision.settings}), decision
 

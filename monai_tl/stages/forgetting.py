@@ -68,7 +68,7 @@ def measure_forgetting(
     config = IngestConfig(source=str(data), classes=scheme.classes)
     ingest(data, work / "cases", config, key, cache_root, Progress("forgetting: ingest"))
     manifest = read_manifest(work / "cases")
-    _check_set(manifest, card)
+    check_held_set(manifest, card)
     tuned = load_models(models, applied.predict.n_threads)
     plan = plan_of_source(source, tuned.plan)
     device = set_up_torch(applied.predict.n_threads)
@@ -150,7 +150,14 @@ def plan_of_source(source: Source, tuned: Plan) -> Plan:
     )
 
 
-def _check_set(manifest: Manifest, card: Card) -> None:
+def check_held_set(manifest: Manifest, card: Card) -> None:
+    """What was ingested must be a set of the source's task.
+
+    Raises:
+        ContractError: It is of another modality or has another number of channels.
+        DataError: It has no label, or none of one of its classes: then the class has another name or value there, and
+            every prediction of it would count as wrong, before and after.
+    """
     dataset = manifest.dataset
     if (dataset.modality, dataset.n_channels) != (card.input.modality, card.network.n_channels):
         raise ContractError(
@@ -159,6 +166,12 @@ def _check_set(manifest: Manifest, card: Card) -> None:
         )
     if not any(case.has_label for case in manifest.cases):
         raise DataError("no case of the set to measure forgetting on has a label; give evaluate.source_classes")
+    names = manifest.dataset.scheme.names
+    if absent := [name for name in names if not any(case.class_voxels.get(name) for case in manifest.cases)]:
+        raise DataError(
+            f"the set to measure forgetting on: no case of it has {', '.join(absent)}; give "
+            "evaluate.source_classes (or --classes) with what each class is called there, without those it lacks"
+        )
 
 
 def _predict(

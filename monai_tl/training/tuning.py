@@ -53,7 +53,7 @@ class Tuning:
         self.norms = set(normalisation_parameters(network))
         if in_part["norm"] and not any(is_below(name, in_part["norm"]) for name in self.norms):
             raise ConfigError(
-                "finetune.strategy: norm_only, but the body's normalisation has no scale and shift; choose another"
+                "finetune.strategy: norm_only, but the body has no normalisation with scale and shift; choose another"
             )
         self.starts: dict[str, Tensor] = {}
         if strategy.pull is not None:

@@ -11,6 +11,7 @@ from monai_tl.metrics.case import ClassScore
 from monai_tl.metrics.cohort import BootstrapRule, CaseResult
 from monai_tl.metrics.summary import bootstrap_mean
 from monai_tl.records import Record
+from monai_tl.transfer.verdict import fewest_patients
 
 HEADS = {"source": "the source's head", "own": "the tuned head"}
 
@@ -25,7 +26,8 @@ class TaskChange(Record):
         classes: In the mean.
         before, after: Mean Dice; None without a case that has the class.
         difference: after − before.
-        low, high: Bootstrap over patients of the paired difference; None with fewer than two.
+        low, high: Bootstrap over patients of the paired difference; None with too few for its confidence
+            (:func:`~monai_tl.transfer.verdict.fewest_patients`).
         n_cases, n_patients: With a defined difference.
     """
 
@@ -103,8 +105,9 @@ def _change(
     mean_before = float(np.mean([one for one, _, _ in found])) if found else None
     mean_after = float(np.mean([one for _, one, _ in found])) if found else None
     low = high = math.nan
-    if found:
-        differences = np.array([second - first for first, second, _ in found])
+    differences = np.array([second - first for first, second, _ in found])
+    # two to five lie on one side of zero too often by chance
+    if len(set(patients)) >= fewest_patients(bootstrap.confidence):
         generator = np.random.default_rng(bootstrap.seed)
         interval = bootstrap_mean(differences, patients, bootstrap.n_bootstrap, bootstrap.confidence, generator)
         low, high = interval.low, interval.high
@@ -138,7 +141,8 @@ def describe_forgetting(first: TaskChange, confidence: float) -> str:
         return "Forgetting is unknown: no case of the source's set has any of its classes."
     numbers = f"mean Dice on the source's task {first.before:.3f} before tuning, {first.after:.3f} after"
     if first.low is None or first.high is None:
-        return f"Forgetting: {numbers} (one patient, so no interval)."
+        few = f"{first.n_patients} patient{'' if first.n_patients == 1 else 's'}"
+        return f"Forgetting is undecided: {numbers} ({few}, too few for an interval)."
     interval = f"{first.difference:+.3f}, {confidence * 100:g} % interval {first.low:+.3f} to {first.high:+.3f}"
     if first.low == first.high == 0.0:
         return f"Nothing was forgotten: {numbers}, the same in every case."

@@ -47,6 +47,7 @@ def recommend(
     max_steps: int,
     shift_score: float | None = None,
     fresh_groups: Sequence[str] = (),
+    head_is_fresh: bool = True,
 ) -> Decision:
     """Choose a strategy.
 
@@ -57,6 +58,7 @@ def recommend(
         max_steps: Budget, optimiser steps.
         shift_score: Of the plan, where there is one.
         fresh_groups: Body groups that the source does not give; no strategy that freezes them is chosen.
+        head_is_fresh: Whether any part of the head starts from random values.
 
     Returns:
         The first rule that holds: too few steps for a body → head only; a source that is far → everything moves; few
@@ -77,21 +79,29 @@ def recommend(
         "max_steps": max_steps,
         "shift_score": shift_score,
         "fresh_groups": tuple(fresh_groups),
+        "head_is_fresh": head_is_fresh,
     }
 
     def decide(strategy: StrategyName, reason: str, **settings: int | float) -> Decision:
         return Decision(strategy=strategy, settings=settings, inputs=inputs, reason=reason)
 
     head_steps = max(1, round(HEAD_SHARE * max_steps))
+
+    def move_everything(reason: str) -> Decision:
+        # random gradients distort the body whatever the labels or the distance: the head goes first, then all moves
+        if head_is_fresh or fresh_groups:
+            return decide("lp_ft", f"{reason}; a part of it is fresh and trains first", head_steps=head_steps)
+        return decide("full", reason)
+
     if max_steps < FEW_STEPS and fresh_groups:
         reason = f"{max_steps} steps are few, but {', '.join(fresh_groups)} start from random values and must train"
         return decide("lp_ft", reason, head_steps=head_steps)
     if max_steps < FEW_STEPS:
         return decide("feature_extraction", f"{max_steps} steps are too few to move the body")
     if broken:
-        return decide("full", f"the source's contract is broken ({', '.join(broken)}), so its features must move")
+        return move_everything(f"the source's contract is broken ({', '.join(broken)}), so its features must move")
     if shift_score is not None and shift_score > FAR_SHIFT:
-        return decide("full", f"the source is far (shift {shift_score:.2g}), so its features must move")
+        return move_everything(f"the source is far (shift {shift_score:.2g}), so its features must move")
     cases = f"{n_labels} labelled case{'' if n_labels == 1 else 's'}"
     if n_labels <= FEW_LABELS and n_parameters >= LARGE_NETWORK:
         reason = f"{cases} are few for {n_parameters / 1e6:.0f} million parameters"
@@ -99,4 +109,4 @@ def recommend(
     if n_labels < MANY_LABELS:
         reason = f"with {cases} a fresh head would distort features that came across, so it trains first"
         return decide("lp_ft", reason, head_steps=head_steps)
-    return decide("full", f"{cases} are enough to tune everything at once")
+    return move_everything(f"{cases} are enough to tune everything at once")

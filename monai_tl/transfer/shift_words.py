@@ -28,6 +28,9 @@ def _value(value: float | None, unit: str) -> str:
 
 def in_words(measure: str, distance: float) -> str:
     """A distance as one says it: ``a factor of 2``, ``0.5 standard deviations``."""
+    if distance == 0.0:
+        return "the same"
     if measure == "log2 ratio":
-        return f"a factor of {2.0**distance:.2g}"
+        # near 1 two digits would say "a factor of 1"
+        return f"a factor of {2.0**distance:.{2 if distance >= 0.14 else 3}g}"
     return f"{distance:.2g} standard deviations" if measure == "standard deviations" else f"a share of {distance:.0%}"

@@ -14,19 +14,20 @@ from torch import nn
 
 from monai_tl.commands import forgetting
 from monai_tl.config import PredictConfig
+from monai_tl.dataset.manifest import Manifest
 from monai_tl.dicom.deidentify import create_key
 from monai_tl.errors import ConfigError, ContractError, DataError
 from monai_tl.inference import load_models
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.networks.builders import groups_of
 from monai_tl.networks.groups import assign_groups, named_tensors
-from monai_tl.records import Plan, Split
+from monai_tl.records import CaseRecord, Dataset, Plan, Split
 from monai_tl.sources.audit import load_trained
 from monai_tl.sources.card import read_source
 from monai_tl.sources.ensemble import InferenceSettings, write_ensemble
 from monai_tl.sources.grafting import WithBackground, grafted_network, source_network
 from monai_tl.stages.finetune import finetune
-from monai_tl.stages.forgetting import task_scheme
+from monai_tl.stages.forgetting import check_held_set, task_scheme
 
 N_HELD = 6
 
@@ -163,6 +164,24 @@ def test_label_values_come_from_the_classes_given(place: Path, tmp_path: Path) -
         measure(place, "frozen", tmp_path, data=data)
     with pytest.raises(ConfigError, match=r"source_classes: liver is no class of .*; it has ball"):
         task_scheme(read_source(place / "source").card, (ClassSpec(name="ball"), ClassSpec(name="liver")))
+
+
+def test_a_class_that_no_case_of_the_set_holds_is_refused_and_not_scored_as_forgotten(
+    place: Path, tmp_path: Path
+) -> None:
+    """A class may have another name in the set: then nothing is drawn under it, and every Dice would be 0."""
+    held = read_source(place / "source").card
+    scheme = LabelScheme(classes=(ClassSpec(name="ball"), ClassSpec(name="outside")))
+    cases = [case_with({"ball": 0, "outside": 5}), case_with({"ball": 0, "outside": 0}), case_with({}, has_label=False)]
+    dataset = Dataset(modality="CT", n_channels=1, scheme=scheme, key_id="0" * 12, case_ids=())
+    with pytest.raises(DataError, match=r"no case of it has ball\b.*source_classes"):
+        check_held_set(Manifest(tmp_path, dataset, tuple(cases)), held)
+    cases.append(case_with({"ball": 3, "outside": 0}))
+    check_held_set(Manifest(tmp_path, dataset, tuple(cases)), held)
+
+
+def case_with(class_voxels: dict[str, int], has_label: bool = True) -> CaseRecord:
+    return CaseRecord.model_construct(class_voxels=class_voxels, has_label=has_label)
 
 
 def test_sigmoid_and_a_background_of_zero_are_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from rankable import write_fresh, write_rankable, write_shuffled, write_trained
+from rich.console import Console
 
 from monai_tl.commands import rank
 from monai_tl.config import Params
 from monai_tl.errors import ConfigError, DataError, SourceError
 from monai_tl.records import Split
+from monai_tl.report.ranking import ranking_page, ranking_table
 from monai_tl.sources.card import read_source, write_source
 from monai_tl.sources.weights import load_state
 from monai_tl.transfer.rank import SCORES, Ranking
@@ -85,6 +88,32 @@ def test_the_others_are_listed_with_their_reason_and_no_place(place: Place, rank
     assert Ranking.model_validate_json((folder / "rank.json").read_text()) == ranking
     assert str(place.sources.parent) not in written
     assert not re.search(r"case-[0-9a-f]|patient-[0-9a-f]|/tmp|/home", written)
+
+
+def test_a_table_fits_a_terminal_of_80_columns_and_cuts_no_word(ranking: Ranking) -> None:
+    text = io.StringIO()
+    sources = tuple(one.model_copy(update={"name": f"abdomen_{one.name}"}) for one in ranking.sources)
+    Console(file=text, width=80).print(ranking_table(ranking.model_copy(update={"sources": sources})))
+    shown = text.getvalue()
+    assert max(map(len, shown.splitlines())) <= 80
+    for word in ("Source", "probe", "minus", *SCORES, "Contract", *(one.name for one in sources)):
+        assert word in shown
+    best = ranking.sources[0]
+    assert f"{best.probe.mean:.3f}" in shown
+    assert f"({best.gain.low:+.2f} to {best.gain.high:+.2f})" in shown
+    assert f"| {best.probe.mean:.3f} ({best.probe.low:.3f} to {best.probe.high:.3f}) |" in ranking_page(ranking)
+
+
+def test_a_model_of_this_workspace_is_named_as_one_that_knows_the_cases(place: Place, ranking: Ranking) -> None:
+    assert not any("Trained in this workspace" in line for line in ranking.findings)
+    own = place.workspace / "artifacts/models/own"
+    shutil.copytree(place.sources / "trained", own)
+    try:
+        found = rank.run([own, place.sources / "fresh"], place.workspace, place.params, **SETTINGS)
+    finally:
+        shutil.rmtree(own)
+    (line,) = [line for line in found.findings if "Trained in this workspace" in line]
+    assert ": own." in line
 
 
 def test_training_cases_alone_are_looked_at_and_halved_by_patient(ranking: Ranking) -> None:

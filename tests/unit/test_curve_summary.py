@@ -172,8 +172,11 @@ def test_the_page_needs_nothing_else_and_shows_each_saving(findings):
     assert all(len(found) == 1 for found in bodies.values())
     for saving in findings.labels_saved["lp_ft"]:
         word = "more than " if saving.bound == "at least" else ""
-        assert f"<td>{word}{saving.needed:.0f}</td>" in page
+        assert f'<td class="num">{word}{saving.needed:.0f}</td>' in page
     assert "or more" in page
+    # as the report: any screen, light or dark, and nothing that could run or be fetched
+    for part in ("width=device-width", "prefers-color-scheme: dark", "default-src 'none'"):
+        assert part in page
 
 
 def colour_blind(colour: str) -> np.ndarray:

@@ -24,11 +24,15 @@ GOOD = (_line("spacing", "equal"), _line("classes", "adapted"))
         ((4, GOOD, SMALL, 200), "lp_ft"),
         ((4, GOOD, SMALL, 200, FAR_SHIFT), "lp_ft"),
         ((MANY_LABELS - 1, GOOD, SMALL, 200), "lp_ft"),
-        ((MANY_LABELS, GOOD, SMALL, 200), "full"),
+        ((MANY_LABELS, GOOD, SMALL, 200), "lp_ft"),
+        ((MANY_LABELS, GOOD, SMALL, 200, None, (), False), "full"),
+        ((MANY_LABELS - 1, GOOD, SMALL, 200, None, (), False), "lp_ft"),
         ((FEW_LABELS, GOOD, LARGE_NETWORK, 200), "lora"),
         ((FEW_LABELS + 1, GOOD, LARGE_NETWORK, 200), "lp_ft"),
-        ((4, GOOD, SMALL, 200, FAR_SHIFT + 0.1), "full"),
-        ((4, (*GOOD, _line("field of view", "broken")), LARGE_NETWORK, 200), "full"),
+        ((4, GOOD, SMALL, 200, FAR_SHIFT + 0.1), "lp_ft"),
+        ((4, GOOD, SMALL, 200, FAR_SHIFT + 0.1, (), False), "full"),
+        ((4, (*GOOD, _line("field of view", "broken")), LARGE_NETWORK, 200), "lp_ft"),
+        ((4, (*GOOD, _line("field of view", "broken")), LARGE_NETWORK, 200, None, (), False), "full"),
         ((4, GOOD, SMALL, FEW_STEPS - 1), "feature_extraction"),
         ((4, GOOD, SMALL, FEW_STEPS), "lp_ft"),
     ],
@@ -47,6 +51,7 @@ def test_the_decision_holds_its_inputs_and_a_reason_that_names_them() -> None:
         "max_steps": 200,
         "shift_score": 0.4,
         "fresh_groups": (),
+        "head_is_fresh": True,
     }
     assert "intensity" in decision.reason
     assert "1 labelled case " in recommend(1, GOOD, SMALL, 200).reason

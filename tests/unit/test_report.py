@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from monai_tl.report.overlays import choose_cases, display_window, draw_planes
 from monai_tl.report.page import render_page, split_headline
 from monai_tl.report.tables import markdown_summary, number, percent, rejection_rows, signed, thousands
 from monai_tl.scoring import judge_arms
+from monai_tl.sources.accounting import describe_audit
 from monai_tl.sources.card import Card
 from monai_tl.transfer.recommend import recommend
 
@@ -158,7 +160,7 @@ def test_refusals_are_grouped_and_a_flood_is_cut() -> None:
     assert len(rows[0].items) == 9
 
 
-def test_layer_groups_keep_the_order_of_the_network() -> None:
+def test_layer_groups_keep_the_order_of_the_network(tmp_path: Path) -> None:
     def tensor(name: str, group: str, n: int, status: str) -> TensorAudit:
         return TensorAudit.model_validate({"name": name, "group": group, "n_parameters": n, "status": status})
 
@@ -176,6 +178,13 @@ def test_layer_groups_keep_the_order_of_the_network() -> None:
         ("head", 0, 25, 75, "1 adapted"),
         ("all", 25, 35, 40, "1 matched, 2 adapted, 1 fresh"),
     ]
+    # files are written with sorted keys; the order, and which group is the head, must outlive that
+    audit.write(tmp_path / "audit.json")
+    again = Audit.read(tmp_path / "audit.json")
+    assert list(again.groups) == ["z", "a", "head"]
+    assert group_rows(again) == rows
+    assert describe_audit(again) == describe_audit(audit)
+    assert describe_audit(again).startswith("75.0 % of the body's 70 parameters")
 
 
 def test_sizes_in_words() -> None:
@@ -263,7 +272,8 @@ def test_what_auto_decided_from_is_told() -> None:
     (line,) = tables.decisions(replace(findings, models=(told,)))
     assert line.endswith(
         " Decided from: labelled cases 3, broken lines of the contract field of view, adapted lines –, parameters "
-        "1\u2009234\u2009567, steps 200, shift score –, layer groups the source lacks up1 and up2."
+        "1\u2009234\u2009567, steps 200, shift score –, layer groups the source lacks up1 and up2, "
+        "a fresh part of the head: yes."
     )
 
 
@@ -278,3 +288,33 @@ def test_what_auto_chose_and_why_is_told_once() -> None:
     assert page.count("Strategy chosen by rule: lora, because few labels") == 1
     assert summary.count("Strategy chosen by rule: lora, because few labels") == 1
     assert "<script" not in page
+
+
+def test_what_auto_decided_from_stands_in_a_table_and_is_no_warning() -> None:
+    findings = make_findings((arm("transfer", 0.9, 0.8, 0.7), arm("scratch", 0.5, 0.6, 0.4)))
+    assert "Why this strategy" not in render_page(findings)
+    (model,) = findings.models
+    inputs = {
+        "n_labels": 12, "n_parameters": 31_000_000, "max_steps": 200, "shift_score": None,
+        "contract_broken": [], "contract_adapted": ["spacing", HOSTILE],
+    }  # fmt: skip
+    decision = {"strategy": "lora", "reason": "few labels", "inputs": inputs, "settings": {"head_steps": 60}}
+    other = decision | {"inputs": inputs | {"n_labels": 13}}
+    models = tuple(
+        replace(model, fold=fold, seed=seed, training={**model.training, "decision": made})
+        for fold, made in ((0, decision), (1, other))
+        for seed in (3, 4)
+    )
+    page = render_page(replace(findings, models=models))
+    rows = dict(re.findall(r'<th scope="row">([^<]*)</th><td class="num">([^<]*)</td></tr>', page))
+    assert rows["parameters of the network"] == "31\u2009000\u2009000"
+    assert rows["shift from the source, 0 is the same"] == "not known"
+    assert rows["broken lines of the contract"] == "–"
+    assert page.count("labelled training cases") == 2
+    assert "Fold 0, seeds 3, 4: " in page
+    assert "Fold 1, seeds 3, 4: " in page
+    assert "<code>finetune.head_steps</code> to 60" in page
+    assert "<script" not in page
+    # the choice is no fault
+    assert '<p class="warn">Strategy chosen' not in page
+    assert "<p>Strategy chosen by rule: lora" in page

@@ -104,6 +104,16 @@ def test_results_show_arms_verdict_refusals_and_paths(finished):
     assert str(finished / "artifacts/export/seg") in shown.replace("\n", "")
 
 
+def test_what_was_forgotten_is_told_where_it_was_measured(finished):
+    text = io.StringIO()
+    show_results(finished, Console(file=text, width=140))
+    assert "own task" not in text.getvalue()
+    metrics = json.loads((finished / "reports/metrics.json").read_text())
+    write_json(finished / "reports/metrics.json", metrics | {"forgetting": {"sentence": "Forgotten: half of it."}})
+    show_results(finished, Console(file=text, width=140))
+    assert "The source's own task: Forgotten: half of it." in text.getvalue()
+
+
 def test_undefined_numbers_are_dashes(finished):
     metrics = json.loads((finished / "reports/metrics.json").read_text())
     metrics["arms"]["scratch"]["dice"] |= {"mean": None, "low": None, "high": None}

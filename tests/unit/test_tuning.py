@@ -120,7 +120,7 @@ def test_adam_is_untouched_by_the_order_of_groups() -> None:
 
 
 def test_strategies_that_would_train_nothing_of_the_body_are_refused() -> None:
-    with pytest.raises(ConfigError, match="norm_only, but the body's normalisation has no scale"):
+    with pytest.raises(ConfigError, match="norm_only, but the body has no normalisation with scale"):
         _tune("norm_only", make_unet(PLAIN_NORM))
     with pytest.raises(ConfigError, match="no layer of the body is large enough"):
         _tune("lora", lora_rank=500)
