@@ -28,6 +28,7 @@ _INPUTS = tuple(
     sorted({f"{m[1]}.{m[2]}" for stage in STAGES for item in stage.deps for m in _PARAMETER.finditer(item)})
 )
 """Parameters that name an input of a stage."""
+_SOURCE = "plan.source"
 REFRESH = "run 'monai-tl init --refresh .'"
 """What mends a pipeline file that does not fit."""
 _HEADER = """\
@@ -36,28 +37,33 @@ _HEADER = """\
 """
 
 
-def render_dvc_yaml(code: Mapping[str, Sequence[str]], unset: Collection[str] = ()) -> str:
+def render_dvc_yaml(
+    code: Mapping[str, Sequence[str]], unset: Collection[str] = (), beside_source: Sequence[str] = ()
+) -> str:
     """The text of dvc.yaml.
 
     Args:
         code: For each stage, the files and folders of code its result depends on, relative to the workspace.
         unset: Parameters that name an input but are null in params.yaml (``plan.source``): no dependency then.
+        beside_source: Outside ``plan.source`` and deciding about it; see :func:`monai_tl.sources.kinds.companions`.
 
     Returns:
         YAML; equal arguments give equal bytes.
     """
-    stages = {stage.name: _entry(stage, code[stage.name], unset) for stage in STAGES}
+    stages = {stage.name: _entry(stage, code[stage.name], unset, beside_source) for stage in STAGES}
     return _HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=120)
 
 
-def render_curve_yaml(code: Mapping[str, Sequence[str]], unset: Collection[str] = ()) -> str:
+def render_curve_yaml(
+    code: Mapping[str, Sequence[str]], unset: Collection[str] = (), beside_source: Sequence[str] = ()
+) -> str:
     """The text of curve/dvc.yaml; see :func:`render_dvc_yaml`. Paths in it start at the workspace, as in dvc.yaml."""
-    stages = {stage.name: {"wdir": "..", **_entry(stage, code[stage.name], unset)} for stage in CURVE}
+    stages = {stage.name: {"wdir": "..", **_entry(stage, code[stage.name], unset, beside_source)} for stage in CURVE}
     content = {"vars": [f"../{PARAMS_FILE}"], "stages": stages}
     return _HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _entry(stage: Stage, code: Sequence[str], unset: Collection[str]) -> dict[str, Any]:
+def _entry(stage: Stage, code: Sequence[str], unset: Collection[str], beside_source: Sequence[str]) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     command = f"python -m monai_tl stage {stage.name}"
     if stage.matrix:
@@ -66,7 +72,8 @@ def _entry(stage: Stage, code: Sequence[str], unset: Collection[str]) -> dict[st
         command += "".join(f" --{key} ${{item.{key}}}" for key in stage.matrix)
     deps = [item for item in stage.deps if item.strip("{}") not in unset]
     entry["cmd"] = command
-    entry["deps"] = [_PARAMETER.sub(r"${\1.\2}", item) for item in deps] + list(code)
+    beside = beside_source if f"{{{_SOURCE}}}" in deps else ()
+    entry["deps"] = [*_as_written(deps), *beside, *code]
     entry["params"] = _parameters(stage)
     entry["outs"] = [re.sub(r"\{(\w+)\}", r"${item.\1}", item) for item in stage.outs]
     # not under outs: an output without cache would switch off DVC's run-cache for the stage
@@ -75,6 +82,10 @@ def _entry(stage: Stage, code: Sequence[str], unset: Collection[str]) -> dict[st
             fields = stage.plot_fields if key == "plots" else {}
             entry[key] = [{item: {"cache": False, **fields, **_axis_of(item, fields)}} for item in items]
     return entry
+
+
+def _as_written(deps: Sequence[str]) -> list[str]:
+    return [_PARAMETER.sub(r"${\1.\2}", item) for item in deps]
 
 
 def _axis_of(item: str, fields: Mapping[str, str]) -> dict[str, str]:
@@ -112,12 +123,27 @@ def pipeline_text(workspace: Path) -> str:
     Raises:
         ConfigError: params.yaml has faults.
     """
-    return render_dvc_yaml(code_of(workspace), _unset(load_params(workspace)))
+    params = load_params(workspace)
+    return render_dvc_yaml(code_of(workspace), _unset(params), _beside_source(workspace, params.plan.source))
 
 
 def curve_text(workspace: Path) -> str:
     """curve/dvc.yaml, likewise."""
-    return render_curve_yaml(code_of(workspace), _unset(load_params(workspace)))
+    params = load_params(workspace)
+    return render_curve_yaml(code_of(workspace), _unset(params), _beside_source(workspace, params.plan.source))
+
+
+def _beside_source(workspace: Path, source: Any) -> list[str]:
+    """Paths as dvc.yaml names them: relative to the workspace where the source is."""
+    if not isinstance(source, str):
+        return []
+    # only a pipeline with a source needs the readers of sources
+    from monai_tl.sources.kinds import companions
+
+    names = [path.name for path in companions(workspace / source)]
+    # the folder around a card is named, of all others files beside the source
+    folder = Path(source).parent
+    return [folder.as_posix() if name == folder.name else (folder / name).as_posix() for name in names]
 
 
 def _unset(params: Params) -> set[str]:
@@ -147,9 +173,25 @@ def check_sections(workspace: Path) -> None:
         section, key = name.split(".")
         if ((content.get(section) or {}).get(key) is not None) != (f"${{{name}}}" in written):
             faults.append(f"{name}: {PIPELINE_FILE} was written for another choice; {REFRESH}")
+    beside = _beside_source(workspace, (content.get("plan") or {}).get("source"))
+    if beside != _watched_beside(written):
+        listed = ", ".join(beside) or "nothing"
+        faults.append(f"{_SOURCE}: beside it {listed} decides about it, which {PIPELINE_FILE} does not say; {REFRESH}")
     faults += _curve_faults(workspace, content)
     if faults:
         raise ConfigError(faults)
+
+
+def _watched_beside(written: str) -> list[str]:
+    """What the plan depends on in a pipeline file beside its inputs and code."""
+    plan = next(stage for stage in STAGES if stage.name == "plan")
+    try:
+        deps = parse_yaml(written, PIPELINE_FILE)["stages"][plan.name]["deps"]
+    except (ConfigError, KeyError, TypeError):
+        # a damaged file is found by what is missing in it, or by DVC
+        return []
+    known = {*_as_written(plan.deps), VERSION_FILE}
+    return [dep for dep in deps if dep not in known and not str(dep).startswith(f"{_ROOT}/")]
 
 
 def _curve_faults(workspace: Path, content: Mapping[str, Any]) -> Iterator[str]:
@@ -161,9 +203,10 @@ def _curve_faults(workspace: Path, content: Mapping[str, Any]) -> Iterator[str]:
     needed = {list_of(key) for stage in CURVE for key in stage.matrix} | {key for stage in CURVE for key in stage.keys}
     for key in sorted(needed - section.keys()):
         yield f"curve.{key}: must be written out, because {CURVE_FILE} refers to it; or remove the folder of that file"
-    source = "plan.source"
-    if ((content.get("plan") or {}).get("source") is not None) != (f"${{{source}}}" in path.read_text("utf-8")):
-        yield f"{source}: {CURVE_FILE} was written for another choice; {REFRESH}"
+    source, written = (content.get("plan") or {}).get("source"), path.read_text("utf-8")
+    beside = _beside_source(workspace, source)
+    if (source is not None) != (f"${{{_SOURCE}}}" in written) or any(f"- {item}\n" not in written for item in beside):
+        yield f"{_SOURCE}: {CURVE_FILE} was written for another choice; {REFRESH}"
 
 
 def _missing(content: Mapping[str, Any]) -> list[str]:

@@ -64,13 +64,14 @@ def describe(path: Path) -> Iterator[str]:
     except IncompleteSourceError as error:
         yield from _draft(error)
         raise
-    from monai_tl.networks.builders import build_network, groups_of
+    from monai_tl.networks.builders import groups_of
+    from monai_tl.sources.own_load import build_own
 
     card = source.card
     content = card.model_dump(mode="json", exclude_none=True)
     yield f"# {path}: {source.kind}"
     yield _as_yaml(content)
-    module = build_network(card.network.config, card.network.n_channels, card.network.n_outputs, seed=0)
+    module = build_own(source)
     n_parameters = sum(tensor.numel() for tensor in module.parameters())
     groups = groups_of(card.network.config, module)
     yield f"# parameters: {n_parameters:,}"

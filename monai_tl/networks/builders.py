@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 
 import torch
@@ -14,6 +15,7 @@ from monai_tl.networks.encoder_networks import ENCODER_NETWORKS
 from monai_tl.networks.groups import LayerGroup, assign_groups
 from monai_tl.networks.monai_networks import MONAI_NETWORKS
 from monai_tl.networks.nnunet import NNUNET_NETWORKS
+from monai_tl.networks.sketching import TooLargeError, Weightless
 from monai_tl.networks.spec import NetworkSpec
 from monai_tl.records import SizeRule
 
@@ -79,7 +81,9 @@ def find_network(name: str) -> NetworkSpec:
     return _networks[name]
 
 
-def build_network(config: NetworkConfig, n_channels: int, n_outputs: int, seed: int) -> nn.Module:
+def build_network(
+    config: NetworkConfig, n_channels: int, n_outputs: int, seed: int, *, weightless: bool = False
+) -> nn.Module:
     """Build a network with weights that depend on the seed only; torch's random state is left as it was.
 
     Args:
@@ -87,12 +91,14 @@ def build_network(config: NetworkConfig, n_channels: int, n_outputs: int, seed: 
         n_channels: Input channels.
         n_outputs: Output channels, background included.
         seed: For the fresh weights.
+        weightless: Shapes alone, without memory; see :class:`Weightless`.
 
     Returns:
         Takes (B, n_channels, I, J, K), gives logits (B, n_outputs, I, J, K). In training mode, on the CPU.
 
     Raises:
-        ConfigError: An argument is unknown, missing or refused; all faults with their key path.
+        ConfigError: An argument is unknown, missing or refused; all faults with their key path. Or the network is
+            larger than this machine can hold, which is found before any memory is taken.
         SourceError: No such network, or its layer groups do not cover it.
     """
     spec = find_network(config.name)
@@ -100,15 +106,34 @@ def build_network(config: NetworkConfig, n_channels: int, n_outputs: int, seed: 
     faults = spec.faults_of(config.arguments)
     if faults:
         raise ConfigError([f"arguments.{fault}" for fault in faults], where)
+    make = partial(spec.build, n_channels, n_outputs, **config.arguments)
     # only the CPU generator is seeded, so that fork_rng need not look after any device
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            module = spec.build(n_channels, n_outputs, **config.arguments)
+            module = _sketch(make) if weightless else _build(make, seed)
+        except TooLargeError as error:
+            raise ConfigError(f"arguments: {error}; correct them", where) from None
         except Exception as error:
             raise ConfigError(f"arguments: {spec.target} refuses them: {error}", where) from error
     assign_groups(module, spec.groups(module))
     return module
+
+
+def _sketch(make: Callable[[], nn.Module]) -> nn.Module:
+    with Weightless():
+        return make()
+
+
+def _build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    try:
+        _sketch(make)
+    except TooLargeError:
+        raise
+    except Exception:  # noqa: S110 - a constructor that looks at its own values; what else is wrong shows below
+        pass
+    torch.default_generator.manual_seed(seed)
+    return make()
 
 
 def groups_of(config: NetworkConfig, module: nn.Module) -> tuple[LayerGroup, ...]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from monai_tl.config import NetworkConfig
 from monai_tl.errors import ConfigError
@@ -71,23 +70,6 @@ def _following(plain: Shapes, multiply: Callable[[int], Shapes]) -> Axes:
     return axes
 
 
-class _Weightless(TorchFunctionMode):
-    """Makes new tensors without memory, as ``torch.device("meta")`` does, but leaves numbers that are counted out.
-
-    Constructors make weights by ``empty`` and the like; what they compute from (rates along the depth, indices of a
-    window) comes from ``linspace`` and ``arange``, and they look at it.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Send the factories of weights to the meta device."""
-        options = dict(kwargs or {})
-        if func in (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn) and options.get("device") is None:
-            options["device"] = "meta"
-        return func(*args, **options)
-
-
 def sketch_network(config: NetworkConfig, n_channels: int, n_outputs: int) -> nn.Module:
     """A network whose shapes are right and whose values are not to be used; it takes no memory where that can be.
 
@@ -95,8 +77,7 @@ def sketch_network(config: NetworkConfig, n_channels: int, n_outputs: int) -> nn
         ConfigError, SourceError: See :func:`build_network`.
     """
     try:
-        with _Weightless():
-            return build_network(config, n_channels, n_outputs, seed=0)
+        return build_network(config, n_channels, n_outputs, seed=0, weightless=True)
     except ConfigError:
         # a constructor that looks at its own values needs real memory
         return build_network(config, n_channels, n_outputs, seed=0)

@@ -98,7 +98,8 @@ def describe_audit(audit: Audit) -> str:
     counts = Counter(item.status for item in audit.tensors)
     words = ", ".join(f"{counts[status]} {status}" for status in ("matched", "adapted", "fresh", "unused"))
     body_part = "the body's" if audit.covers is None else "the covered"
-    return f"{percent(share)} of {body_part} {n_parameters:,} parameters came across: {words}"
+    whole = "" if audit.covers is None else f" ({percent(audit.share_body)} of the body)"
+    return f"{percent(share)} of {body_part} {n_parameters:,} parameters{whole} came across: {words}"
 
 
 def percent(share: float) -> str:

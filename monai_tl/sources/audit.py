@@ -40,6 +40,7 @@ def load_audited(
     *,
     covers: Sequence[str] | None = None,
     source_layout: Layout | None = None,
+    is_own: bool = False,
 ) -> Audit:
     """Bring weights into a network, tensor by tensor, and account for each.
 
@@ -56,6 +57,7 @@ def load_audited(
         source_name: For the record.
         covers: Layer groups that the source holds; None for all. The others stay fresh on purpose.
         source_layout: Of the network the weights were trained in, where it is known and another one.
+        is_own: The network is said to be the one the weights were trained in; then it must not lack a layer of theirs.
 
     Returns:
         The audit: tensors of the network in order, then those of the source that found no place.
@@ -111,6 +113,12 @@ def load_audited(
     audit = audit.model_copy(update={"notes": notes})
     _check_floor(audit, [line for line in lines if line.group in held], surgery.head, floor)
     _check_changes(audit, changes.faults)
+    if is_own and layers_lost:
+        raise WeightsError(
+            f"the network that {audit.source or 'the source'} states lacks layers of its weights, so it computes "
+            "something else; correct its arguments (act, norm, units)\n"
+            + "\n".join(f"  {line}" for line in layers_lost[:_SHOWN])
+        )
     _write(lines, tensors)
     _verify(module, lines)
     return audit

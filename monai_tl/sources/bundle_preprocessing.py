@@ -16,10 +16,16 @@ _NEUTRAL = (
     *("CropForeground", "SpatialPad", "DivisiblePad", "BorderPad"),
 )
 """Transforms that change neither the values of a voxel nor the grid's axes; boxes are the plan's own business."""
+_VALUES_ALONE = (
+    *("AdjustContrast", "ForegroundMask", "GaussianSharpen", "GaussianSmooth", "HistogramNormalize", "MaskIntensity"),
+    *("MedianSmooth", "SavitzkyGolaySmooth", "ShiftIntensity", "StdShiftIntensity", "ThresholdIntensity"),
+)
+"""Transforms that are not read and leave the grid alone; any other may turn or resample it."""
 _PLACES = (
     "monai.transforms.",
     *(f"monai.transforms.{part}.dictionary." for part in ("intensity", "spatial", "utility", "croppad", "io")),
 )
+_LONGEST_MM = 1e6
 _LABELS = ("label", "seg", "mask")
 Steps = list[tuple[str, dict[str, Any]]]
 
@@ -30,6 +36,7 @@ class _Reading:
     draft: Draft
     n_channels: int
     steps: Steps = field(default_factory=list)
+    turned_after: str = ""
     places: list[tuple[Key, ...]] = field(default_factory=list)
 
 
@@ -59,6 +66,7 @@ def read_preprocessing(config: ConfigText, path: tuple[Key, ...], draft: Draft, 
     for key, name in (("orientation", "Orientationd"), ("spacing_mm", "Spacingd")):
         if key not in draft.content.get("input", {}):
             draft.lack(f"input.{key}", f"{config.name} has no {name} in its preprocessing")
+    _check_axes_of_spacing(reading)
     if "input.intensity" not in draft.faults:
         _put_intensity(reading)
 
@@ -80,7 +88,7 @@ def _read_transform(reading: _Reading, path: tuple[Key, ...]) -> None:
         return
     why = "may change values and is none of the transforms that are read"
     reason = str(reading.config.needs_code(*path, "_target_", why=why))
-    for key in ("intensity", "spacing_mm") if name in ("", "Resize", "Zoom", "Resample") else ("intensity",):
+    for key in ("intensity",) if name in _VALUES_ALONE else ("intensity", "spacing_mm", "orientation"):
         reading.draft.lack(f"input.{key}", reason)
 
 
@@ -99,6 +107,9 @@ def _arguments(reading: _Reading, path: tuple[Key, ...], *names: str) -> dict[st
 def _orientation(reading: _Reading, path: tuple[Key, ...]) -> None:
     codes = _arguments(reading, path, "axcodes", "as_closest_canonical")
     axes = "RAS" if codes.get("as_closest_canonical") else codes.get("axcodes")
+    if "spacing_mm" in reading.draft.content.get("input", {}):
+        before = reading.draft.content["input"].get("orientation", "")
+        reading.turned_after = "" if _same_axes(before, axes) else reading.config.at(*path)
     if isinstance(axes, str) and len(axes) == 3:
         reading.draft.put("input.orientation", axes)
     else:
@@ -108,10 +119,33 @@ def _orientation(reading: _Reading, path: tuple[Key, ...]) -> None:
 def _spacing(reading: _Reading, path: tuple[Key, ...]) -> None:
     steps = _arguments(reading, path, "pixdim").get("pixdim")
     values = [steps] * 3 if isinstance(steps, int | float) else steps
-    if isinstance(values, list) and len(values) == 3 and all(isinstance(v, int | float) and v > 0 for v in values):
+    if isinstance(values, list) and len(values) == 3 and all(is_length(value) for value in values):
         reading.draft.put("input.spacing_mm", [float(value) for value in values])
+        reading.turned_after = ""
     else:
         reading.draft.lack("input.spacing_mm", f"{reading.config.at(*path)}: pixdim {steps!r} are no three lengths")
+
+
+def is_length(value: Any) -> bool:
+    """Whether parsed JSON is a length in mm: its integers and its Infinity may be larger than any."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LONGEST_MM
+
+
+def _same_axes(before: Any, after: Any) -> bool:
+    """Whether two orientations have the same axes in the same order, whichever way these run."""
+    axes = [
+        [next((one for one in ("LR", "PA", "IS") if letter in one), "") for letter in str(o)] for o in (before, after)
+    ]
+    return axes[0] == axes[1]
+
+
+def _check_axes_of_spacing(reading: _Reading) -> None:
+    """Three lengths belong to the axes of their moment; turned afterwards, they lie along other ones."""
+    if reading.turned_after and len(set(reading.draft.content["input"]["spacing_mm"])) > 1:
+        reading.draft.lack(
+            "input.spacing_mm",
+            f"{reading.turned_after}: turns the axes after Spacingd, so its pixdim lies along axes that are not known",
+        )
 
 
 def _intensity(name: str, *arguments: str) -> Callable[[_Reading, tuple[Key, ...]], None]:

@@ -201,16 +201,25 @@ def _put_classes(metadata: ConfigText, config: ConfigText, draft: Draft) -> None
         draft.lack("classes", f"{METADATA} names {len(names)} channels, the network has {n_outputs} outputs")
         return
     has_background = names[0].casefold() in ("background", "bg")
+    if not has_background and len(names) > 1 and _postprocesses(config, "softmax", "argmax"):
+        draft.lack(
+            "classes",
+            f"{config.name} takes one class a voxel (softmax or argmax), but {METADATA} calls none of the channels "
+            f"background (the first is {names[0]!r}); state classes and output",
+        )
+        return
     draft.put("classes", [plain_name(name, draft.notes) for name in names[has_background:]])
     draft.put("output", "softmax" if has_background else "sigmoid")
-    if has_background and _applies_sigmoid(config):
+    if has_background and _postprocesses(config, "sigmoid"):
         draft.notes.append("the bundle applies a sigmoid to channels of which the first is background")
 
 
-def _applies_sigmoid(config: ConfigText) -> bool:
+def _postprocesses(config: ConfigText, *options: str) -> bool:
+    """Whether one of the transforms of the output has one of these switched on."""
     steps = config.content.get("postprocessing")
     steps = steps.get("transforms") if isinstance(steps, dict) else steps
-    return any(isinstance(step, dict) and step.get("sigmoid") is True for step in _as_list(steps))
+    found = [step.get(option) for step in _as_list(steps) if isinstance(step, dict) for option in options]
+    return any(value is True or (isinstance(value, list) and True in value) for value in found)
 
 
 def _put_padding(config: ConfigText, draft: Draft) -> None:

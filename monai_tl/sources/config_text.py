@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import yaml
@@ -22,10 +23,13 @@ from monai_tl.faults import parse_yaml
 
 Key = str | int
 _MAX_DEPTH = 24
+_MAX_NESTING = 64
 _MAX_VALUES = 20_000
 _MAX_EXPRESSION = 2000
 _SHOWN = 120
 _REFERENCE = re.compile(r"[@%]([A-Za-z_]\w*(?:(?:#|::)\w+)*)")
+_INDEX = re.compile(r"[0-9]{1,9}")
+"""``isdigit`` holds for more than ``int`` reads (superscripts), and for numbers longer than it reads."""
 _MARK = "reference_"
 
 
@@ -103,13 +107,18 @@ class ConfigText:
         text = lines[min(number, len(lines) - 1)]
         return (text if len(text) <= _SHOWN else text[column:])[:_SHOWN].strip()
 
-    def _place(self, *path: Key) -> tuple[int, int]:
-        """Line and column, from 0, at which a value, or the last part of its path that exists, begins."""
+    @cached_property
+    def _nodes(self) -> Any:
+        """The file with the places of its values; composed once, for it takes as long as all the rest."""
         try:
             # JSON is YAML but for tabs between tokens, which YAML has no place for
-            node = yaml.compose(self.text.replace("\t", " "), Loader=yaml.SafeLoader)
+            return yaml.compose(self.text.replace("\t", " "), Loader=yaml.SafeLoader)
         except (yaml.YAMLError, RecursionError):
-            node = None
+            return None
+
+    def _place(self, *path: Key) -> tuple[int, int]:
+        """Line and column, from 0, at which a value, or the last part of its path that exists, begins."""
+        node = self._nodes
         place = 0, 0
         for key in path:
             node = _child(node, key)
@@ -134,7 +143,21 @@ def parse_config(name: str, content: bytes) -> ConfigText:
         raise SourceError(f"{name}: is no valid JSON ({error}); fetch the source again") from None
     if not isinstance(parsed, dict):
         raise SourceError(f"{name}: holds no mapping; fetch the source again")
+    if _is_deeper(parsed, _MAX_NESTING):
+        raise SourceError(f"{name}: is nested more than {_MAX_NESTING} deep, which no configuration is; fetch it again")
     return ConfigText(name, text, parsed)
+
+
+def _is_deeper(content: Any, limit: int) -> bool:
+    """Whether anything lies deeper, found level by level: whatever looks at the values later may be recursive."""
+    level = [content]
+    for _ in range(limit):
+        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
+        # a YAML anchor may be there many times; once is enough
+        level = list({id(item): item for item in level if isinstance(item, dict | list)}.values())
+        if not level:
+            return False
+    return True
 
 
 def _parse_json(text: str) -> Any:
@@ -226,7 +249,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def _id_path(identifier: str) -> tuple[Key, ...]:
-    return tuple(int(part) if part.isdigit() else part for part in re.split("#|::", identifier))
+    return tuple(int(part) if _INDEX.fullmatch(part) else part for part in re.split("#|::", identifier))
 
 
 def _child(node: Any, key: Key) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import os
@@ -9,7 +10,8 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ _CHUNK = 1 << 20
 _SCHEMES = ("http", "https")
 _FINAL = (400, 401, 403, 404, 405, 410, 451)
 """Answers that another try will not change."""
-_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-\d+/(?:\d+|\*)")
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,46 @@ def fetch(url: str, out: Path, sha1: str, patience: Patience, tell: Callable[[in
         raise SourceError(f"{_plain(url)}: is no http or https address; give a folder as --index for files at hand")
     part = out.with_name(f".{out.name}.{sha1[:16]}.part")
     out.parent.mkdir(parents=True, exist_ok=True)
+    with only_one(out):
+        _fetch_part(url, part, patience, tell)
+        return accept(part, out, sha1, _plain(url))
+
+
+@contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Hold the place of a file against other processes that would fill it too; ends with this process at the latest.
+
+    Raises:
+        SourceError: Another one is at it, or has been done with it since.
+    """
+    place = out.with_name(f".{out.name}.lock")
+    with place.open("ab") as stream:
+        busy = f"{out}: is being pulled by another process; wait until it is done"
+        # file systems that know no locks are no reason to pull nothing
+        with suppress(OSError):
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SourceError(busy) from None
+        # whoever was first has removed the file that is locked here, so it locks nothing any more
+        if not place.exists() or place.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+            raise SourceError(busy)
+        try:
+            if out.exists():
+                raise SourceError(f"{out} has appeared meanwhile and is not replaced; pull again to check it")
+            yield
+        finally:
+            place.unlink(missing_ok=True)
+
+
+def _fetch_part(url: str, part: Path, patience: Patience, tell: Callable[[int, int | None], None]) -> None:
+    """All of a file, tried again and again; what came of it is kept."""
     opener = urllib.request.build_opener(_HttpOnly)
     pause = patience.pause_s
     for attempt in range(1, patience.n_tries + 1):
         try:
             _continue(opener, url, part, patience, tell)
-            break
+            return
         except urllib.error.HTTPError as error:
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 # more is here than there is: another file had this part's name
@@ -106,7 +142,6 @@ def fetch(url: str, out: Path, sha1: str, patience: Patience, tell: Callable[[in
                 raise SourceError(_unreachable(url, reason, part)) from None
         time.sleep(pause)
         pause *= 2
-    return accept(part, out, sha1, _plain(url))
 
 
 def accept(part: Path, out: Path, sha1: str, origin: str) -> Fetched:
@@ -131,6 +166,10 @@ def accept(part: Path, out: Path, sha1: str, origin: str) -> Fetched:
         raise SourceError(
             f"{out} has appeared meanwhile and is not replaced; remove it, or give another folder"
         ) from None
+    except OSError:
+        # file systems without links, as on sticks and shares; the lock keeps other pulls away
+        part.rename(out)
+        return found
     part.unlink()
     return found
 
@@ -166,7 +205,10 @@ def _continue(
     with opener.open(request, timeout=patience.timeout_s) as answer:
         found = _RANGE.match(answer.headers.get("Content-Range", ""))
         # a server without ranges sends everything again
-        there = int(found[1]) if answer.status == http.client.PARTIAL_CONTENT and found else 0
+        start = int(found[1]) if answer.status == http.client.PARTIAL_CONTENT and found else 0
+        if start > there:
+            raise SourceError(f"{_plain(url)}: sends another part than was asked for; try another address")
+        there = start
         length = answer.headers.get("Content-Length")
         expected = there + int(length) if length and length.isdigit() else None
         if expected is not None and expected > patience.max_bytes:

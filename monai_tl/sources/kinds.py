@@ -9,7 +9,7 @@ from monai_tl.errors import DataError, SourceError
 from monai_tl.sources.card import CARD_FILE, Source, read_card
 from monai_tl.sources.drafts import read_own_lines
 from monai_tl.sources.ensemble import SETTINGS_FILE, InferenceRecord
-from monai_tl.sources.nnunet_plans import Results, find_results
+from monai_tl.sources.nnunet_plans import DATASET, PLANS, Results, find_results
 from monai_tl.sources.packed_files import METADATA, FolderFiles, PackedFiles, open_zip
 from monai_tl.sources.pull_record import check_pulled
 
@@ -70,6 +70,24 @@ def _read_file(path: Path) -> Source:
 def own_card_of(path: Path) -> Path:
     """Where a user adds to what a zip file says: ``NAME.card.yaml`` beside ``NAME.zip``."""
     return path.with_suffix(f".{CARD_FILE}")
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """What lies beside a source and decides about it, so that whoever watches the source must watch this too.
+
+    Args:
+        path: As :func:`read_kind` takes it.
+
+    Returns:
+        The lines beside a zip file; plans, dataset and card beside a fold; the folder around a card. Empty for others.
+    """
+    if path.is_file():
+        own = path.parent if path.name == CARD_FILE else own_card_of(path)
+        return (own,) if own.exists() else ()
+    results = find_results(path) if path.is_dir() else None
+    if results is None or results.fold is None:
+        return ()
+    return tuple(path.parent / name for name in (PLANS, DATASET, CARD_FILE) if (path.parent / name).is_file())
 
 
 def _read_export(folder: Path) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,6 +19,8 @@ _INSIDE = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_m
 """Parts that wrapping a layer (not the whole network) puts inside its tensors' names."""
 _SUBTREE = 0.9
 """Of a subtree of the network, how much must agree before a prefix is exchanged for another."""
+_AVERAGED = re.compile(r"(?:^|[._])ema(?:\d*)(?=[._]|$)")
+"""A prefix that says averaged weights; ``ema`` within a word (``semantic``) says nothing."""
 
 
 class NameMatch(NamedTuple):
@@ -220,7 +223,7 @@ def _only_one(names: _Names, equal: list[_Change]) -> tuple[_Change, list[str]]:
     if not rivals:
         return equal[0], []
     choices = [equal[0], *rivals]
-    raw = [change for change in choices if "ema" not in change.off.casefold()]
+    raw = [change for change in choices if not _AVERAGED.search(change.off.casefold())]
     if len(raw) == 1:
         others = ", ".join(repr(change.off) for change in choices if change not in raw)
         return raw[0], [f"the averaged weights (EMA) under {others} were left; save them alone to use them"]

@@ -176,6 +176,6 @@ def _window(plans: Mapping[str, Any], channel: int) -> dict[str, Any]:
         found = plans[key][str(channel)]
         low, high = float(found["percentile_00_5"]), float(found["percentile_99_5"])
         mean, spread = float(found["mean"]), max(float(found["std"]), 1e-8)
-    except (KeyError, TypeError, ValueError, StopIteration):
+    except (KeyError, TypeError, ValueError, OverflowError, StopIteration):
         raise SourceError(f"plans.json has no intensity properties of channel {channel}") from None
     return {"rule": "window", "low": low, "high": high, "output": [(low - mean) / spread, (high - mean) / spread]}

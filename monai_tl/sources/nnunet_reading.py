@@ -14,6 +14,7 @@ from typing import Any
 
 from monai_tl.errors import SourceError, WeightsError
 from monai_tl.networks.builders import find_network
+from monai_tl.sources.bundle_preprocessing import is_length
 from monai_tl.sources.bundle_reading import plain_name
 from monai_tl.sources.card import CARD_FILE, Source
 from monai_tl.sources.config_text import parse_config
@@ -34,6 +35,7 @@ _REORIENTED = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 _READERS = ("SimpleITKIO", "NibabelIO", *_REORIENTED)
 _STORED = "SAR"
 """Axes of an array of a file in RAS order, as nnU-Net reads it: last axis first."""
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _CITATION = "Isensee et al. 2021, nnU-Net, doi:10.1038/s41592-020-01008-z"
 _MODALITIES = (
     ("CT", r"\bCT\b|computed"),
@@ -89,14 +91,14 @@ def _channels(dataset: Mapping[str, Any]) -> list[str]:
     named = dataset.get("channel_names", dataset.get("modality"))
     if not isinstance(named, dict) or not named:
         raise SourceError(f"{DATASET}: has no channel_names, so the network's input is not known; add them")
-    return [str(named[key]) for key in sorted(named, key=lambda key: int(key) if str(key).isdigit() else 0)]
+    return [str(named[key]) for key in sorted(named, key=lambda key: int(key) if _NUMBER.fullmatch(key) else 0)]
 
 
 def _put_classes(dataset: Mapping[str, Any], draft: Draft) -> None:
     labels = dataset.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise SourceError(f"{DATASET}: has no labels, so the network's outputs are not known; add them")
-    if all(str(key).isdigit() and isinstance(value, str) for key, value in labels.items()):
+    if all(_NUMBER.fullmatch(key) and isinstance(value, str) for key, value in labels.items()):
         # nnU-Net 1 wrote value → name
         labels = {value: int(key) for key, value in labels.items()}
     kept = {str(key): value for key, value in labels.items() if key not in ("ignore", "background")}
@@ -121,7 +123,7 @@ def _put_input(plans: Mapping[str, Any], configuration: Mapping[str, Any], chann
         draft.lack("input.modality", f"{DATASET} names the channels {', '.join(channels)}, which tell no modality")
     draft.put("input.channels", channels)
     spacing = configuration.get("spacing")
-    if isinstance(spacing, list) and len(spacing) == 3 and all(isinstance(size, int | float) for size in spacing):
+    if isinstance(spacing, list) and len(spacing) == 3 and all(is_length(size) for size in spacing):
         draft.put("input.spacing_mm", [float(size) for size in spacing])
     else:
         draft.lack("input.spacing_mm", f"{PLANS} has no spacing of three lengths")

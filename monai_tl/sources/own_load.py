@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from monai_tl.errors import WeightsError
+from monai_tl.errors import ConfigError, SourceError, WeightsError
 from monai_tl.networks.builders import build_network
 from monai_tl.networks.heads import output_rows
 from monai_tl.records import Audit
@@ -22,6 +22,19 @@ def load_own(source: Source) -> Audit:
     return own_network(source)[1]
 
 
+def build_own(source: Source) -> nn.Module:
+    """The network that a source states, with fresh weights.
+
+    Raises:
+        SourceError: It cannot be built; what is wrong lies in the source and not in params.yaml.
+    """
+    stated = source.card.network
+    try:
+        return build_network(stated.config, stated.n_channels, stated.n_outputs, seed=0)
+    except ConfigError as error:
+        raise SourceError(f"{source.folder}: the network it states cannot be built; {error}") from None
+
+
 def own_network(source: Source) -> tuple[nn.Module, Audit]:
     """Load a source into its own network.
 
@@ -29,11 +42,12 @@ def own_network(source: Source) -> tuple[nn.Module, Audit]:
     deep supervision, say) is told. Features bring no head, and may cover part of the body alone.
 
     Raises:
-        WeightsError: A tensor is missing or of another shape, or too few came across.
+        SourceError: The network cannot be built.
+        WeightsError: A tensor is missing or of another shape, or too few came across, or the network lacks a layer.
     """
     card = source.card
     network, n_outputs = card.network.config, card.network.n_outputs
-    module = build_network(network, card.network.n_channels, n_outputs, seed=0)
+    module = build_own(source)
     is_whole = card.output != "features" and not card.covers
     if card.output == "features":
         # names that no source has, so that its head stays fresh as it will for any target
@@ -44,7 +58,15 @@ def own_network(source: Source) -> tuple[nn.Module, Audit]:
     heads = Heads(rows, own)
     state = open_weights(source)
     audit = load_audited(
-        module, network, card.network.n_channels, heads, state, _FLOOR, card.name, covers=card.covers or None
+        module,
+        network,
+        card.network.n_channels,
+        heads,
+        state,
+        _FLOOR,
+        card.name,
+        covers=card.covers or None,
+        is_own=is_whole,
     )
     wrong = [item for item in audit.tensors if item.status in ("fresh", "adapted")]
     if is_whole and wrong:

@@ -139,7 +139,8 @@ def open_zip(path: Path) -> ZipFiles:
         if fault:
             raise SourceError(f"{path}: member {item.filename[:80]!r} {fault}; do not use this file")
         seen.add(item.filename)
-    files = [item.filename for item in items if not item.is_dir()]
+    # what a Mac adds to every zip file is no part of it
+    files = [item.filename for item in items if not item.is_dir() and not item.filename.startswith("__MACOSX/")]
     tops = {name.split("/", 1)[0] for name in files if "/" in name}
     prefix = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in files) else ""
     # a zip of the bundle's own folders has `configs` on top, which is no wrapping

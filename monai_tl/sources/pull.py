@@ -11,7 +11,7 @@ import yaml
 
 from monai_tl.errors import SourceError, WeightsError
 from monai_tl.files import write_text
-from monai_tl.sources.download import Fetched, Patience, accept, fetch, hash_file
+from monai_tl.sources.download import Fetched, Patience, accept, fetch, hash_file, only_one
 from monai_tl.sources.kinds import own_card_of
 from monai_tl.sources.packed_files import METADATA, open_zip
 from monai_tl.sources.pull_record import PullRecord, record_path
@@ -104,8 +104,9 @@ def _copy(local: Path, out: Path, entry: ZooEntry) -> Fetched:
         raise WeightsError(f"{local}: is not what was published (sha1 {entry.sha1[:12]}…); copy or fetch it again")
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.{entry.sha1[:16]}.part")
-    shutil.copyfile(local, part)
-    return accept(part, out, entry.sha1, str(local))
+    with only_one(out):
+        shutil.copyfile(local, part)
+        return accept(part, out, entry.sha1, str(local))
 
 
 def _write_lines(entry: ZooEntry, out: Path) -> None:

@@ -410,6 +410,11 @@ def test_a_torchscript_under_another_name_does_not_run(tmp_path: Path) -> None:
         load_trained(folder)
 
 
+def _named_otherwise(_: Any, meta: dict[str, Any]) -> None:
+    """A background under another name must not turn a softmax into two sigmoids."""
+    meta["network_data_format"]["outputs"]["pred"]["channel_def"]["0"] = "everything else"
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -421,6 +426,7 @@ def test_a_torchscript_under_another_name_does_not_run(tmp_path: Path) -> None:
         (_set("network_def", "out_channels", value=3), "names 2 channels, the network has 3 outputs"),
         (_set("preprocessing", value=None), "preprocessing"),
         (lambda _, meta: meta.pop("network_data_format"), "input.modality"),
+        (_named_otherwise, "calls none of the channels background"),
         (lambda config, _: config.pop("network_def") and config.pop("network"), "no network_def"),
     ],
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from file_server import Behaviour, serve
 from nnunet_results import write_results
 from safetensors.torch import save_file
 from typer.testing import CliRunner
+from workspaces import write_made_up_source
 from zoo_bundles import spleen, zip_folder
 
 from monai_tl.cli import app
@@ -105,6 +108,39 @@ def test_a_part_that_is_too_long_is_begun_anew(tmp_path: Path, mirror: Any) -> N
     part.write_bytes(bytes(1 << 20))
     with serve(files, Behaviour()) as url:
         assert read_source(pull(entry, tmp_path, url, QUICK)).kind == "bundle"
+
+
+def test_of_two_pulls_at_once_one_gives_way(tmp_path: Path, mirror: Any) -> None:
+    files, entry = mirror
+    outcomes: list[Any] = []
+
+    def one(url: str) -> None:
+        try:
+            outcomes.append(pull(entry, tmp_path, url, QUICK))
+        except SourceError as error:
+            outcomes.append(str(error))
+
+    with serve(files, Behaviour(hang_s=1.0, ranges=False)) as url:
+        threads = [threading.Thread(target=one, args=(url,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [item for item in outcomes if isinstance(item, Path)] == [tmp_path / entry.file_name]
+    assert [item for item in outcomes if isinstance(item, str) and "is being pulled by another process" in item]
+    assert read_source(tmp_path / entry.file_name).card.classes == ("spleen",)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_system_without_links_gets_its_file_too(tmp_path: Path, mirror: Any, monkeypatch: Any) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    files, entry = mirror
+    with serve(files, Behaviour()) as url:
+        path = pull(entry, tmp_path, url, QUICK)
+    assert path.read_bytes() == (files / entry.file_name).read_bytes()
 
 
 def test_a_wrong_file_is_not_kept(tmp_path: Path, mirror: Any) -> None:
@@ -352,6 +388,25 @@ def test_check_tells_what_does_not_fit(tmp_path: Path) -> None:
     assert isinstance(error, WeightsError)
     assert "model.0.conv.unit0.conv.weight" in str(error)
     assert (error.exit_code, isinstance(error, MonaiTLError)) == (4, True)
+
+
+@pytest.mark.parametrize("change", [{"colour": 3}, {"norm": "nonsense"}, {"kernel_size": 1001}])
+@pytest.mark.parametrize("verb", ["check", "show"])
+def test_a_network_that_cannot_be_built_is_a_fault_of_the_source(tmp_path: Path, verb: str, change: Any) -> None:
+    write_made_up_source(tmp_path)
+    card = yaml.safe_load((tmp_path / "card.yaml").read_text())
+    card["network"]["arguments"] |= change
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    error = _said([verb, str(tmp_path)])[1]
+    assert isinstance(error, SourceError)
+    assert "the network it states cannot be built" in str(error)
+
+
+def test_what_a_mac_adds_to_a_zip_file_does_not_count(tmp_path: Path) -> None:
+    path = zip_folder(spleen(tmp_path / "a")[0], tmp_path / "a.zip", "top/")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/top/models/._model.pt", b"x")
+    assert read_source(path).card.classes == ("spleen",)
 
 
 def test_the_exit_code_of_a_bad_source_is_4(tmp_path: Path) -> None:

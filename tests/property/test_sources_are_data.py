@@ -18,6 +18,15 @@ from zoo_bundles import ct_steps, inference, metadata, write_bundle_files
 from monai_tl.errors import MonaiTLError
 from monai_tl.sources.card import read_source
 
+
+def _nested(depth: int) -> Any:
+    """Lists in lists, which JSON reads and whatever is recursive does not."""
+    result: Any = 1
+    for _ in range(depth):
+        result = [result]
+    return result
+
+
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -25,6 +34,8 @@ VALUES = st.one_of(
     st.floats(allow_nan=True),
     st.sampled_from(["", "$", "@", "%", "@network_def", "$@preprocessing", "$open('CANARY', 'w')", "os.system", "3"]),
     st.sampled_from([[], {}, [1], [[1]], {"_target_": "os.system"}, {"0": None}, [None, "a"], 10**12]),
+    st.sampled_from([10**400, "²", "@a#²", f"@a#{'9' * 5000}", {"²": "a"}, {"9" * 5000: "a"}, [10**400] * 3, ["²"]]),
+    st.sampled_from([80, 400]).map(_nested),
     st.text(max_size=6),
 )
 

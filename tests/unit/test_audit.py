@@ -412,4 +412,28 @@ def test_the_audit_in_one_line() -> None:
     assert describe_audit(nearly).startswith("99.9 % of"), "only a whole is called so"
     _, audit = load(as_state(_encoder(trained(UNET).state_dict())), UNET, covers=("down0",))
     first = sum(p.numel() for name, p in module.named_parameters() if name.startswith("model.0")) - 4 * 27 * 2
-    assert describe_audit(audit).startswith(f"100 % of the covered {first:,} parameters came across: ")
+    assert describe_audit(audit).startswith(f"100 % of the covered {first:,} parameters (")
+
+
+def test_a_stated_network_that_lacks_trained_activations_is_not_the_sources_own(tmp_path: Path) -> None:
+    """All tensors of a ReLU network are in PReLU weights, and it computes something else."""
+    config = unet(act="RELU")
+    theirs, image_ = trained(unet()), image()
+    module, audit = load(as_state(theirs.state_dict()), config)
+    assert audit.share_all == 1.0
+    assert not torch.allclose(module(image_), theirs(image_), atol=1e-3)
+    assert any("the network lacks" in note for note in audit.notes)
+    with pytest.raises(WeightsError, match="lacks layers of its weights"):
+        load(as_state(theirs.state_dict()), config, is_own=True)
+
+
+def test_a_card_that_covers_little_says_how_little_of_the_body_that_is() -> None:
+    config = unet()
+    module = trained(config)
+    _, audit = load(as_state(module.state_dict()), config, covers=["down0"])
+    n_body = sum(tensor.numel() for name, tensor in module.named_parameters() if not name.startswith("model.2."))
+    n_covered = sum(tensor.numel() for name, tensor in module.named_parameters() if name.startswith("model.0."))
+    assert audit.share_body == n_covered / n_body
+    assert f"100 % of the covered {n_covered:,} parameters ({100 * n_covered / n_body:.1f} % of the body)" in (
+        describe_audit(audit)
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 from importlib.metadata import EntryPoint
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from nnunet_reference import PLANS
@@ -295,3 +297,28 @@ def test_a_text_in_place_of_a_kernel_is_a_fault() -> None:
     arguments = {"channels": [4, 8], "strides": [2], "kernel_size": ["a", 3, 3]}
     with pytest.raises(ConfigError, match="no number"):
         build_network(NetworkConfig(name="attention_unet", arguments=arguments), 1, 2, seed=0)
+
+
+HUGE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a kernel": ("unet", {"channels": [4, 8], "strides": [2], "kernel_size": 1001}, "numbers"),
+    "channels": ("unet", {"channels": [9000, 9000], "strides": [2]}, "numbers"),
+    "units": ("unet", {"channels": [4, 8], "strides": [2], "num_res_units": 10**7}, "tensors"),
+    "depths": ("swin_unetr", {"feature_size": 12, "depths": [10**10, 2, 2, 2]}, "numbers"),
+    "a window": ("swin_unetr", {"feature_size": 12, "window_size": 60}, "numbers"),
+    "a grid": ("swin_unetr", {"feature_size": 12, "window_size": 3000}, "numbers"),
+    "positions": ("unetr", {"img_size": 4096}, "numbers"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(HUGE))
+def test_what_no_machine_holds_is_refused_before_it_is_built(name: str) -> None:
+    """Each would ask for 4 GiB and more at once, or go on for hours."""
+    network, arguments, what = HUGE[name]
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    there = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (there + (1 << 30), limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=f"ask for more than [0-9,]+ {what}"):
+            build_network(NetworkConfig(name=network, arguments=arguments), 1, 2, seed=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)

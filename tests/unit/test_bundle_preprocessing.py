@@ -8,6 +8,7 @@ import monai.transforms as monai_transforms
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from monai_tl.config import IntensityConfig
 from monai_tl.dataset.intensity import clip_limits, scale_intensity
@@ -136,6 +137,56 @@ def test_transforms_of_labels_and_disabled_ones_do_not_count() -> None:
 def test_a_resize_leaves_the_spacing_unknown() -> None:
     draft = _read(WINDOW, {"_target_": "Resized", "keys": "image", "spatial_size": [96, 96, 96]})
     assert "Resized" in draft.faults["input.spacing_mm"]
+
+
+@pytest.mark.parametrize("name", ["Flipd", "Rotate90d", "Transposed", "Affined", "Lambdad", "Resized"])
+def test_what_may_turn_or_resample_the_grid_leaves_orientation_and_spacing_unknown(name: str) -> None:
+    """Whoever then states the intensity rule alone must not be given axes that were turned since."""
+    draft = _read(_turned("RAS"), _spaced(1, 1, 3), {"_target_": name, "keys": "image"}, WINDOW)
+    assert {"input.orientation", "input.spacing_mm", "input.intensity"} <= draft.faults.keys()
+
+
+def test_a_filter_of_values_leaves_the_grid_known() -> None:
+    draft = _read(_turned("RAS"), _spaced(1, 1, 3), {"_target_": "MedianSmoothd", "keys": "image"}, WINDOW)
+    assert set(draft.faults) == {"input.intensity"}
+
+
+def _turned(axes: str) -> dict[str, Any]:
+    return {"_target_": "Orientationd", "keys": "image", "axcodes": axes}
+
+
+def _spaced(*lengths: float) -> dict[str, Any]:
+    return {"_target_": "Spacingd", "keys": "image", "pixdim": list(lengths)}
+
+
+def test_lengths_along_axes_that_are_turned_afterwards_are_not_known() -> None:
+    """MONAI itself says that they lie elsewhere in the end."""
+    affine = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]))
+    stored = monai_transforms.Compose([
+        monai_transforms.Spacing((1.0, 2.0, 3.0)), monai_transforms.Orientation("IPR", labels=None)
+    ])(MetaTensor(torch.zeros(1, 8, 8, 8), affine=affine))  # fmt: skip
+    assert stored.pixdim.tolist() == [3.0, 2.0, 1.0]
+    draft = _read(_spaced(1, 2, 3), _turned("IPR"), WINDOW)
+    assert "turns the axes after Spacingd" in draft.faults["input.spacing_mm"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "spacing"),
+    [
+        ([_spaced(2, 2, 2), _turned("IPR")], [2.0, 2.0, 2.0]),
+        ([_turned("RAS"), _spaced(1, 2, 3), _turned("LPI")], [1.0, 2.0, 3.0]),
+        ([_spaced(9, 1, 1), _turned("IPR"), _spaced(1, 2, 3)], [1.0, 2.0, 3.0]),
+    ],
+)
+def test_lengths_that_no_turn_moves_are_known(steps: list[dict[str, Any]], spacing: list[float]) -> None:
+    draft = _read(*steps, WINDOW)
+    assert draft.content["input"]["spacing_mm"] == spacing
+    assert not draft.faults
+
+
+@pytest.mark.parametrize("length", [10**400, float("inf"), float("nan"), True, 0, -1])
+def test_what_is_no_length_is_no_spacing(length: Any) -> None:
+    assert "input.spacing_mm" in _read(_turned("RAS"), _spaced(1, 1, length), WINDOW).faults
 
 
 def test_values_behind_references_are_found() -> None:

@@ -62,7 +62,9 @@ def test_a_layer_wrapped_and_not_wrapped_is_refused() -> None:
         load(as_state(state), UNET)
 
 
-@pytest.mark.parametrize(("one", "other"), [("student.", "teacher."), ("", "copy.")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("student.", "teacher."), ("", "copy."), ("semantic.", "boundary."), ("schema.", "")]
+)
 def test_two_prefixes_that_fit_equally_well_are_refused(one: str, other: str) -> None:
     first, second = trained(UNET, seed=1).state_dict(), trained(UNET, seed=2).state_dict()
     with pytest.raises(WeightsError, match=r"fits the network in two ways.*save the weights that are meant alone"):

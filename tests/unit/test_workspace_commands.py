@@ -269,6 +269,36 @@ def test_sections_left_out_are_named(here):
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["split", "finetune.folds"]
 
 
+@pytest.mark.parametrize(
+    ("source", "beside"),
+    [
+        ("sources/mini.zip", ["sources/mini.card.yaml"]),
+        ("sources/T__P__3d_fullres/fold_0", [f"sources/T__P__3d_fullres/{n}.json" for n in ("plans", "dataset")]),
+        ("sources/other/card.yaml", ["sources/other"]),
+    ],
+)
+def test_what_lies_beside_a_source_and_decides_about_it_is_a_dependency(here, source, beside):
+    """A line added to NAME.card.yaml changes the contract, and DVC must not call the old plan fresh."""
+    (here / source).parent.mkdir(parents=True)
+    if source.endswith("fold_0"):
+        (here / source).mkdir()
+    else:
+        (here / source).write_text("input: {orientation: LPS}\n")
+    text = (here / "params.yaml").read_text()
+    (here / "params.yaml").write_text(text.replace("source: sources/pretrained", f"source: {source}"))
+    for name in beside:
+        if not (here / name).exists():
+            (here / name).write_text("{}")
+    with pytest.raises(ConfigError, match=r"beside it .* decides about it.*init --refresh"):
+        check_sections(here)
+    init.run(here, refresh=True, console=QUIET)
+    check_sections(here)
+    stages = yaml.safe_load((here / "dvc.yaml").read_text())["stages"]
+    for stage in ("plan", "finetune"):
+        assert set(beside) <= set(stages[stage]["deps"])
+    assert not set(beside) & set(stages["ingest"]["deps"])
+
+
 def test_a_pipeline_file_that_misses_the_source_is_a_fault(here):
     text = (here / "params.yaml").read_text()
     without = text.replace("source: sources/pretrained", "source: null\n  network: {name: unet}")
