@@ -173,25 +173,25 @@ def check_sections(workspace: Path) -> None:
         section, key = name.split(".")
         if ((content.get(section) or {}).get(key) is not None) != (f"${{{name}}}" in written):
             faults.append(f"{name}: {PIPELINE_FILE} was written for another choice; {REFRESH}")
-    beside = _beside_source(workspace, (content.get("plan") or {}).get("source"))
-    if beside != _watched_beside(written):
-        listed = ", ".join(beside) or "nothing"
+    watched = _deps_of_plan(written)
+    source = (content.get("plan") or {}).get("source")
+    missing = [item for item in _beside_source(workspace, source) if item not in watched]
+    if missing:
+        listed = ", ".join(missing)
         faults.append(f"{_SOURCE}: beside it {listed} decides about it, which {PIPELINE_FILE} does not say; {REFRESH}")
     faults += _curve_faults(workspace, content)
     if faults:
         raise ConfigError(faults)
 
 
-def _watched_beside(written: str) -> list[str]:
-    """What the plan depends on in a pipeline file beside its inputs and code."""
-    plan = next(stage for stage in STAGES if stage.name == "plan")
+def _deps_of_plan(written: str) -> list[str]:
+    """What the plan depends on in a pipeline file."""
     try:
-        deps = parse_yaml(written, PIPELINE_FILE)["stages"][plan.name]["deps"]
+        deps: list[str] = parse_yaml(written, PIPELINE_FILE)["stages"]["plan"]["deps"]
     except (ConfigError, KeyError, TypeError):
         # a damaged file is found by what is missing in it, or by DVC
         return []
-    known = {*_as_written(plan.deps), VERSION_FILE}
-    return [dep for dep in deps if dep not in known and not str(dep).startswith(f"{_ROOT}/")]
+    return deps
 
 
 def _curve_faults(workspace: Path, content: Mapping[str, Any]) -> Iterator[str]:
