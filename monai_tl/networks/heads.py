@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
@@ -131,6 +132,34 @@ def reuse_rows(
     moved = result.movedim(tuple(axes), tuple(range(len(axes))))
     moved[tuple(grids)] = rows.movedim(tuple(axes), tuple(range(len(axes))))
     return ReusedRows(result, rows.numel())
+
+
+def keep_probabilities(rows: Tensor, source_rows: Sequence[str], origin_rows: Sequence[str]) -> str:
+    """Change reused rows of a last layer in place so that they give the probabilities that they gave in the source.
+
+    A source of sigmoids has no background row; with zeros in its place softmax of (0, z) is the sigmoid of z. Where k
+    target rows start from one source row, each gets ln k less, so that together they have the probability it had.
+
+    Args:
+        rows: (n_target, …) weight or (n_target,) bias, of :func:`reuse_rows`.
+        source_rows: Class of each of the source's rows.
+        origin_rows: For each target row, background first, the source's class that it starts from.
+
+    Returns:
+        What was done, to follow a list; empty for nothing.
+    """
+    known = {name.casefold() for name in source_rows}
+    done = ""
+    if BACKGROUND not in known and origin_rows[0].casefold() == BACKGROUND:
+        rows[0] = 0.0
+        done = "; background zero, so that softmax gives the source's sigmoid"
+    origins = [name.casefold() for name in origin_rows]
+    if rows.ndim == 1:
+        for row, origin in enumerate(origins):
+            n_shared = origins.count(origin)
+            if origin in known and n_shared > 1:
+                rows[row] -= math.log(n_shared)
+    return done
 
 
 def adapt_channels(weight: Tensor, axis: int, n_channels: int) -> Tensor:

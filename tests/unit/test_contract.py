@@ -415,7 +415,7 @@ def classes_line(source, target, output="softmax"):
         (("liver", "spleen"), ("Liver", "spleen"), "softmax", "equal", "same order"),
         (("liver", "spleen"), ("spleen", "liver"), "softmax", "adapted", "spleen, liver in another order"),
         (("liver", "spleen"), ("liver", "spleen"), "sigmoid", "adapted", "its own sigmoid"),
-        (("liver",), ("liver", "cyst"), "sigmoid", "adapted", "the background's is made anew"),
+        (("liver",), ("liver", "cyst"), "sigmoid", "adapted", "the background has none there"),
         (("Left-Kidney",), ("kidney_left",), "softmax", "adapted", "the source writes Left-Kidney; write it so"),
         (("kidney",), ("kidney_left",), "softmax", "adapted", "by name a part of the source's kidney"),
         (("kidney left", "kidney right"), ("kidney",), "softmax", "adapted", "the whole of the source's kidney left"),
@@ -426,6 +426,25 @@ def test_classes_are_compared_by_name(source, target, output, status, words):
     told = classes_line(source, target, output)
     assert told.status == status
     assert words in told.reason
+
+
+def test_a_class_may_start_from_the_one_that_it_is_a_part_of():
+    found = make_fingerprint(class_volumes_ml={"anterior": 1.0}, class_present={"anterior": 9})
+    source = make_source(classes=("Hippocampus",))
+    config = CONFIG.model_copy(update={"class_origins": {"anterior": "hippocampus"}})
+    plan = make_plan(found, scheme("anterior"), config, source)
+    # as the source writes it
+    assert plan.class_origins == {"anterior": "Hippocampus"}
+    assert "anterior (from Hippocampus)" in lines_of(plan)["classes"].reason
+
+
+def test_origins_that_are_not_there_are_told_all_at_once():
+    config = CONFIG.model_copy(update={"class_origins": {"anterior": "brain", "cyst": "Hippocampus"}})
+    found = make_fingerprint(class_volumes_ml={"anterior": 1.0}, class_present={"anterior": 9})
+    with pytest.raises(ConfigError) as caught:
+        make_plan(found, scheme("anterior"), config, make_source(classes=("Hippocampus",)))
+    assert "plan.class_origins.cyst: is no class of ingest.classes; there are anterior" in str(caught.value)
+    assert "plan.class_origins.anterior: the source has no class 'brain'; it has Hippocampus" in str(caught.value)
 
 
 def test_a_self_supervised_source_has_no_classes():
