@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from monai_tl.report.plot_style import plain_style
 from monai_tl.transfer.curve_summary import SCRATCH, CurveFindings, Line
 from monai_tl.transfer.label_efficiency import Saving
 
@@ -21,32 +22,13 @@ COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Okabe and Ito's palette: told apart with any kind of colour vision."""
 _MARKERS = ("o", "s", "^", "v", "P", "X")
 _STYLE = {
-    "svg.hashsalt": "monai_tl",
+    **plain_style(INK, MUTED, RULE),
     "svg.fonttype": "path",
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
     "font.size": 10.0,
     "text.color": INK,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
     "axes.titlesize": 12.0,
     "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
     "axes.titlepad": 24.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "ytick.major.size": 0.0,
 }
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from monai_tl.metrics.cohort import ArmResult
 from monai_tl.report.findings import TrainedModel
+from monai_tl.report.plot_style import plain_style
 from monai_tl.transfer.verdict import Verdict, paired_differences
 
 # Stand-ins that are replaced by the page's variables once the figure is drawn.
@@ -22,32 +23,13 @@ _VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", BAND: "b
 _ARM_COLOURS = {"transfer": "#020201", "scratch": "#020202"}
 _VARIABLES.update({colour: arm for arm, colour in _ARM_COLOURS.items()})
 _STYLE = {
-    "svg.hashsalt": "monai_tl",
+    **plain_style(INK, MUTED, RULE),
     "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "text.color": MUTED,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
     "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
     "axes.titlepad": 10.0,
     "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "ytick.major.size": 0.0,
     "xtick.major.size": 0.0,
     "figure.facecolor": "none",
 }
