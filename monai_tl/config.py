@@ -90,8 +90,6 @@ class PlanConfig(Section):
             source's minimum (training costs less, the source is further from what it knows), not than the network's.
         accept_broken: Lines of the contract (``[field of view]``) that may be broken without the plan being refused.
             The modality is none of them.
-        class_origins: Class → class of the source that it is a part of, or another word for
-            (``{anterior: hippocampus}``): its row of the head starts from there. Equal names need no entry.
     """
 
     source: str | None
@@ -101,7 +99,6 @@ class PlanConfig(Section):
     patch_size_vox: tuple[Positive, Positive, Positive] | None = None
     max_patch_voxels: Positive = 262_144
     accept_broken: tuple[str, ...] = ()
-    class_origins: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("accept_broken")
     @classmethod

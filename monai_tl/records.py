@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from monai_tl.config import IntensityConfig, NetworkConfig
 from monai_tl.contract_records import Adaptation as Adaptation
@@ -227,7 +227,6 @@ class Plan(Record):
         foreground: ``above`` crops to the box of voxels above the threshold (stored values); ``none`` crops nothing.
         patch_size_vox: Training patch and inference window; fits ``size_rule``.
         source_sha256: Of the source's weights.
-        class_origins: Class → class of the source that its row of the head starts from, where the names differ.
         adaptations: The source's contract line by line; empty without a source.
         shift: Distance to what the source was trained on; None without a source.
         notes: What the user should know besides.
@@ -247,7 +246,6 @@ class Plan(Record):
     network: NetworkConfig
     source: str | None
     source_sha256: str | None = None
-    class_origins: dict[str, str] = Field(default_factory=dict)
     adaptations: tuple[Adaptation, ...] = ()
     shift: Shift | None = None
     notes: tuple[str, ...] = ()

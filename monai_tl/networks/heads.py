@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
@@ -134,32 +133,24 @@ def reuse_rows(
     return ReusedRows(result, rows.numel())
 
 
-def keep_probabilities(rows: Tensor, source_rows: Sequence[str], origin_rows: Sequence[str]) -> str:
-    """Change reused rows of a last layer in place so that they give the probabilities that they gave in the source.
+def keep_sigmoids(rows: Tensor, source_rows: Sequence[str], target_rows: Sequence[str]) -> bool:
+    """Set the background's row to zero, in place, where the source has sigmoids and so no such row.
 
-    A source of sigmoids has no background row; with zeros in its place softmax of (0, z) is the sigmoid of z. Where k
-    target rows start from one source row, each gets ln k less, so that together they have the probability it had.
+    Softmax of (0, z) is the sigmoid of z, so a reused row gives the probability that it gave; beside a random row it
+    would not.
 
     Args:
-        rows: (n_target, …) weight or (n_target,) bias, of :func:`reuse_rows`.
+        rows: (n_target, …) weight or bias of a last layer, of :func:`reuse_rows`.
         source_rows: Class of each of the source's rows.
-        origin_rows: For each target row, background first, the source's class that it starts from.
+        target_rows: Class of each row.
 
     Returns:
-        What was done, to follow a list; empty for nothing.
+        Whether there was anything to do.
     """
-    known = {name.casefold() for name in source_rows}
-    done = ""
-    if BACKGROUND not in known and origin_rows[0].casefold() == BACKGROUND:
-        rows[0] = 0.0
-        done = "; background zero, so that softmax gives the source's sigmoid"
-    origins = [name.casefold() for name in origin_rows]
-    if rows.ndim == 1:
-        for row, origin in enumerate(origins):
-            n_shared = origins.count(origin)
-            if origin in known and n_shared > 1:
-                rows[row] -= math.log(n_shared)
-    return done
+    if BACKGROUND in (name.casefold() for name in source_rows) or target_rows[0].casefold() != BACKGROUND:
+        return False
+    rows[0] = 0.0
+    return True
 
 
 def adapt_channels(weight: Tensor, axis: int, n_channels: int) -> Tensor:

@@ -215,13 +215,7 @@ def _verify(module: nn.Module, lines: Iterable[Line]) -> None:
 
 
 def load_source(
-    module: nn.Module,
-    network: NetworkConfig,
-    n_channels: int,
-    classes: Sequence[str],
-    source: Source,
-    floor: float,
-    origins: Mapping[str, str] | None = None,
+    module: nn.Module, network: NetworkConfig, n_channels: int, classes: Sequence[str], source: Source, floor: float
 ) -> Audit:
     """Start a softmax network for new classes from a source's weights; see :func:`load_audited`.
 
@@ -232,13 +226,12 @@ def load_source(
         classes: Foreground classes of the target in the order of their values.
         source: Read by :func:`read_source`.
         floor: Smallest share of the body's parameters.
-        origins: ``class_origins`` of the plan.
 
     Raises:
         WeightsError: The weights are damaged, unsafe, or too few came across.
     """
     card = source.card
-    heads = Heads(output_rows(card.classes, card.output), output_rows(classes, "softmax"), origins or {})
+    heads = Heads(output_rows(card.classes, card.output), output_rows(classes, "softmax"))
     state = open_weights(source)
     layout = None
     if card.network.config != network:

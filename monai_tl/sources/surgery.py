@@ -10,14 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from monai_tl.networks.heads import (
-    Axes,
-    adapt_channels,
-    adapt_pixels,
-    keep_probabilities,
-    repeat_outputs,
-    reuse_rows,
-)
+from monai_tl.networks.heads import Axes, adapt_channels, adapt_pixels, keep_sigmoids, repeat_outputs, reuse_rows
 from monai_tl.networks.inflation import inflate_kernel
 from monai_tl.networks.layout import Layout
 from monai_tl.networks.positions import Grid, guess_grid, guess_window, resize_positions, resize_window_table
@@ -25,25 +18,15 @@ from monai_tl.networks.positions import Grid, guess_grid, guess_window, resize_p
 
 @dataclass(frozen=True)
 class Heads:
-    """What the outputs of source and target stand for, row by row; background first where there is one.
-
-    Attributes:
-        origins: Target class → the source's class that it is a part of, or another word for; its row starts there.
-    """
+    """What the outputs of source and target stand for, row by row; background first where there is one."""
 
     source: tuple[str, ...]
     target: tuple[str, ...]
-    origins: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def origin_rows(self) -> tuple[str, ...]:
-        """For each target row the source's class that it would start from."""
-        return tuple(self.origins.get(row, row) for row in self.target)
 
     @property
     def agree(self) -> bool:
         """Whether both have the same classes in the same order."""
-        return [row.casefold() for row in self.source] == [row.casefold() for row in self.origin_rows]
+        return [row.casefold() for row in self.source] == [row.casefold() for row in self.target]
 
 
 @dataclass
@@ -119,20 +102,16 @@ class Surgery:
         line.value, line.detail = value, "; ".join([*done, *converted])
 
     def _decide_rows(self, line: Line, source: Tensor, fresh: Tensor) -> None:
-        heads = self.heads
-        rows = reuse_rows(source, fresh, self.class_axes[line.name], heads.source, heads.origin_rows)
+        rows = reuse_rows(source, fresh, self.class_axes[line.name], self.heads.source, self.heads.target)
         if rows is None:
-            raise _Refused(f"other classes: {', '.join(heads.source)}" if heads.source else "a new head")
-        known = {name.casefold() for name in heads.source}
-        pairs = list(zip(heads.target, heads.origin_rows, strict=True))
-        self.reused.update(name for name, origin in pairs if origin.casefold() in known)
-        told = [
-            name if name == origin else f"{name} from {origin}" for name, origin in pairs if origin.casefold() in known
-        ]
-        line.detail = f"class rows reused by name: {', '.join(told)}"
-        if self._is_projection():
-            line.detail += keep_probabilities(rows.tensor, heads.source, heads.origin_rows)
+            raise _Refused(f"other classes: {', '.join(self.heads.source)}" if self.heads.source else "a new head")
+        known = {name.casefold() for name in self.heads.source}
+        reused = [name for name in self.heads.target if name.casefold() in known]
+        self.reused.update(reused)
         line.status, line.value, line.share = "adapted", rows.tensor, rows.n_reused / fresh.numel()
+        line.detail = f"class rows reused by name: {', '.join(reused)}"
+        if self._is_projection() and keep_sigmoids(rows.tensor, self.heads.source, self.heads.target):
+            line.detail += "; background zero, so that softmax gives the source's sigmoid"
 
     def _is_projection(self) -> bool:
         """Whether the class rows are those of one last layer, so that they give the logits themselves."""

@@ -199,15 +199,7 @@ def _start(network: nn.Module, plan: Plan, config: FinetuneConfig, source: Sourc
     if source is not None:
         if plan.source_sha256 not in (None, source.card.weights.sha256):
             raise ContractError(f"{source.folder}: its weights are not those of the plan; run the plan stage again")
-        return load_source(
-            network,
-            plan.network,
-            plan.n_channels,
-            plan.scheme.names,
-            source,
-            config.min_transferred,
-            plan.class_origins,
-        )
+        return load_source(network, plan.network, plan.n_channels, plan.scheme.names, source, config.min_transferred)
     return fresh_audit(network, plan)
 
 

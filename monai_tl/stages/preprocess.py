@@ -109,7 +109,7 @@ def _cache_key(case: CaseRecord, work: _Work) -> str:
     if case.has_label:
         files.append(work.manifest.label_path(case.case_id))
     # what changes no voxel must not cost the cache
-    unseen = {"adaptations", "class_origins", "source", "source_sha256", "patch_size_vox", "network", "shift", "notes"}
+    unseen = {"adaptations", "source", "source_sha256", "patch_size_vox", "network", "shift", "notes"}
     plan = work.plan.model_dump(mode="json", exclude=unseen)
     settings = to_json([plan, work.config.model_dump(mode="json", exclude={"max_failed_fraction"})])
     return sha256_of("preprocess", case.case_id, *(sha256_file(path) for path in files), settings, work.code)

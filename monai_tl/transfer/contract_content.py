@@ -119,16 +119,14 @@ def compare_classes(card: Card, plan: Plan) -> Adaptation:
         reason = "the source learned without labels, so it has features and no classes; the head is made anew"
         return make_line("classes", source, target, Judged("adapted", reason))
     known = {name.casefold() for name in card.classes}
-    origins = {name: plan.class_origins.get(name, name) for name in plan.scheme.names}
-    shared = [name for name, origin in origins.items() if origin.casefold() in known]
+    shared = [name for name in plan.scheme.names if name.casefold() in known]
     if [name.casefold() for name in card.classes] == [name.casefold() for name in plan.scheme.names]:
         if card.output == "softmax":
             return make_line("classes", source, target, Judged("equal", "same classes in the same order"))
         reason = "same classes, but the source gives each its own sigmoid, so the background has no row there"
         return make_line("classes", source, target, Judged("adapted", reason))
     moved = " in another order" if len(shared) == len(plan.scheme.names) == len(card.classes) else ""
-    told = [name if origins[name] == name else f"{name} (from {origins[name]})" for name in shared]
-    reason = f"the head is remade; rows reused for {', '.join(told)}{moved}" if shared else "the head is made anew"
+    reason = f"the head is remade; rows reused for {', '.join(shared)}{moved}" if shared else "the head is made anew"
     if shared and card.output == "sigmoid":
         reason += "; the background has none there, since the source gives each class its own sigmoid"
     near = [pair for name in plan.scheme.names if name not in shared and (pair := _near(name, card))]
@@ -145,7 +143,7 @@ def _near(name: str, card: Card) -> str:
         if words == theirs:
             return f"{name} (the source writes {other}; write it so to reuse its row)"
         if words > theirs:
-            return f"{name} (by name a part of the source's {other}: plan.class_origins can say so)"
+            return f"{name} (by name a part of the source's {other})"
         if words < theirs:
             return f"{name} (by name the whole of the source's {other})"
     return ""

@@ -63,7 +63,6 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
         network=network,
         source=config.source,
         source_sha256=source.card.weights.sha256 if source else None,
-        class_origins=_class_origins(config, scheme, source),
     )
     if source is not None and config.patch_size_vox is None and "field of view" in config.accept_broken:
         plan = _give_up_window(plan, source, found)
@@ -79,29 +78,6 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
     marked, notes = accept_lines(lines, config.accept_broken, source.card.name)
     shift = measure_shift(source.card, found, plan)
     return plan.model_copy(update={"adaptations": marked, "notes": notes, "shift": shift})
-
-
-def _class_origins(config: PlanConfig, scheme: LabelScheme, source: Source | None) -> dict[str, str]:
-    """``plan.class_origins``, with both sides known and each name as its side writes it."""
-    if not config.class_origins:
-        return {}
-    if source is None:
-        raise ConfigError("plan.class_origins: is given, but plan.source is null; remove it")
-    known = {name.casefold(): name for name in source.card.classes}
-    faults = [
-        f"plan.class_origins.{name}: is no class of ingest.classes; there are {', '.join(scheme.names)}"
-        for name in config.class_origins
-        if name not in scheme.names
-    ]
-    faults += [
-        f"plan.class_origins.{name}: the source has no class {origin!r}; it has "
-        f"{', '.join(source.card.classes) or 'none'}"
-        for name, origin in config.class_origins.items()
-        if origin.casefold() not in known
-    ]
-    if faults:
-        raise ConfigError(faults)
-    return {name: known[origin.casefold()] for name, origin in config.class_origins.items()}
 
 
 def _check_classes(found: Fingerprint) -> None:

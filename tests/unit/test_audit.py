@@ -200,22 +200,6 @@ def test_softmax_over_rows_of_sigmoids_gives_their_probability(config: NetworkCo
     assert any("background zero" in item.detail for item in audit.tensors)
 
 
-@pytest.mark.parametrize("config", [DYNUNET, SEGRESNET], ids=lambda config: config.name)
-@pytest.mark.parametrize("rows", [("hippocampus",), ("background", "Hippocampus")], ids=["sigmoid", "softmax"])
-def test_parts_start_with_the_probability_of_the_whole(config: NetworkConfig, rows: tuple[str, ...]) -> None:
-    """Together they have what the source gave to the class that they are parts of, half of it each."""
-    origins = {"anterior": "hippocampus", "posterior": "hippocampus"}
-    heads = Heads(rows, ("background", "anterior", "posterior"), origins)
-    source = trained(config, n_outputs=len(rows))
-    module, audit = _load(as_state(source.state_dict()), config, heads=heads)
-    logits = source(image())
-    whole = torch.sigmoid(logits)[:, 0] if len(rows) == 1 else torch.softmax(logits, dim=1)[:, 1]
-    parts = torch.softmax(module(image()), dim=1)
-    assert torch.allclose(parts[:, 1], whole / 2, atol=1e-6)
-    assert torch.allclose(parts[:, 2], whole / 2, atol=1e-6)
-    assert any("anterior from hippocampus" in item.detail for item in audit.tensors)
-
-
 def test_another_shape_is_named_and_left_fresh() -> None:
     source = dict(trained(UNET).state_dict())
     source["model.1.submodule.0.residual.weight"] = torch.ones(8, 4, 1, 1, 1)

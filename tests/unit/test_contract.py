@@ -428,25 +428,6 @@ def test_classes_are_compared_by_name(source, target, output, status, words):
     assert words in told.reason
 
 
-def test_a_class_may_start_from_the_one_that_it_is_a_part_of():
-    found = make_fingerprint(class_volumes_ml={"anterior": 1.0}, class_present={"anterior": 9})
-    source = make_source(classes=("Hippocampus",))
-    config = CONFIG.model_copy(update={"class_origins": {"anterior": "hippocampus"}})
-    plan = make_plan(found, scheme("anterior"), config, source)
-    # as the source writes it
-    assert plan.class_origins == {"anterior": "Hippocampus"}
-    assert "anterior (from Hippocampus)" in lines_of(plan)["classes"].reason
-
-
-def test_origins_that_are_not_there_are_told_all_at_once():
-    config = CONFIG.model_copy(update={"class_origins": {"anterior": "brain", "cyst": "Hippocampus"}})
-    found = make_fingerprint(class_volumes_ml={"anterior": 1.0}, class_present={"anterior": 9})
-    with pytest.raises(ConfigError) as caught:
-        make_plan(found, scheme("anterior"), config, make_source(classes=("Hippocampus",)))
-    assert "plan.class_origins.cyst: is no class of ingest.classes; there are anterior" in str(caught.value)
-    assert "plan.class_origins.anterior: the source has no class 'brain'; it has Hippocampus" in str(caught.value)
-
-
 def test_a_self_supervised_source_has_no_classes():
     source = make_source()
     card = source.card.model_copy(update={"output": "features", "classes": ()})
