@@ -93,7 +93,7 @@ class FinetuneConfig(Section):
     gradient_clip: Annotated[Real, Field(gt=0.0)] = 12.0
     ema_decay: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.0
     foreground_fraction: Fraction = 0.67
-    augmentation: Literal["none", "light", "strong"] = "light"
+    augmentation: Literal["none", "light", "elastic", "strong"] = "light"
     validate_every: Positive = 25
     patience: Positive = 8
     precision: PrecisionName = "float32"

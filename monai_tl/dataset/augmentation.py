@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from monai_tl.dataset.warping import warped_grid
 from monai_tl.geometry import Shape, Spacing
 
 Image = NDArray[np.float32]
@@ -35,6 +36,10 @@ class Preset:
         p_contrast, contrast: Largest relative change of the distance to the mean.
         p_gamma, gamma: Largest change of the exponent on the patch's range, as a factor.
         p_low_resolution, low_resolution: A slice direction is sampled coarser by up to this factor and brought back.
+        stretch: Largest zoom of one axis beside the others.
+        shift_vox: Largest shift along each axis.
+        warp_vox: Largest standard deviation of a smooth random displacement, in voxels of the finest axis. Stretch,
+            shift and warp come with the rotation, where it happens.
     """
 
     p_spatial: float
@@ -52,16 +57,22 @@ class Preset:
     gamma: float
     p_low_resolution: float
     low_resolution: float
+    stretch: float = 1.0
+    shift_vox: float = 0.0
+    warp_vox: float = 0.0
 
 
 PRESETS: dict[str, Preset | None] = {
     "none": None,
     "light": Preset(0.5, 10.0, (0.9, 1.1), 0.2, 0.15, 0.0, 0.0, 0.2, 0.2, 0.2, 0.2, 0.2, 1.3, 0.0, 1.0),
+    "elastic": Preset(
+        0.8, 10.0, (1 / 1.1, 1.1), 0.2, 0.15, 0.0, 0.0, 0.2, 0.2, 0.2, 0.2, 0.2, 1.3, 0.0, 1.0, 1.1, 2.0, 1.3
+    ),
     "strong": Preset(0.7, 20.0, (0.75, 1.3), 0.3, 0.3, 0.2, 1.0, 0.3, 0.4, 0.3, 0.4, 0.3, 1.6, 0.25, 2.5),
 }
 """By the name in params.yaml."""
 
-PresetName = Literal["none", "light", "strong"]
+PresetName = Literal["none", "light", "elastic", "strong"]
 
 
 def reading_size(patch_size_vox: Shape, preset: PresetName) -> Shape:
@@ -127,14 +138,27 @@ def _move(
         cut = _centre(label.shape, size)
         return image[(slice(None), *cut)].astype(np.float32), label[cut].copy()
     spacing = np.asarray(spacing_mm)
+    zooms = zoom * np.exp(generator.uniform(-1.0, 1.0, 3) * np.log(strengths.stretch)) if strengths.warp_vox else zoom
     # voxel of the patch → voxel of the input: to mm, turned and scaled there, and back
-    matrix = (rotation_matrix(angles) / zoom) * spacing[None, :] / spacing[:, None]
+    matrix = (rotation_matrix(angles) / zooms) * spacing[None, :] / spacing[:, None]
     offset = (np.asarray(label.shape) - 1) / 2 - matrix @ ((np.asarray(size) - 1) / 2)
+    if strengths.warp_vox:
+        offset = offset + generator.uniform(-strengths.shift_vox, strengths.shift_vox, 3)
+        places = warped_grid(size, spacing_mm, matrix, offset, strengths.warp_vox * generator.random(), generator)
+        return _look_up(image, label, places)
     options: dict[str, Any] = {"offset": offset, "output_shape": size, "mode": "nearest", "prefilter": False}
     patch = np.empty((image.shape[0], *size), dtype=np.float32)
     for channel, values in enumerate(image):
         ndimage.affine_transform(values, matrix, order=1, output=patch[channel], **options)
     patch_label: Label = ndimage.affine_transform(label, matrix, order=0, **options)
+    return patch, patch_label
+
+
+def _look_up(image: Image, label: Label, places: NDArray[np.float32]) -> tuple[Image, Label]:
+    patch = np.empty((image.shape[0], *places.shape[1:]), dtype=np.float32)
+    for channel, values in enumerate(image):
+        ndimage.map_coordinates(values, places, order=1, output=patch[channel], mode="nearest", prefilter=False)
+    patch_label: Label = ndimage.map_coordinates(label, places, order=0, mode="nearest", prefilter=False)
     return patch, patch_label
 
 

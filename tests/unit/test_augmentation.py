@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from monai_tl.dataset.augmentation import PRESETS, _move, augment, reading_size, rotation_matrix
+from monai_tl.dataset.augmentation import PRESETS, PresetName, _move, augment, reading_size, rotation_matrix
 
 SIZE = (16, 20, 12)
 SPACING = (1.0, 1.0, 3.0)
@@ -39,7 +39,7 @@ def test_a_sample_is_a_function_of_its_generator(preset: str) -> None:
     assert np.array_equal(label, kept[1])
 
 
-@pytest.mark.parametrize("preset", ["light", "strong"])
+@pytest.mark.parametrize("preset", ["light", "elastic", "strong"])
 def test_numbers_stay_finite_and_labels_stay_labels(preset: str) -> None:
     image, label = _patch(preset=preset)
     label = label * 3
@@ -49,16 +49,17 @@ def test_numbers_stay_finite_and_labels_stay_labels(preset: str) -> None:
         assert set(np.unique(moved)) <= {0, 3}
 
 
-def test_image_and_label_move_together() -> None:
+@pytest.mark.parametrize("preset", ["elastic", "strong"])
+def test_image_and_label_move_together(preset: PresetName) -> None:
     # an image that is its own label, without any change of intensity, must still be its label after the move
-    size = reading_size(SIZE, "strong")
+    size = reading_size(SIZE, preset)
     label = np.zeros(size, dtype=np.uint8)
     label[5:13, 6:15, 4:9] = 1
     image = label[np.newaxis].astype(np.float32)
     moved = 0
     for seed in range(40):
         generator = np.random.default_rng(seed)
-        strengths = PRESETS["strong"]
+        strengths = PRESETS[preset]
         assert strengths is not None
         patch, patch_label = _move(image, label, SIZE, SPACING, strengths, generator)
         inside, outside = patch[0][patch_label == 1], patch[0][patch_label == 0]
@@ -84,13 +85,14 @@ def test_rotation_matrices_are_rotations() -> None:
         assert np.linalg.det(matrix) == pytest.approx(1.0)
 
 
-def test_left_and_right_are_never_exchanged() -> None:
-    size = reading_size(SIZE, "strong")
+@pytest.mark.parametrize("preset", ["elastic", "strong"])
+def test_left_and_right_are_never_exchanged(preset: PresetName) -> None:
+    size = reading_size(SIZE, preset)
     label = np.zeros(size, dtype=np.uint8)
     label[: size[0] // 2] = 1
     image = label[np.newaxis].astype(np.float32)
     for seed in range(60):
-        _, moved = augment(image, label, SIZE, (1.0, 1.0, 1.0), "strong", np.random.default_rng(seed))
+        _, moved = augment(image, label, SIZE, (1.0, 1.0, 1.0), preset, np.random.default_rng(seed))
         assert moved[:4].mean() > 0.6 > 0.4 > moved[-4:].mean()
 
 
