@@ -23,17 +23,18 @@ PATCH = [36, 52, 36]
 """About the size of a case."""
 SETTINGS: dict[str, Any] = {
     "precision": "bfloat16",
+    "augmentation": "elastic",
     "learning_rate": 1e-3,
     "head_learning_rate": 1e-2,
     "head_steps": 60,
     "warmup_steps": 20,
-    "ema_decay": 0.99,
-    "batch_size": 2,
+    "ema_decay": 0.995,
+    "batch_size": 1,
     "n_threads": 2,
 }
 """Of every training, whatever it starts from."""
 SCRATCH_NETWORKS: dict[str, dict[str, Any]] = {
-    "hippodeep": {"network": {"name": "hippodeep"}, "patch_size_vox": PATCH},
+    "hippodeep": {"network": {"name": "hippodeep", "arguments": {"side_path": True}}, "patch_size_vox": PATCH},
     "MONAI UNet": {
         "network": {
             "name": "unet",
@@ -157,9 +158,15 @@ def workspace(root: Path, name: str, plan: dict[str, Any]) -> Path:
 
 
 def hippodeep_source(
-    folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None, orientation: str = "RAS"
+    folder: Path,
+    change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    orientation: str = "RAS",
+    side_path: bool = True,
 ) -> Path:
-    """The published network as a source folder; ``change`` gives other tensors in place of the weights."""
+    """The published network as a source folder; ``change`` gives other tensors in place of the weights.
+
+    With ``side_path`` the fine branch may see the coarse one's features; without training it is the same function.
+    """
     import yaml
     from safetensors.torch import load_file
 
@@ -167,6 +174,7 @@ def hippodeep_source(
 
     content = yaml.safe_load((ROOT / "examples" / "hippodeep" / "card.yaml").read_text())
     content["input"]["orientation"] = orientation
+    content["network"]["arguments"] = {"side_path": side_path}
     tensors = load_file(SHARED / "weights" / "hippodeep" / "weights.safetensors")
     write_source(folder, Card.model_validate(content), tensors if change is None else change(tensors))
     return folder
@@ -194,7 +202,7 @@ def _measure(root: Path, point: Point) -> dict[str, Any]:
     from monai_tl.transfer.curve_point import CurvePoint
 
     settings = SETTINGS | dict(point.changes)
-    n_steps = max(40, int(point.seconds / seconds_a_step(root, point.workspace)))
+    n_steps = max(80, int(point.seconds / seconds_a_step(root, point.workspace)))
     key = sha256_of(
         point.workspace.name, point.labels, point.strategy, str(point.seed), json.dumps(settings), str(n_steps)
     )

@@ -22,7 +22,14 @@ def run(quick: bool) -> list[str]:
     strategies = [name for name in get_args(StrategyName) if name != "scratch"]
     source = hippodeep_source(root / "sources" / "hippodeep")
     folder = workspace(root, "hippodeep", {"source": str(source), "patch_size_vox": PATCH})
-    points = {(name, n): Point(folder, n, name, 0, seconds) for n in labels for name in strategies}
+    # frozen, a path that the source has no weights for stays at zero: the strategy takes the network without it
+    plain = hippodeep_source(root / "sources" / "plain", side_path=False)
+    published = workspace(root, "as published", {"source": str(plain), "patch_size_vox": PATCH})
+    points = {
+        (name, n): Point(published if name == "feature_extraction" else folder, n, name, 0, seconds)
+        for n in labels
+        for name in strategies
+    }
     found = measure(root, points.values())
     results = {key: found[point] for key, point in points.items()}
     lines = [f"| strategy | {' | '.join(labels)} | parameters trained |", "|---" * (len(labels) + 2) + "|"]

@@ -29,7 +29,8 @@ def warped_grid(
     Args:
         size: (I, J, K) of the patch.
         spacing_mm: Of its voxels, so that thick slices move as far in mm as thin ones.
-        matrix, offset: Voxel of the patch → voxel of the input, (3, 3) and (3,).
+        matrix: Of the map voxel of the patch → voxel of the input, (3, 3).
+        offset: Of the same map, (3,).
         deviation_vox: Standard deviation of the displacement along each axis, in voxels of the finest axis.
         generator: Its state decides the result.
 

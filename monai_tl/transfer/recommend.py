@@ -20,8 +20,9 @@ FAR_SHIFT = 2.0
 the target, and keeping near them costs more than it saves (Kumar et al. 2022 gain by good features alone)."""
 FEW_STEPS = 30
 """Fewer steps than this move a body by little more than its warm-up."""
-HEAD_SHARE = 0.3
-"""Of the steps, for the head alone in lp_ft: it need not converge, only stop sending random gradients."""
+HEAD_SHARE, HEAD_STEPS = 0.3, 60
+"""Of the steps, for the head alone in lp_ft, and at most so many: it need not converge, only stop sending random
+gradients, and every further step is one less for the body."""
 
 
 class Decision(Record):
@@ -85,7 +86,7 @@ def recommend(
     def decide(strategy: StrategyName, reason: str, **settings: int | float) -> Decision:
         return Decision(strategy=strategy, settings=settings, inputs=inputs, reason=reason)
 
-    head_steps = max(1, round(HEAD_SHARE * max_steps))
+    head_steps = max(1, min(round(HEAD_SHARE * max_steps), HEAD_STEPS))
 
     def move_everything(reason: str) -> Decision:
         # random gradients distort the body whatever the labels or the distance: the head goes first, then all moves

@@ -103,6 +103,26 @@ def test_a_new_head_on_its_weights(tmp_path: Path) -> None:
     assert fresh == ["convout1x.weight", "convout1x.bias"]
 
 
+def test_the_side_path_changes_nothing_until_it_is_trained(tmp_path: Path) -> None:
+    weights = named_tensors(build_network(CONFIG, 1, 1, seed=1))
+    source = write_source(tmp_path, _card(), weights)
+    with_path = NetworkConfig(name="hippodeep", arguments={"side_path": True})
+    image = torch.randn(1, 1, 12, 16, 8)
+    logits = []
+    for config in (CONFIG, with_path):
+        module = build_network(config, 1, 2, seed=0).eval()
+        audit = load_source(module, config, 1, ["hippocampus"], source, 0.5)
+        logits.append(module(image))
+    assert torch.equal(*logits)
+    assert [item.name for item in audit.tensors if item.status == "fresh"] == ["convside.weight"]
+    assert assign_groups(module, groups_of(with_path, module))["convside.weight"] == "side"
+    # it takes part: with its own weights the gradient reaches it, and its weights the output
+    logits[1].sum().backward()
+    assert float(module.convside.weight.grad.abs().sum()) > 0.0  # type: ignore[union-attr, operator]
+    nn.init.ones_(module.convside.weight)  # type: ignore[union-attr, arg-type]
+    assert not torch.equal(module(image), logits[1])
+
+
 def test_its_bundle_names_the_class_of_the_plug_in(tmp_path: Path) -> None:
     module = build_network(CONFIG, 1, 3, seed=1).eval()
     card = _card()
