@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -124,7 +125,8 @@ def workspace(root: Path, name: str, plan: dict[str, Any]) -> Path:
     if (folder / "artifacts" / "prepared").is_dir():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    key_file = root / "key"
+    # a key may not lie in a repository, where it could be shared; this one is of public images and has a known seed
+    key_file = Path(tempfile.mkdtemp()) / "key"
     key.run(key_file, seed=0)
     data = write_decathlon(root / "data")
     content = {
@@ -274,8 +276,6 @@ def seconds_a_step(root: Path, folder: Path) -> float:
 
 
 def _time_steps(folder: Path, n_steps: int) -> float:
-    import tempfile
-
     from monai_tl.config import load_params
     from monai_tl.records import Fold, Plan, Split
     from monai_tl.stages.finetune import finetune
