@@ -1,12 +1,12 @@
-"""Batches by number, made one step ahead in the background. Numbers, not state, decide what is in them."""
+"""Batches by number, made ahead in the background. Numbers, not state, decide what is in them."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,8 +14,27 @@ import torch
 from torch import Tensor
 
 from monai_tl.dataset.patches import PatchSampler
+from monai_tl.errors import ConfigError
 
 T = TypeVar("T")
+
+LOADERS_VARIABLE = "MONAI_TL_LOADERS"
+"""Threads that make batches; unset: 1. Of the environment, as the number of processes is: no result depends on it."""
+_MAX_LOADERS = 64
+
+
+def n_loaders() -> int:
+    """Threads that make batches ahead; 0 makes each one when it is asked for.
+
+    Raises:
+        ConfigError: MONAI_TL_LOADERS is no number from 0 to 64.
+    """
+    text = os.environ.get(LOADERS_VARIABLE) or "1"
+    if not text.isdecimal() or int(text) > _MAX_LOADERS:
+        raise ConfigError(
+            f"{LOADERS_VARIABLE}: {text!r} is no number from 0 to {_MAX_LOADERS}; mend or unset it", "environment"
+        )
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -44,17 +63,53 @@ def make_batch(sampler: PatchSampler, batch_size: int, step: int) -> Batch:
     )
 
 
-def stream_batches(sampler: PatchSampler, batch_size: int, first: int, stop: int, n_ahead: int = 2) -> Generator[Batch]:
-    """Yield the batches of steps ``first`` to ``stop - 1``, the next ``n_ahead`` being made meanwhile."""
-    yield from make_ahead(partial(make_batch, sampler, batch_size), first, stop, n_ahead)
+def stream_batches(
+    sampler: PatchSampler,
+    batch_size: int,
+    first: int,
+    stop: int,
+    n_workers: int | None = None,
+    device: torch.device | None = None,
+) -> Generator[Batch]:
+    """Yield the batches of steps ``first`` to ``stop - 1`` on a device, the CPU if none; see :func:`make_ahead`."""
+
+    def make(step: int) -> Batch:
+        return place_batch(make_batch(sampler, batch_size, step), device or torch.device("cpu"))
+
+    yield from make_ahead(make, first, stop, n_workers)
 
 
-def make_ahead(make: Callable[[int], T], first: int, stop: int, n_ahead: int = 2) -> Generator[T]:
-    """Yield ``make(first)`` to ``make(stop - 1)``, the next ``n_ahead`` being made meanwhile.
+def place_batch(batch: Batch, device: torch.device) -> Batch:
+    """A batch on its device; to a GPU from pinned memory, so that the copy runs beside the step before."""
+    if device.type == "cpu":
+        return batch
+    is_pinned = device.type == "cuda"
+    image, label = (
+        (values.pin_memory() if is_pinned else values).to(device, non_blocking=is_pinned)
+        for values in (batch.image, batch.label)
+    )
+    return replace(batch, image=image, label=label)
 
-    Making a batch is NumPy and SciPy outside the interpreter's lock, so one thread hides it behind the network's step.
+
+def make_ahead(make: Callable[[int], T], first: int, stop: int, n_workers: int | None = None) -> Generator[T]:
+    """Yield ``make(first)`` to ``make(stop - 1)`` in order, later ones being made meanwhile.
+
+    Making a batch is NumPy and SciPy outside the interpreter's lock, so threads hide it behind the network's step
+    (docs/decisions/0012-engine.md has the figures).
+
+    Args:
+        make: Pure, so that neither the number of workers nor their order changes what is yielded.
+        first: Number to begin with.
+        stop: Number after the last.
+        n_workers: Threads, each with two batches ahead; 0 makes each batch when it is asked for. None takes
+            :func:`n_loaders`.
     """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
+    n_workers = n_loaders() if n_workers is None else n_workers
+    if n_workers == 0:
+        yield from map(make, range(first, stop))
+        return
+    n_ahead = 2 * n_workers
+    with ThreadPoolExecutor(max_workers=n_workers, thread_name_prefix="batches") as pool:
         waiting: deque[Future[T]] = deque()
         try:
             for step in range(first, stop + n_ahead):

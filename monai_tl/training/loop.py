@@ -153,7 +153,7 @@ class Trainer:
         first, stop = self.position.step, self.strategy.n_steps
         if self.cache is not None:
             return self.cache.stream(self.config.batch_size, first, stop)
-        return stream_batches(self.sampler, self.config.batch_size, first, stop)
+        return stream_batches(self.sampler, self.config.batch_size, first, stop, device=self.device)
 
     def _loss(self, forward: nn.Module, batch: Batch) -> Tensor:
         with computing_in(self.device, self.config.precision):

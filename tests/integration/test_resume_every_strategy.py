@@ -56,6 +56,24 @@ def test_cut_off_again_and_again(
     assert expected.outcome.position.step == N_STEPS
 
 
+@pytest.mark.parametrize("n_loaders", ["0", "2"])
+def test_the_number_of_loaders_may_change_with_each_cut(
+    n_loaders: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs are of 1.5 batches, so most of these cuts lie within one; the network has dropout."""
+    monkeypatch.setattr(monai_tl.training.loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    config = make_settings("gradual", ema_decay=0.7, precision="bfloat16", augmentation="strong")
+    expected = train(tmp_path / "whole", config)
+    monkeypatch.setenv("MONAI_TL_LOADERS", n_loaders)
+    _assert_same(train(tmp_path / "other", config), expected)
+    folder = tmp_path / "cut"
+    for step in (2, 5, 6, 8):
+        with pytest.raises(KilledError):
+            train(folder, config, stop_at=step)
+        monkeypatch.setenv("MONAI_TL_LOADERS", {"0": "2", "2": "0"}[os.environ["MONAI_TL_LOADERS"]])
+    _assert_same(train(folder, config), expected)
+
+
 def _transfer(workspace: Path, source: Path, **changes: Any) -> Path:
     plan = Plan.read(workspace / "artifacts/plan/plan.json")
     fold = Split.read(workspace / "artifacts/split/split.json").folds[0]
@@ -86,8 +104,9 @@ def _kill(workspace: Path, source: Path, step: int, changes: dict[str, Any]) -> 
     [
         {"strategy": "feature_extraction", "feature_variants": 2, "ema_decay": 0.9},
         {"strategy": "lora", "lora_rank": 2, "ema_decay": 0.9, "find_learning_rate": True},
+        {"strategy": "gradual", "head_steps": 6, "group_steps": 4, "ema_decay": 0.9, "precision": "bfloat16"},
     ],
-    ids=["features", "lora"],
+    ids=["features", "lora", "gradual"],
 )
 def test_a_killed_process_leaves_what_the_next_goes_on_from(
     source: Path, changes: dict[str, Any], tmp_path: Path
