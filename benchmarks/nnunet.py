@@ -1,5 +1,7 @@
 """nnU-Net v2 as a peer, in folders of its own: its planner, preprocessor and trainer as it runs them.
 
+It is installed without its requirements; docs/decisions/0002-dependencies.md has the line.
+
 ``python -m benchmarks.nnunet VERB FOLDER``: verb ``plan`` (fingerprint and plan) or ``preprocess``.
 """
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.time_to_dice DICE``: seconds of training until mean Dice on real hippocampi reaches a value."""
+"""``python -m benchmarks.time_to_dice DICE``: seconds of training until the mean Dice on real hippocampi is reached."""
 
 from __future__ import annotations
 
