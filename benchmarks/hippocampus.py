@@ -197,18 +197,35 @@ def measure(root: Path, points: Iterable[Point]) -> dict[Point, dict[str, Any]]:
     return done
 
 
+def curve_point_of(root: Path, point: Point) -> Any:
+    """The package's own record of a measured point."""
+    from monai_tl.stages.curve_point import POINT_FILE
+    from monai_tl.transfer.curve_point import CurvePoint
+
+    return CurvePoint.read(_folder(root, point, _n_steps(root, point)) / POINT_FILE)
+
+
+def _n_steps(root: Path, point: Point) -> int:
+    return max(80, int(point.seconds / seconds_a_step(root, point.workspace)))
+
+
+def _folder(root: Path, point: Point, n_steps: int) -> Path:
+    from monai_tl.files import sha256_of
+
+    settings = json.dumps(SETTINGS | dict(point.changes))
+    key = sha256_of(point.workspace.name, point.labels, point.strategy, str(point.seed), settings, str(n_steps))
+    return root / "points" / key[:24]
+
+
 def _measure(root: Path, point: Point) -> dict[str, Any]:
     from monai_tl.config import CurveConfig, CurveTraining, load_params
-    from monai_tl.files import sha256_of, write_json
+    from monai_tl.files import write_json
     from monai_tl.stages import curve_point
     from monai_tl.transfer.curve_point import CurvePoint
 
     settings = SETTINGS | dict(point.changes)
-    n_steps = max(80, int(point.seconds / seconds_a_step(root, point.workspace)))
-    key = sha256_of(
-        point.workspace.name, point.labels, point.strategy, str(point.seed), json.dumps(settings), str(n_steps)
-    )
-    out = root / "points" / key[:24]
+    n_steps = _n_steps(root, point)
+    out = _folder(root, point, n_steps)
     kept = out.with_suffix(".json")
     if kept.is_file():
         result: dict[str, Any] = json.loads(kept.read_text())
@@ -227,13 +244,13 @@ def _measure(root: Path, point: Point) -> dict[str, Any]:
         training=CurveTraining(val_fraction=0.0),
     )
     params = params.model_copy(update={"finetune": finetune, "curve": curve})
-    training_s = [0.0]
+    training_s, training_cpu_s = [0.0], [0.0]
     train = curve_point.finetune
 
     def timed(*arguments: Any, **named: Any) -> Any:
-        started = time.monotonic()
+        started, cpu_started = time.monotonic(), time.process_time()
         model = train(*arguments, **named)
-        training_s[0] = time.monotonic() - started
+        training_s[0], training_cpu_s[0] = time.monotonic() - started, time.process_time() - cpu_started
         shutil.copytree(model, out.with_suffix(".model"), dirs_exist_ok=True)
         return model
 
@@ -252,6 +269,8 @@ def _measure(root: Path, point: Point) -> dict[str, Any]:
         "cases": {case: sum(found.dice[case]) / len(CLASSES) for case in sorted(found.dice)},  # type: ignore[arg-type]
         "n_steps": found.n_steps,
         "training_s": training_s[0],
+        # of all threads: what other work on the machine does not lengthen much
+        "training_cpu_s": training_cpu_s[0],
         "share_trained": training.get("share_trained", training.get("facts", {}).get("share_trained")),
         "decision": training.get("decision"),
     }
