@@ -55,9 +55,9 @@ def run(quick: bool) -> list[str]:
         "Mean Dice (anterior, posterior) on 40 cases that no training sees; labels are drawn by seed 0 from the other "
         f"160, the fewer among the more. Each training has the optimiser steps that two threads do in {seconds:.0f} s "
         f"on this machine (tuned with all labels: {SECONDS_ALL:.0f} s); no label is kept for validation, the averaged "
-        f"weights of the last step count. Same loss, augmentation, rates and average for all. Tuned with "
-        f"{STEPS_LABELS} and with all labels run on two threads with nothing else on the machine, so that their times count; the "
-        "others on one, where threads change a result by rounding alone.",
+        "weights of the last step count. Same loss, augmentation, rates and average for all. Tuned with "
+        f"{STEPS_LABELS} and with all labels run on two threads with nothing else on the machine, so that their times "
+        "count; the others on one, where threads change a result by rounding alone.",
         _table(names, results),
         *_judge(results, list(scratch)),
         _draw(root, points, steps, results, list(scratch), quick),
