@@ -11,25 +11,49 @@ from scipy import ndimage
 
 from monai_tl.errors import LabelError
 from monai_tl.geometry import Spacing
-from monai_tl.metrics.overlap import check_same_shape, dice
-from monai_tl.metrics.surface import diagonal_mm, hd95_mm, surface_dice
+from monai_tl.metrics.overlap import check_same_shape, dice_from_counts, iou_from_dice
+from monai_tl.metrics.surface import SurfaceScore, diagonal_mm, score_surfaces, worst_surfaces
+from monai_tl.metrics.volume import VolumeError, volume_error, worst_volume_error
 
 LabelMap = NDArray[np.uint8]
 """(I, J, K) uint8, 0 is background."""
 
-METRIC_NAMES = ("dice", "surface_dice", "hd95_mm")
+PERFECT = {
+    "dice": 1.0,
+    "surface_dice": 1.0,
+    "hd95_mm": 0.0,
+    "iou": 1.0,
+    "hd100_mm": 0.0,
+    "mean_surface_distance_mm": 0.0,
+    "volume_error_ml": 0.0,
+    "relative_volume_error": 0.0,
+}
+"""Metric → its value where prediction and reference are the same. docs/metrics.md defines each."""
+
+METRIC_NAMES = tuple(PERFECT)
 """In the order of tables."""
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Scores of one class in one case; NaN is undefined (reference and prediction both empty)."""
+    """Scores of one class in one case; NaN is undefined (reference and prediction both empty) or not measured.
+
+    Attributes:
+        surface_dice: At the tolerance the case was scored with.
+        volume_error_ml: Absolute difference of the volumes.
+        relative_volume_error: That by the reference's volume, at most 1.
+    """
 
     dice: float
     surface_dice: float
     hd95_mm: float
     reference_ml: float
     prediction_ml: float
+    iou: float = math.nan
+    hd100_mm: float = math.nan
+    mean_surface_distance_mm: float = math.nan
+    volume_error_ml: float = math.nan
+    relative_volume_error: float = math.nan
 
 
 def score_case(
@@ -48,7 +72,7 @@ def score_case(
         tolerance_mm: For surface Dice, mm.
 
     Returns:
-        One score a class; empty-case rules of the metrics. The penalty of HD95 is the diagonal of the whole volume.
+        One score a class; empty-case rules of the metrics. Distances are penalised with the whole volume's diagonal.
 
     Raises:
         GeometryError: The shapes differ.
@@ -66,15 +90,10 @@ def score_case(
     scores = []
     for value, box in enumerate(_boxes(reference, prediction, n_classes), start=1):
         first, second = reference[box] == value, prediction[box] == value
-        scores.append(
-            ClassScore(
-                dice=dice(first, second),
-                surface_dice=surface_dice(first, second, spacing_mm, tolerance_mm),
-                hd95_mm=hd95_mm(first, second, spacing_mm, penalty_mm),
-                reference_ml=np.count_nonzero(first) * voxel_ml,
-                prediction_ml=np.count_nonzero(second) * voxel_ml,
-            )
-        )
+        n_first, n_second = int(np.count_nonzero(first)), int(np.count_nonzero(second))
+        overlap = dice_from_counts(n_first, n_second, int(np.count_nonzero(first & second)))
+        surfaces = score_surfaces(first, second, spacing_mm, tolerance_mm, penalty_mm)
+        scores.append(_class_score(overlap, surfaces, volume_error(n_first * voxel_ml, n_second * voxel_ml)))
     return tuple(scores)
 
 
@@ -83,9 +102,25 @@ def worst_scores(reference: LabelMap, n_classes: int, spacing_mm: Spacing) -> tu
     shape = (reference.shape[0], reference.shape[1], reference.shape[2])
     voxel_ml = math.prod(spacing_mm) / 1000.0
     counts = np.bincount(reference.ravel(), minlength=n_classes + 1)
+    surfaces = worst_surfaces(diagonal_mm(shape, spacing_mm))
     return tuple(
-        ClassScore(0.0, 0.0, diagonal_mm(shape, spacing_mm), float(counts[value]) * voxel_ml, 0.0)
+        _class_score(0.0, surfaces, worst_volume_error(float(counts[value]) * voxel_ml, reference.size * voxel_ml))
         for value in range(1, n_classes + 1)
+    )
+
+
+def _class_score(overlap: float, surfaces: SurfaceScore, volumes: VolumeError) -> ClassScore:
+    return ClassScore(
+        dice=overlap,
+        surface_dice=surfaces.surface_dice,
+        hd95_mm=surfaces.hd95_mm,
+        reference_ml=volumes.reference_ml,
+        prediction_ml=volumes.prediction_ml,
+        iou=iou_from_dice(overlap),
+        hd100_mm=surfaces.hd100_mm,
+        mean_surface_distance_mm=surfaces.mean_surface_distance_mm,
+        volume_error_ml=volumes.absolute_ml,
+        relative_volume_error=volumes.relative,
     )
 
 
