@@ -8,7 +8,7 @@ import time
 
 from benchmarks.common import section, write_section
 
-NAMES = ("dicom", "step", "predict", "pipeline")
+NAMES = ("dicom", "step", "predict", "metrics", "pipeline")
 HOURS = ("transfer", "ladder", "harm")
 """Trainings on real images; run only when named."""
 

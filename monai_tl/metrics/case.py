@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from monai_tl.errors import LabelError
-from monai_tl.geometry import Spacing
+from monai_tl.geometry import BoolVolume, Spacing
 from monai_tl.metrics.overlap import check_same_shape, dice_from_counts, iou_from_dice
 from monai_tl.metrics.surface import SurfaceScore, diagonal_mm, score_surfaces, worst_surfaces
 from monai_tl.metrics.volume import VolumeError, volume_error, worst_volume_error
@@ -88,8 +88,7 @@ def score_case(
     penalty_mm = diagonal_mm(shape, spacing_mm)
     voxel_ml = math.prod(spacing_mm) / 1000.0
     scores = []
-    for value, box in enumerate(_boxes(reference, prediction, n_classes), start=1):
-        first, second = reference[box] == value, prediction[box] == value
+    for first, second in _cut_classes(reference, prediction, n_classes):
         n_first, n_second = int(np.count_nonzero(first)), int(np.count_nonzero(second))
         overlap = dice_from_counts(n_first, n_second, int(np.count_nonzero(first & second)))
         surfaces = score_surfaces(first, second, spacing_mm, tolerance_mm, penalty_mm)
@@ -124,18 +123,24 @@ def _class_score(overlap: float, surfaces: SurfaceScore, volumes: VolumeError) -
     )
 
 
-def _boxes(reference: LabelMap, prediction: LabelMap, n_classes: int) -> list[tuple[slice, slice, slice]]:
-    """Smallest box around reference and prediction of each class; an empty box where the class is in neither."""
-    nothing = slice(0, 0)
-    boxes = []
-    found = (ndimage.find_objects(volume, max_label=n_classes) for volume in (reference, prediction))
-    for pair in zip(*found, strict=True):
-        there = [box for box in pair if box is not None]
-        if not there:
-            boxes.append((nothing, nothing, nothing))
-            continue
-        low = [min(box[axis].start for box in there) for axis in range(3)]
-        high = [max(box[axis].stop for box in there) for axis in range(3)]
-        i, j, k = (slice(start, stop) for start, stop in zip(low, high, strict=True))
-        boxes.append((i, j, k))
-    return boxes
+def _cut_classes(reference: LabelMap, prediction: LabelMap, n_classes: int) -> Iterator[tuple[BoolVolume, BoolVolume]]:
+    """Both masks of each class, cut to the smallest box around both; of no voxel where the class is in neither."""
+    foreground = _box((reference | prediction) != 0)
+    # label maps read from NIfTI lie with I fastest; what follows is several times faster in one order of memory
+    reference, prediction = (np.ascontiguousarray(volume[foreground]) for volume in (reference, prediction))
+    for value in range(1, n_classes + 1):
+        first, second = reference == value, prediction == value
+        box = _box(first | second)
+        yield first[box], second[box]
+
+
+def _box(mask: BoolVolume) -> tuple[slice, slice, slice]:
+    """Smallest box around what is true; projections cost a tenth of a search for objects."""
+    over_jk: NDArray[np.bool_] = np.logical_or.reduce(mask, axis=0)
+    i, j, k = (np.logical_or.reduce(flat, axis=axes) for flat, axes in ((mask, (1, 2)), (over_jk, 1), (over_jk, 0)))
+    return _extent(i), _extent(j), _extent(k)
+
+
+def _extent(line: NDArray[np.bool_]) -> slice:
+    there = np.flatnonzero(line)
+    return slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0)
