@@ -58,8 +58,8 @@ def run(quick: bool) -> list[str]:
         "HD100 and volume errors as well. MONAI: `compute_hausdorff_distance(percentile=95)`, `compute_surface_dice` "
         "and `compute_average_surface_distance(symmetric=True)`, one-hot tensors made beforehand; and with "
         "`use_subvoxels=True`, without which its surface Dice is another number. DeepMind: `compute_surface_distances` "
-        "class by class and the three metrics of it. Limit: what cannot be left out: each class compared in both maps, "
-        "its box, the codes of the surface and the list of its elements; no distance at all."
+        "class by class and the three metrics of it. Limit: what cannot be left out: each class cut out of both maps, "
+        "the codes of the surface and the list of its elements; no distance at all."
     ]
     for scene in SCENES[:1] if quick else SCENES:
         contestants = [
@@ -125,19 +125,15 @@ def _timed(work: Callable[[], Any]) -> Turn:
 def prepare_limit(scene: Scene) -> Turn:
     import numpy as np
 
+    from monai_tl.metrics.case import _cut_classes
     from monai_tl.metrics.surfels import neighbour_codes
 
     reference, prediction = make_maps(scene)
 
     def work() -> None:
-        for value in range(1, len(scene.organs) + 1):
-            first, second = reference == value, prediction == value
-            either = first | second
-            lines = [np.flatnonzero(either.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-            box = tuple(slice(line[0], line[-1] + 1) for line in lines)
-            for mask in (first[box], second[box]):
-                codes = neighbour_codes(mask)
-                np.flatnonzero((codes - np.uint8(1)) < 254)
+        for pair in _cut_classes(reference, prediction, len(scene.organs)):
+            for mask in pair:
+                np.flatnonzero((neighbour_codes(mask) - np.uint8(1)) < 254)
 
     return _timed(work)
 
