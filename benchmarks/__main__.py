@@ -8,7 +8,7 @@ import time
 
 from benchmarks.common import section, write_section
 
-NAMES = ("dicom", "step", "engine", "predict", "pipeline")
+NAMES = ("dicom", "step", "engine", "predict", "metrics", "pipeline")
 HOURS = ("transfer", "ladder", "harm")
 """Trainings on real images; run only when named."""
 

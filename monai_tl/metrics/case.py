@@ -3,33 +3,57 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from monai_tl.errors import LabelError
-from monai_tl.geometry import Spacing
-from monai_tl.metrics.overlap import check_same_shape, dice
-from monai_tl.metrics.surface import diagonal_mm, hd95_mm, surface_dice
+from monai_tl.geometry import BoolVolume, Spacing
+from monai_tl.metrics.overlap import check_same_shape, dice_from_counts, iou_from_dice
+from monai_tl.metrics.surface import SurfaceScore, diagonal_mm, score_surfaces, worst_surfaces
+from monai_tl.metrics.volume import VolumeError, volume_error, worst_volume_error
 
 LabelMap = NDArray[np.uint8]
 """(I, J, K) uint8, 0 is background."""
 
-METRIC_NAMES = ("dice", "surface_dice", "hd95_mm")
+PERFECT = {
+    "dice": 1.0,
+    "surface_dice": 1.0,
+    "hd95_mm": 0.0,
+    "iou": 1.0,
+    "hd100_mm": 0.0,
+    "mean_surface_distance_mm": 0.0,
+    "volume_error_ml": 0.0,
+    "relative_volume_error": 0.0,
+}
+"""Metric → its value where prediction and reference are the same. docs/metrics.md defines each."""
+
+METRIC_NAMES = tuple(PERFECT)
 """In the order of tables."""
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Scores of one class in one case; NaN is undefined (reference and prediction both empty)."""
+    """Scores of one class in one case; NaN is undefined (reference and prediction both empty) or not measured.
+
+    Attributes:
+        surface_dice: At the tolerance the case was scored with.
+        volume_error_ml: Absolute difference of the volumes.
+        relative_volume_error: That by the reference's volume, at most 1.
+    """
 
     dice: float
     surface_dice: float
     hd95_mm: float
     reference_ml: float
     prediction_ml: float
+    iou: float = math.nan
+    hd100_mm: float = math.nan
+    mean_surface_distance_mm: float = math.nan
+    volume_error_ml: float = math.nan
+    relative_volume_error: float = math.nan
 
 
 def score_case(
@@ -48,7 +72,7 @@ def score_case(
         tolerance_mm: For surface Dice, mm.
 
     Returns:
-        One score a class; empty-case rules of the metrics. The penalty of HD95 is the diagonal of the whole volume.
+        One score a class; empty-case rules of the metrics. Distances are penalised with the whole volume's diagonal.
 
     Raises:
         GeometryError: The shapes differ.
@@ -64,17 +88,11 @@ def score_case(
     penalty_mm = diagonal_mm(shape, spacing_mm)
     voxel_ml = math.prod(spacing_mm) / 1000.0
     scores = []
-    for value, box in enumerate(_boxes(reference, prediction, n_classes), start=1):
-        first, second = reference[box] == value, prediction[box] == value
-        scores.append(
-            ClassScore(
-                dice=dice(first, second),
-                surface_dice=surface_dice(first, second, spacing_mm, tolerance_mm),
-                hd95_mm=hd95_mm(first, second, spacing_mm, penalty_mm),
-                reference_ml=np.count_nonzero(first) * voxel_ml,
-                prediction_ml=np.count_nonzero(second) * voxel_ml,
-            )
-        )
+    for first, second in _cut_classes(reference, prediction, n_classes):
+        n_first, n_second = int(np.count_nonzero(first)), int(np.count_nonzero(second))
+        overlap = dice_from_counts(n_first, n_second, int(np.count_nonzero(first & second)))
+        surfaces = score_surfaces(first, second, spacing_mm, tolerance_mm, penalty_mm)
+        scores.append(_class_score(overlap, surfaces, volume_error(n_first * voxel_ml, n_second * voxel_ml)))
     return tuple(scores)
 
 
@@ -83,24 +101,46 @@ def worst_scores(reference: LabelMap, n_classes: int, spacing_mm: Spacing) -> tu
     shape = (reference.shape[0], reference.shape[1], reference.shape[2])
     voxel_ml = math.prod(spacing_mm) / 1000.0
     counts = np.bincount(reference.ravel(), minlength=n_classes + 1)
+    surfaces = worst_surfaces(diagonal_mm(shape, spacing_mm))
     return tuple(
-        ClassScore(0.0, 0.0, diagonal_mm(shape, spacing_mm), float(counts[value]) * voxel_ml, 0.0)
+        _class_score(0.0, surfaces, worst_volume_error(float(counts[value]) * voxel_ml, reference.size * voxel_ml))
         for value in range(1, n_classes + 1)
     )
 
 
-def _boxes(reference: LabelMap, prediction: LabelMap, n_classes: int) -> list[tuple[slice, slice, slice]]:
-    """Smallest box around reference and prediction of each class; an empty box where the class is in neither."""
-    nothing = slice(0, 0)
-    boxes = []
-    found = (ndimage.find_objects(volume, max_label=n_classes) for volume in (reference, prediction))
-    for pair in zip(*found, strict=True):
-        there = [box for box in pair if box is not None]
-        if not there:
-            boxes.append((nothing, nothing, nothing))
-            continue
-        low = [min(box[axis].start for box in there) for axis in range(3)]
-        high = [max(box[axis].stop for box in there) for axis in range(3)]
-        i, j, k = (slice(start, stop) for start, stop in zip(low, high, strict=True))
-        boxes.append((i, j, k))
-    return boxes
+def _class_score(overlap: float, surfaces: SurfaceScore, volumes: VolumeError) -> ClassScore:
+    return ClassScore(
+        dice=overlap,
+        surface_dice=surfaces.surface_dice,
+        hd95_mm=surfaces.hd95_mm,
+        reference_ml=volumes.reference_ml,
+        prediction_ml=volumes.prediction_ml,
+        iou=iou_from_dice(overlap),
+        hd100_mm=surfaces.hd100_mm,
+        mean_surface_distance_mm=surfaces.mean_surface_distance_mm,
+        volume_error_ml=volumes.absolute_ml,
+        relative_volume_error=volumes.relative,
+    )
+
+
+def _cut_classes(reference: LabelMap, prediction: LabelMap, n_classes: int) -> Iterator[tuple[BoolVolume, BoolVolume]]:
+    """Both masks of each class, cut to the smallest box around both; of no voxel where the class is in neither."""
+    foreground = _box((reference | prediction) != 0)
+    # label maps read from NIfTI lie with I fastest; what follows is several times faster in one order of memory
+    reference, prediction = (np.ascontiguousarray(volume[foreground]) for volume in (reference, prediction))
+    for value in range(1, n_classes + 1):
+        first, second = reference == value, prediction == value
+        box = _box(first | second)
+        yield first[box], second[box]
+
+
+def _box(mask: BoolVolume) -> tuple[slice, slice, slice]:
+    """Smallest box around what is true; projections cost a tenth of a search for objects."""
+    over_jk: NDArray[np.bool_] = np.logical_or.reduce(mask, axis=0)
+    i, j, k = (np.logical_or.reduce(flat, axis=axes) for flat, axes in ((mask, (1, 2)), (over_jk, 1), (over_jk, 0)))
+    return _extent(i), _extent(j), _extent(k)
+
+
+def _extent(line: NDArray[np.bool_]) -> slice:
+    there = np.flatnonzero(line)
+    return slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0)

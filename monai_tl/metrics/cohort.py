@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_tl.metrics.case import METRIC_NAMES, ClassScore
+from monai_tl.metrics.case import METRIC_NAMES, PERFECT, ClassScore
 from monai_tl.metrics.summary import MetricSummary, summarise
 
 MetricSummaries = dict[str, MetricSummary]
@@ -96,7 +96,7 @@ def mean_over_seeds(results: Sequence[CaseResult]) -> CaseResult:
     return CaseResult(results[0].case_id, results[0].patient_key, scores, any(result.failed for result in results))
 
 
-_PERFECT = {"dice": 1.0, "surface_dice": 1.0, "hd95_mm": 0.0, "reference_ml": math.nan, "prediction_ml": math.nan}
+_PERFECT = {**PERFECT, "reference_ml": math.nan, "prediction_ml": math.nan}
 
 
 def _mean_score(name: str, values: Sequence[float]) -> float:

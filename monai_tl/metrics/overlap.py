@@ -48,3 +48,12 @@ def dice_from_counts(n_reference: int, n_prediction: int, n_shared: int) -> floa
     """Dice similarity from voxel counts; empty-case rule of :func:`dice`."""
     total = n_reference + n_prediction
     return 2.0 * n_shared / total if total else math.nan
+
+
+def iou_from_dice(value: float) -> float:
+    """Intersection over union (Jaccard index) of masks with that Dice; 0 to 1, NaN stays.
+
+    References:
+        Jaccard 1912, doi:10.1111/j.1469-8137.1912.tb05611.x.
+    """
+    return value / (2.0 - value)

@@ -56,23 +56,25 @@ def surfel_areas(spacing_mm: Spacing) -> NDArray[np.float64]:
     return areas
 
 
-def neighbour_codes(mask: BoolVolume) -> NDArray[np.uint8]:
+def neighbour_codes(mask: BoolVolume, margins: tuple[int, int, int] = (0, 0, 0)) -> NDArray[np.uint8]:
     """Code of the 2 x 2 x 2 neighbourhood around each voxel corner.
 
     Args:
         mask: (I, J, K) bool; outside it is background.
+        margins: Corners of code 0 added on both sides along I, J, K.
 
     Returns:
-        (I + 1, J + 1, K + 1) uint8; corner (i, j, k) lies between voxels i - 1 and i, and so on. Neither 0 nor 255
-        means that the surface passes through.
+        (I + 1, J + 1, K + 1) uint8, larger by twice the margins; without them corner (i, j, k) lies between voxels
+        i - 1 and i, and so on. Neither 0 nor 255 means that the surface passes through.
     """
     inside = np.pad(mask, 1).view(np.uint8)
-    codes = np.zeros(tuple(size + 1 for size in mask.shape), dtype=np.uint8)
-    low, high = slice(None, -1), slice(1, None)
-    bit = 128
-    for i in (low, high):
-        for j in (low, high):
-            for k in (low, high):
-                codes |= inside[i, j, k] * np.uint8(bit)
-                bit >>= 1
+    # two neighbours along K, then four along K and J, then eight: three passes and not eight
+    two = inside[:, :, :-1] << 1
+    two |= inside[:, :, 1:]
+    four = two[:, :-1] << 2
+    four |= two[:, 1:]
+    codes = np.zeros(tuple(n + 1 + 2 * margin for n, margin in zip(mask.shape, margins, strict=True)), dtype=np.uint8)
+    window = codes[tuple(slice(margin, n + 1 + margin) for n, margin in zip(mask.shape, margins, strict=True))]
+    np.left_shift(four[:-1], 4, out=window)
+    window |= four[1:]
     return codes

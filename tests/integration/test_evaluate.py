@@ -109,6 +109,7 @@ def test_plots_hold_each_case_and_each_step(evaluated: Path) -> None:
     with (evaluated / "plots/cases.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     header = ["arm", "seed", "case_id", "class", "dice", "surface_dice", "hd95_mm", "reference_ml", "prediction_ml"]
+    header += ["iou", "hd100_mm", "mean_surface_distance_mm", "volume_error_ml", "relative_volume_error"]
     assert list(rows[0]) == header
     assert len(rows) == 2 * 6 * 2
     assert all(0 <= float(row["dice"]) <= 1 for row in rows)

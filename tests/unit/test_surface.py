@@ -11,10 +11,11 @@ from scipy import ndimage
 
 from monai_tl.errors import GeometryError, LabelError
 from monai_tl.geometry import Spacing
-from monai_tl.metrics.case import score_case, worst_scores
-from monai_tl.metrics.overlap import dice
-from monai_tl.metrics.surface import diagonal_mm, hd95_mm, surface_dice
+from monai_tl.metrics.case import METRIC_NAMES, PERFECT, score_case, worst_scores
+from monai_tl.metrics.overlap import dice, iou_from_dice
+from monai_tl.metrics.surface import diagonal_mm, hd95_mm, score_surfaces, surface_dice
 from monai_tl.metrics.surfels import neighbour_codes, surfel_areas
+from monai_tl.metrics.volume import volume_error, worst_volume_error
 
 SHAPE = (24, 20, 16)
 
@@ -122,6 +123,7 @@ def test_other_grid_is_refused() -> None:
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.71, 0.83, 5.0), (3.1, 0.7, 0.7)])
 @pytest.mark.parametrize("seed", range(4))
 def test_random_masks_agree_with_monai(spacing: Spacing, seed: int) -> None:
+    """MONAI's distances count boundary voxels; its surface Dice with subvoxels has the surface used here."""
     torch = pytest.importorskip("torch")
     metrics = pytest.importorskip("monai.metrics")
     torch.set_num_threads(1)
@@ -136,10 +138,125 @@ def test_random_masks_agree_with_monai(spacing: Spacing, seed: int) -> None:
                 prediction, reference, [tolerance], include_background=True, spacing=spacing, use_subvoxels=True
             ).item()
             assert surface_dice(first, second, spacing, tolerance) == pytest.approx(theirs, abs=1e-4)
-        theirs = metrics.compute_hausdorff_distance(
-            prediction, reference, include_background=True, percentile=95, spacing=spacing
-        ).item()
-    assert hd95_mm(first, second, spacing) == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.71, 0.83, 5.0), (3.1, 0.7, 0.7)])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_masks_agree_with_deepmind(spacing: Spacing, seed: int) -> None:
+    package = pytest.importorskip("surface_distance")
+    first, second = blob(seed), blob(seed) ^ (blob(seed + 100) & blob(seed + 200))
+    # a far island leaves the search near each element and is left to the tree
+    second[22:, :2, :2] = seed % 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        theirs = package.compute_surface_distances(first, second, spacing)
+    for tolerance in (0.65, 1.95, 4.05):
+        expected = package.compute_surface_dice_at_tolerance(theirs, tolerance)
+        assert surface_dice(first, second, spacing, tolerance) == pytest.approx(expected, abs=1e-4)
+    assert hd95_mm(first, second, spacing) == pytest.approx(package.compute_robust_hausdorff(theirs, 95), abs=1e-4)
+
+
+def test_two_voxels_have_closed_form_distances() -> None:
+    """Each voxel's surface is its 8 corners, of equal area: 4 lie two steps from the other's, 4 lie three."""
+    first, second = box((3, 4, 5), (4, 5, 6)), box((3, 7, 5), (3 + 1, 8, 6))
+    score = score_surfaces(first, second, (3.0, 0.7, 0.7), 1.4)
+    assert score.surface_dice == pytest.approx(0.5)
+    assert score.hd95_mm == score.hd100_mm == pytest.approx(2.1)
+    assert score.mean_surface_distance_mm == pytest.approx(1.75)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 2.0, 4.0)])
+def test_far_voxel_has_the_distance_of_its_corner(spacing: Spacing) -> None:
+    """Pythagoras, far past the steps tried one by one; 60, 25 and 12 corners away."""
+    first = box((0, 0, 0), (1, 1, 1), (62, 27, 14))
+    second = box((61, 26, 13), (62, 27, 14), (62, 27, 14))
+    expected = math.sqrt(sum((n * step) ** 2 for n, step in zip((61, 26, 13), spacing, strict=True)))
+    assert score_surfaces(first, second, spacing, 1.0).hd100_mm == pytest.approx(expected, rel=1e-12)
+
+
+def test_largest_distance_sees_the_island_that_hd95_does_not() -> None:
+    reference = ball(9.0, (1.0, 1.0, 1.0), (40, 30, 30))
+    prediction = reference.copy()
+    prediction[38, 14, 14] = True
+    score = score_surfaces(reference, prediction, (1.0, 1.0, 1.0), 3.0)
+    # the ball's last corner along I is 29, the island's 39
+    assert (score.hd95_mm, score.hd100_mm) == (0.0, pytest.approx(10.0, abs=0.5))
+
+
+def test_mean_distance_of_concentric_balls_is_that_of_their_radii() -> None:
+    """To within a voxel: the nearest element of a stepped surface is nearer than the sphere it stands for."""
+    spacing = (0.5, 0.5, 0.6)
+    first, second = (ball(radius, spacing, (64, 64, 54)) for radius in (8.0, 14.0))
+    score = score_surfaces(first, second, spacing, 1.0)
+    assert score.mean_surface_distance_mm == pytest.approx(6.0, abs=0.5)
+
+
+def test_distance_within_which_exactly_95_percent_lies() -> None:
+    """40 voxels in a row, two of them moved: 95 % of the equal areas lie at 0 and rounding does not matter."""
+    first = np.zeros((400, 9, 9), dtype=bool)
+    first[2:400:10, 2, 2] = True
+    second = first.copy()
+    second[[2, 12], 2, 2] = False
+    second[[2, 12], 7, 7] = True
+    score = score_surfaces(first, second, (0.1, 0.1, 0.1), 0.05)
+    assert score.surface_dice == pytest.approx(0.95)
+    assert score.hd95_mm == 0.0
+    assert score.hd100_mm == pytest.approx(0.1 * math.sqrt(50))
+
+
+def test_order_in_memory_does_not_matter() -> None:
+    reference, prediction = (np.where(blob(seed), 1 + seed, 0).astype(np.uint8) for seed in (0, 1))
+    spacing = (0.8, 0.9, 2.5)
+    turned = score_case(np.asfortranarray(reference), np.asfortranarray(prediction), 2, spacing, 2.0)
+    assert turned == score_case(reference, prediction, 2, spacing, 2.0)
+
+
+def test_iou_is_the_share_of_the_union() -> None:
+    first, second = blob(0), blob(1)
+    assert iou_from_dice(dice(first, second)) == pytest.approx((first & second).sum() / (first | second).sum())
+
+
+def test_volume_errors() -> None:
+    assert volume_error(20.0, 15.0).absolute_ml == volume_error(15.0, 20.0).absolute_ml == 5.0
+    assert volume_error(20.0, 15.0).relative == 0.25
+    assert (
+        volume_error(20.0, 55.0).relative == volume_error(0.0, 3.0).relative == volume_error(3.0, 0.0).relative == 1.0
+    )
+    assert (volume_error(0.0, 3.0).absolute_ml, volume_error(3.0, 0.0).absolute_ml) == (3.0, 3.0)
+    assert math.isnan(volume_error(0.0, 0.0).absolute_ml)
+    assert math.isnan(volume_error(0.0, 0.0).relative)
+    missing = worst_volume_error(20.0, 100.0)
+    assert (missing.absolute_ml, missing.relative) == (80.0, 1.0)
+    assert worst_volume_error(0.0, 100.0).absolute_ml == 100.0
+
+
+def test_every_metric_follows_the_written_rule_for_empty_masks() -> None:
+    """Class 1 is in neither, class 2 in the reference alone, class 3 in the prediction alone."""
+    reference, prediction = (np.zeros((10, 10, 10), dtype=np.uint8) for _ in range(2))
+    reference[:2], prediction[:, :, :3] = 2, 3
+    neither, missed, invented = score_case(reference, prediction, 3, (1.0, 1.0, 2.0), 1.0)
+    assert all(math.isnan(getattr(neither, metric)) for metric in METRIC_NAMES)
+    for score, error_ml in ((missed, 0.4), (invented, 0.6)):
+        assert (score.dice, score.iou, score.surface_dice, score.relative_volume_error) == (0.0, 0.0, 0.0, 1.0)
+        distances = [score.hd95_mm, score.hd100_mm, score.mean_surface_distance_mm]
+        assert distances == [pytest.approx(math.sqrt(600))] * 3
+        assert score.volume_error_ml == pytest.approx(error_ml)
+
+
+def test_same_masks_are_perfect_in_every_metric() -> None:
+    volume = blob(3).astype(np.uint8)
+    (score,) = score_case(volume, volume, 1, (0.8, 0.9, 2.5), 1.0)
+    assert {metric: getattr(score, metric) for metric in METRIC_NAMES} == PERFECT
+
+
+def test_no_score_is_worse_than_that_of_a_missing_prediction() -> None:
+    reference = np.where(blob(5), 1, 0).astype(np.uint8)
+    (missing,) = worst_scores(reference, 1, (0.8, 0.9, 2.5))
+    empty, full, opposite = np.zeros_like(reference), np.ones_like(reference), 1 - reference
+    for prediction in (empty, full, opposite):
+        (score,) = score_case(reference, prediction, 1, (0.8, 0.9, 2.5), 1.0)
+        for metric, best in PERFECT.items():
+            assert abs(getattr(score, metric) - best) <= abs(getattr(missing, metric) - best) + 1e-12
 
 
 def test_one_pass_over_classes_equals_class_by_class() -> None:
