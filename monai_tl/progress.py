@@ -6,11 +6,14 @@ import os
 import sys
 import time
 
+from monai_tl.json_lines import MARK as MARK
 from monai_tl.json_lines import VARIABLE, are_events_on
-from monai_tl.progress_views import Events, FewLines, Marks, Terminal, View, Work
+from monai_tl.progress_views import EachLine, Events, FewLines, Marks, Terminal, View, Work
 
 PLAIN = "plain"
 """Value of ``VARIABLE``: lines also on a terminal."""
+ALL = "all"
+"""Value of ``VARIABLE``: a line for every case, on standard output."""
 SECONDS_BETWEEN_TICKS = 0.5
 """Steps of training are told to a program or a bar at most so often."""
 
@@ -68,7 +71,7 @@ class Progress(Work):
         now = time.monotonic()
         if now - self._ticked_s >= SECONDS_BETWEEN_TICKS:
             self._ticked_s = now
-            _view().state(self, "")
+            _view().tick(self)
 
     def resume(self, done: int) -> None:
         """Go on from where an earlier process stopped, whose work says nothing of this one's speed."""
@@ -95,6 +98,8 @@ def _choose() -> View:
         return Events()
     if asked == "json":
         return Marks()
+    if asked == ALL:
+        return EachLine()
     if asked != PLAIN and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         return Terminal()
     return FewLines()

@@ -32,11 +32,19 @@ class RateColumn(ProgressColumn):
     """Steps a second, or a minute where they are slow."""
 
     def render(self, task: Task) -> Text:
-        """The rate of a task; nothing before it is known."""
+        """The rate of a task; nothing before it is known, or where its steps take very different times."""
         speed = task.finished_speed or task.speed
-        if not speed:
+        if not speed or not task.fields.get("is_even", True):
             return Text("")
         return Text(f"{speed:.1f}/s" if speed >= 1.0 else f"{60 * speed:.1f}/min", style="progress.data.speed")
+
+
+class RemainingColumn(TimeRemainingColumn):
+    """Time that remains, where the steps take about the same time each."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing for a task that is over, or of uneven steps."""
+        return super().render(task) if task.fields.get("is_even", True) and not task.finished else Text("")
 
 
 def describe_values(values: Mapping[str, float]) -> str:
@@ -62,7 +70,7 @@ class Bars:
             BarColumn(bar_width=16 if console.width < 110 else 30),
             MofNCompleteColumn(),
             RateColumn(),
-            TimeRemainingColumn(compact=True),
+            RemainingColumn(compact=True),
             TimeElapsedColumn(),
             # plain text: a note with brackets is no markup
             TextColumn(
@@ -79,14 +87,14 @@ class Bars:
         self._over = threading.Event()
         self._is_live = False
 
-    def begin(self, key: Hashable, name: str, total: float) -> None:
-        """Show a bar that has not moved yet."""
+    def begin(self, key: Hashable, name: str, total: float, *, is_even: bool = True) -> None:
+        """Show a bar that has not moved yet; ``is_even``: its steps take about the same time each."""
         if not self._is_live:
             self._is_live = True
             self._over.clear()
             self._bars.start()
         if key not in self._tasks:
-            self._bars.update(self._task(key, name), total=total or None)
+            self._bars.update(self._task(key, name), total=total or None, is_even=is_even)
             self._bars.refresh()
 
     def update(

@@ -77,6 +77,9 @@ class View(Protocol):
     def state(self, work: Work, note: str, *, is_warning: bool = False, is_score: bool = False) -> None:
         """Work was done."""
 
+    def tick(self, work: Work) -> None:
+        """A step too small for a line was done."""
+
     def message(self, work: Work, note: str, *, is_warning: bool) -> None:
         """Something is to be said."""
 
@@ -97,6 +100,10 @@ class Marks:
         """Print it."""
         record = work.record(note) | ({"warning": True} if is_warning else {})
         print(mark_line(MARK, record), file=sys.stdout, flush=True)
+
+    def tick(self, work: Work) -> None:
+        """As any state."""
+        self.state(work, "")
 
     def message(self, work: Work, note: str, *, is_warning: bool) -> None:
         """Print it."""
@@ -123,6 +130,10 @@ class Events:
         times["remaining_s"] = work.remaining_s
         rounded = {key: None if value is None else round(value, 3) for key, value in times.items()}
         write_event("progress", **work.record(note), **rounded, warning=is_warning)
+
+    def tick(self, work: Work) -> None:
+        """As any state."""
+        self.state(work, "")
 
     def message(self, work: Work, note: str, *, is_warning: bool) -> None:
         """Write it."""
@@ -161,6 +172,10 @@ class FewLines:
         ahead = f" ({duration(left)} left)" if left and left >= 1.0 else ""
         self._print(f"{work.stage}: {work.done}/{work.total}{ahead} {note}", is_warning)
 
+    def tick(self, work: Work) -> None:
+        """As any state."""
+        self.state(work, "")
+
     def message(self, work: Work, note: str, *, is_warning: bool) -> None:
         """Print it."""
         self._print(f"{work.stage}: {note}", is_warning)
@@ -175,6 +190,30 @@ class FewLines:
 
     def _print(self, line: str, is_warning: bool) -> None:
         print(f"warning: {line}" if is_warning else line.rstrip(), file=sys.stderr, flush=True)
+
+
+class EachLine:
+    """A line on standard output for every case, for who wants to read them all."""
+
+    def begin(self, work: Work) -> None:
+        """Nothing: the first line tells how much there is."""
+
+    def state(self, work: Work, note: str, *, is_warning: bool = False, is_score: bool = False) -> None:
+        """Print it."""
+        print(f"{work.stage}: {work.done}/{work.total} {note}".rstrip(), flush=True)
+
+    def tick(self, work: Work) -> None:
+        """Nothing: a step of training is no case."""
+
+    def message(self, work: Work, note: str, *, is_warning: bool) -> None:
+        """Print it."""
+        self.state(work, note)
+
+    def end(self, work: Work) -> None:
+        """Nothing is held back."""
+
+    def finish(self) -> None:
+        """Nothing is held back."""
 
 
 def duration(seconds: float) -> str:
@@ -213,6 +252,10 @@ class Terminal:
             bars.message(f"{work.stage}: {note}", is_warning=True)
         if work.total and work.done >= work.total and not work.epoch:
             self.end(work)
+
+    def tick(self, work: Work) -> None:
+        """As any state."""
+        self.state(work, "")
 
     def message(self, work: Work, note: str, *, is_warning: bool) -> None:
         """Print it above the bars."""

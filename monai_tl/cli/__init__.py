@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -10,7 +11,7 @@ import typer
 
 from monai_tl import __version__
 from monai_tl.cli import networks, studies, workspaces
-from monai_tl.cli.interruption import INTERRUPTED, how_to_go_on
+from monai_tl.cli.interruption import INTERRUPTED, TERMINATED, how_to_go_on
 from monai_tl.cli.options import app
 from monai_tl.cli.output import be_quiet
 from monai_tl.errors import DEBUG_VARIABLE, MonaiTLError, describe_unexpected, is_debugging
@@ -58,6 +59,16 @@ def main() -> None:
         finish_view()
         write_event("end", exit_code=code if isinstance(code, int) else int(code is not None))
         end_events()
+        if code in (INTERRUPTED, TERMINATED):
+            _leave_at_once(code)
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """End after what is registered for the end, without taking apart the modules: that can take seconds."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _run() -> None:

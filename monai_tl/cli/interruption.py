@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+TERMINATED = 143
+"""Exit status after SIGTERM."""
 _RUN = "Stopped. Finished stages, finished cases and training up to its last checkpoint are kept; run again to go on."
 _WORDS = {
     "run": _RUN,

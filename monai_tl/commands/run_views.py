@@ -114,7 +114,7 @@ class LiveView(_Always):
     def plan(self, n_steps: int) -> None:
         """Show the bar of the whole run."""
         self._n_steps = n_steps
-        self._bars.update(self, "stages", 0, n_steps)
+        self._bars.begin(self, "stages", n_steps, is_even=False)
 
     def outcome(self, step: str, outcome: str) -> None:
         """Begin or fill the step's bar."""
