@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 ROWS = dict(re.findall(r"^\| `make ([a-z-]+)` \| (.*) \|$", README, re.MULTILINE))
 # installed before, and not repeated in each row
-INSTALLS_FIRST = {"demo": "install", "bench": "install", "serve": "install", "source": "install"}
+INSTALLS_FIRST = {"demo": "install", "docs": "install", "bench": "install", "serve": "install", "source": "install"}
 INSTALLS_DEV_FIRST = ("test", "lint", "types", "imports", "pipeline", "realdata")
 PREPARES = INSTALLS_FIRST | dict.fromkeys(INSTALLS_DEV_FIRST, "install-dev")
 
