@@ -54,7 +54,7 @@ realdata: install-dev  ## tests on real images and weights (folder MONAI_TL_SHAR
 
 docs: $(VENV)/.installed  ## the pages as a site: site/index.html
 	python -m pip install --quiet -c constraints.txt -e '.[docs]'
-	python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --quiet --strict
 
 bench: install  ## measure against peers and the limit; rewrites benchmarks/RESULTS.md
 	python -m pip install --quiet -c constraints.txt -e '.[bench]'

@@ -18,7 +18,8 @@ from monai_tl.config import Params
 PAGE = "params.md"
 _INTRODUCTION = """# params.yaml, field by field
 
-Every parameter of a run, one section a stage. A parameter left out has its default; one that does not exist, or lies outside its range, is refused with all others at once, before anything starts (`monai-tl doctor` checks too).
+Every parameter of a run, one section a stage. A parameter left out has its default; one that does not exist, or lies
+outside its range, is refused with all others at once, before anything starts (`monai-tl doctor` checks too).
 A change re-runs the stages that depend on it, and no others.
 This page is made from the classes that check the file.
 """
@@ -44,8 +45,8 @@ def _section_lines(path: str, section: type[BaseModel], level: int) -> Iterator[
         yield summary + "\n"
         yield "| field | value | default | meaning |\n|---|---|---|---|"
         for name, field in section.model_fields.items():
-            words = about.get(name, "").replace("|", "\\|")
-            yield f"| `{name}` | {describe_type(field)} | {describe_default(field)} | {words} |"
+            # a bar inside a code mark ends no cell here
+            yield f"| `{name}` | {describe_type(field)} | {describe_default(field)} | {about.get(name, '')} |"
     for name, field in section.model_fields.items():
         inner = inner_section(field.annotation)
         if inner is not None:
