@@ -16,7 +16,7 @@ from rich.console import Console
 
 from monai_tl.commands.run_views import EventView, LiveView, PlainView, View
 from monai_tl.config import load_params
-from monai_tl.json_lines import MARK, OUTCOME_MARK, VARIABLE, are_events_on
+from monai_tl.json_lines import MARK, OUTCOME_MARK, VARIABLE, are_events_on, write_event
 from monai_tl.pipeline_file import check_sections
 from monai_tl.report.terminal import show_results
 from monai_tl.stages import STATE_FOLDER
@@ -85,7 +85,11 @@ def run_flow(workspace: Path, module: str, console: Console, *, plain: bool) -> 
     finally:
         signal.signal(signal.SIGTERM, previous)
     if code != 0:
-        console.print(failure(last) + f"\nThe whole log: {log}", style="red", highlight=False, markup=False)
+        words = failure(last) + f"\nThe whole log: {log}"
+        if are_events_on():
+            write_event("error", text=words, exit_code=code)
+        else:
+            console.print(words, style="red", highlight=False, markup=False)
     return code
 
 
