@@ -7,7 +7,7 @@ PATH   := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint types imports pipeline realdata bench serve source clean
+.PHONY: help install install-dev demo test lint types imports pipeline realdata docs bench serve source clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -52,6 +52,10 @@ pipeline: install-dev  ## tests that run DVC and a Prefect server
 realdata: install-dev  ## tests on real images and weights (folder MONAI_TL_SHARED, else ../shared)
 	python -m pytest -q -m realdata -n 2 --dist loadfile
 
+docs: $(VENV)/.installed  ## the pages as a site: site/index.html
+	python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --quiet --strict
+
 bench: install  ## measure against peers and the limit; rewrites benchmarks/RESULTS.md
 	python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	python -m benchmarks
@@ -65,4 +69,4 @@ source: install  ## rebuild the demo's pretrained source from hospital A
 	monai-tl pretrain sources/abdomen_a/pretrain.yaml data/hospital_a sources/abdomen_a
 
 clean:  ## remove products and caches, keep data and .venv
-	rm -rf artifacts reports .monai_tl .dvc/tmp .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site artifacts reports .monai_tl .dvc/tmp .pytest_cache .mypy_cache .ruff_cache .hypothesis

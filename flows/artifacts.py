@@ -21,7 +21,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from monai_tl.progress import MARK
+from monai_tl.json_lines import MARK
 
 _UPDATE_EVERY_S = 2.0
 _METRICS = ("dice", "surface_dice", "hd95_mm")

@@ -10,7 +10,7 @@ from prefect import flow, get_run_logger
 
 from flows import artifacts, versioning
 from flows.experiments import experiment_name, save_experiment
-from flows.pipeline import bring_up_to_date, main
+from flows.pipeline import bring_up_to_date, main, tell_plan
 from monai_tl.config import load_params
 from monai_tl.stages import CURVE, CURVE_FILE, CURVE_TEMPLATE
 
@@ -44,6 +44,7 @@ def curve(stage_time_out_s: float | None = None) -> dict[str, str]:
             versioning.reproduce(name, workspace, lock_handle, logger.info)
         preparing = [step for step in versioning.steps(params) if step.stage in PREPARING]
         points = versioning.steps(params, CURVE, CURVE_FILE)
+        tell_plan(len(preparing) + len(points))
         board = artifacts.ProgressBoard(len(preparing) + len(points))
         outcomes: dict[str, str] = {}
         for step in (*preparing, *points):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -21,11 +20,7 @@ from flows import artifacts, versioning
 from flows.server import server_for
 from monai_tl.config import load_params
 from monai_tl.errors import MonaiTLError
-from monai_tl.progress import MARK, VARIABLE
-
-OUTCOME_MARK = "@outcome "
-"""Prefix of a line that tells ``monai-tl run`` what became of a step; the rest is JSON with stage and outcome."""
-
+from monai_tl.json_lines import MARK, OUTCOME_MARK, VARIABLE, mark_line
 
 _DELIVERY_S = 10.0
 
@@ -74,6 +69,7 @@ def training(stage_time_out_s: float | None = None) -> dict[str, str]:
         steps = versioning.steps(load_params(workspace))
         for name in (name for name in changes if name.endswith(".dvc")):
             versioning.reproduce(name, workspace, lock_handle, get_run_logger().info)
+        tell_plan(len(steps))
         board = artifacts.ProgressBoard(len(steps))
         outcomes: dict[str, str] = {}
         for step in steps:
@@ -93,8 +89,13 @@ def _tell(line: str) -> None:
         sys.stdout.flush()
 
 
+def tell_plan(n_steps: int) -> None:
+    """Tell ``monai-tl run`` how many steps there are."""
+    _tell(mark_line(OUTCOME_MARK, {"n_steps": n_steps}))
+
+
 def _tell_outcome(name: str, outcome: str) -> None:
-    _tell(OUTCOME_MARK + json.dumps({"stage": name, "outcome": outcome}))
+    _tell(mark_line(OUTCOME_MARK, {"stage": name, "outcome": outcome}))
 
 
 def _deliver() -> None:

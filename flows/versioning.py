@@ -24,7 +24,7 @@ import yaml
 from flows.mending import backup_file, mend_after_kill
 from monai_tl.config import Params
 from monai_tl.errors import ConfigError, MonaiTLError, StageError
-from monai_tl.progress import MARK, VARIABLE
+from monai_tl.json_lines import MARK, VARIABLE
 from monai_tl.stages import STAGES, STATE_FOLDER, Stage, list_of
 
 Outcome = Literal["ran", "restored", "unchanged"]

@@ -34,7 +34,12 @@ CONTRACT_ITEMS = (
 
 
 class NetworkConfig(Section):
-    """A network by its name in the table of builders, with the builder's arguments."""
+    """A network by its name in the table of builders, with the builder's arguments.
+
+    Attributes:
+        name: In the table of builders (docs/networks.md), or a plug-in's.
+        arguments: Of the builder; those left out have its defaults.
+    """
 
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -48,6 +53,7 @@ class IntensityConfig(Section):
     scale the case to the output range.
 
     Attributes:
+        rule: Which of them.
         low, high: Stored values (``window``) or percentiles, 0 to 100 (``zscore``, ``minmax``; null clips nothing).
         output: What the lower and the upper end become (``window``, ``minmax``). A fixed z-score, (value − mean) / sd
             with a mean and sd of the source's data, is a window whose output is that of its ends.
@@ -88,6 +94,7 @@ class PlanConfig(Section):
         spacing_mm, intensity: Null adopts the source's contract, or the fingerprint's where there is no source.
         patch_size_vox: Null derives it from the fingerprint and the source's size rule. May be smaller than the
             source's minimum (training costs less, the source is further from what it knows), not than the network's.
+        max_patch_voxels: A derived patch has at most so many voxels; memory and time of a step follow it.
         accept_broken: Lines of the contract (``[field of view]``) that may be broken without the plan being refused.
             The modality is none of them.
     """
@@ -136,7 +143,14 @@ class PreprocessConfig(Section):
 
 
 class PredictConfig(Section):
-    """Sliding windows over each test case."""
+    """Sliding windows over each test case.
+
+    Attributes:
+        overlap: Share of a window that its neighbour covers too; more costs time and smooths seams.
+        blending: Weights of a window's voxels where windows overlap: ``gaussian`` trusts the middle more.
+        batch_size: Windows that go through the network at once.
+        n_threads: CPU threads; results depend on it to the last bit.
+    """
 
     overlap: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.5
     blending: Literal["gaussian", "constant"] = "gaussian"
@@ -149,6 +163,9 @@ class EvaluateConfig(Section):
 
     Attributes:
         surface_tolerance_mm: Largest surface distance counted as agreement.
+        n_bootstrap: Resamples of the patients behind each interval.
+        confidence: Of the intervals.
+        seed: Of the resamples.
         null_margin: A difference whose whole interval lies within plus or minus this is called null for certain.
         source_set: Data set of the source's own task, in any layout that ingest reads, that neither training saw; then
             the report says what tuning cost there. Null measures nothing.
@@ -179,6 +196,8 @@ class ExportConfig(Section):
         arm: ``best`` takes the transfer arm unless the verdict is harm.
         identity: ``pseudonymous`` writes case ids in place of the patient's identity; ``source`` copies it,
             so a PACS accepts the object as it is. References to the source series are true in both.
+        series_description: Of the written series, as a PACS shows it.
+        series_number: Of the written series.
     """
 
     arm: Literal["best", "transfer", "scratch"] = "best"

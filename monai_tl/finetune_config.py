@@ -62,7 +62,18 @@ class FinetuneConfig(Section):
         feature_variants: ``feature_extraction``: so many epochs of samples differ by augmentation; then they come
             again, and their features are not computed anew. Without augmentation one is enough.
         feature_cache_mib: Disk that these features may take; fewer variants are kept where they do not fit.
+        batch_size: Patches a step.
+        learning_rate: Highest rate of the schedule.
+        head_learning_rate: The same while the head trains alone.
         find_learning_rate: Find ``learning_rate`` by a range test before training, in place of the one given.
+        weight_decay: Of AdamW: the share of each weight that a step of rate 1 takes away.
+        warmup_steps: The rate rises linearly over so many steps at the beginning of each phase.
+        schedule: Fall of the rate after that: ``cosine``, ``poly`` (power 0.9), or ``constant``.
+        gradient_clip: Longest gradient, as its norm over all parameters; a longer one is shortened.
+        foreground_fraction: Share of patches that are centred on a voxel of a class, the classes drawn evenly.
+        augmentation: Preset of random changes of patches: flips, turns, scale, intensities; ``elastic`` bends them
+            smoothly, ``strong`` changes all of it more.
+        validate_every: Steps between validations; the weights with the best validation Dice are kept.
         ema_decay: Average the weights over about ``1 / (1 - ema_decay)`` steps, and validate and keep the average;
             0 is off.
         patience: Early stop after so many validations without a better Dice.

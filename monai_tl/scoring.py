@@ -94,7 +94,8 @@ def score_arms(
             faults.append(StageError("evaluate", f"{name}: {outcome.fault}", task.case_id))
         result = CaseResult(task.case_id, patients[task.case_id], outcome.scores, outcome.failed)
         results[task.arm][task.seed].append(result)
-        progress.advance(f"{name} {task.case_id}{' has no prediction' if outcome.failed else ''}")
+        note = f"{name} {task.case_id}{' has no prediction' if outcome.failed else ''}"
+        progress.advance(note, is_warning=outcome.failed)
     if faults:
         raise faults[0]
     return results

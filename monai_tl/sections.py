@@ -67,6 +67,11 @@ class SplitConfig(Section):
     """Patients into folds and a test set.
 
     Attributes:
+        seed: Of the draw: the same seed and patients give the same folds.
+        n_folds: Folds that the patients outside the test set are dealt into; each is the validation set once.
+        test_fraction: Share of the patients that are kept for testing.
+        n_train_cases: Keep only so many labelled cases outside the test set, for trials with few labels; null keeps
+            all.
         test_ids_file: JSON list of case ids that form the test set; then test_fraction is not used.
     """
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from monai_tl import __version__
 from monai_tl.cli import networks, studies, workspaces
+from monai_tl.cli.interruption import INTERRUPTED, TERMINATED, how_to_go_on
 from monai_tl.cli.options import app
+from monai_tl.cli.output import be_quiet
 from monai_tl.errors import DEBUG_VARIABLE, MonaiTLError, describe_unexpected, is_debugging
+from monai_tl.json_lines import end_events, write_event
+from monai_tl.progress import finish_view
 from monai_tl.stopping import stop_tidily
 
 VERBS = (workspaces, studies, networks)
@@ -39,24 +44,58 @@ def main() -> None:
     # takes three times as long; results are the same
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stop_tidily()
+    be_quiet()
+    code: int | str | None = 1
+    try:
+        _run()
+        code = 0
+    except SystemExit as end:
+        code = end.code
+        if code == INTERRUPTED:
+            finish_view()
+            typer.echo(how_to_go_on(sys.argv[1:]), err=True)
+        raise
+    finally:
+        finish_view()
+        write_event("end", exit_code=code if isinstance(code, int) else int(code is not None))
+        end_events()
+        if code in (INTERRUPTED, TERMINATED):
+            _leave_at_once(code)
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """End after what is registered for the end, without taking apart the modules: that can take seconds."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run() -> None:
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except MonaiTLError as error:
-        typer.echo(f"monai-tl: {error}", err=True)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except OSError as error:
         if is_debugging():
             raise
         # no path: below a folder of studies it may be a patient's name
         reason = error.strerror or "input or output failed"
-        typer.echo(f"monai-tl: {reason}; check disk space and permissions, then run again", err=True)
-        sys.exit(1)
+        _fail(f"{reason}; check disk space and permissions, then run again", 1)
     except Exception as error:
         if is_debugging():
             raise
-        typer.echo(
-            f"monai-tl: unexpected {describe_unexpected(error)}. This is a fault of monai_tl: report this line. Its "
-            f"text is held back because it may name a patient; {DEBUG_VARIABLE}=1 shows it, on a terminal that may",
-            err=True,
+        words = (
+            f"unexpected {describe_unexpected(error)}. This is a fault of monai_tl: report this line. Its text is held "
+            f"back because it may name a patient; {DEBUG_VARIABLE}=1 shows it, on a terminal that may"
         )
-        sys.exit(1)
+        _fail(words, 1)
+
+
+def _fail(words: str, code: int) -> NoReturn:
+    finish_view()
+    write_event("error", text=words, exit_code=code)
+    typer.echo(f"monai-tl: {words}", err=True)
+    sys.exit(code)

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from monai_tl import DEFAULT_KEY_FILE
+from monai_tl.cli.output import Verbs
 
 app = typer.Typer(
     name="monai-tl",
+    cls=Verbs,
     help="Transfer learning for medical image segmentation: DICOM in, a judged network and DICOM SEG out.",
     no_args_is_help=True,
     add_completion=False,

@@ -101,7 +101,7 @@ def run(
         rejected += refused
         if volume is not None:
             volumes.append(volume)
-        progress.advance(volume.file if volume else f"refused: {refused[0].code}")
+        progress.advance(volume.file if volume else f"refused: {refused[0].code}", is_warning=volume is None)
     in_order = tuple(sorted(rejected, key=lambda one: (one.kind, one.code, one.item)))
     ConvertedIndex(key_id=hasher.key_id, volumes=tuple(volumes)).write(out / INDEX_FILE)
     RejectionList(rejected=in_order).write(out / REJECTED_FILE)

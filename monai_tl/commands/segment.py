@@ -97,7 +97,7 @@ def run(
         except Exception as error:
             rejection = _reject(series, hasher, error)
             rejected.append(rejection)
-            progress.advance(f"{rejection.item} refused: {rejection.code}")
+            progress.advance(f"{rejection.item} refused: {rejection.code}", is_warning=True)
             continue
         lines.append(line)
         progress.advance(line)

@@ -199,7 +199,8 @@ def _test(
             scores[case_id] = _case_dice(predictor, manifest, prepared / case_id, model.parent, config)
         except (DataError, ValueError, RuntimeError, MemoryError) as error:
             faults[case_id], scores[case_id] = error, (0.0,) * n_classes
-        progress.advance(f"{case_id}{' failed' if case_id in faults else ''}")
+        is_fault = case_id in faults
+        progress.advance(f"{case_id}{' failed' if is_fault else ''}", is_warning=is_fault)
     if len(faults) == len(case_ids):
         first, fault = next(iter(faults.items()))
         raise StageError("curve", f"{name}: every test case failed; the first: {describe_fault(fault)[1]}", first)

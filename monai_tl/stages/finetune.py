@@ -71,7 +71,7 @@ def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
     unprepared = read_unprepared(workspace / "artifacts/prepared")
     absent = sorted(unprepared.keys() & {*fold.train, *fold.val})
     if absent:
-        Progress(f"finetune {name}").show(f"left out, because they could not be prepared: {', '.join(absent)}")
+        Progress(f"finetune {name}").warn(f"left out, because they could not be prepared: {', '.join(absent)}")
     train, val = (tuple(case_id for case_id in ids if case_id not in unprepared) for ids in (fold.train, fold.val))
     if not train:
         raise TrainingError(

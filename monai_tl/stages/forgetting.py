@@ -195,7 +195,7 @@ def _predict(
             prepared, record = prepare_image(image, affine, plan, applied.preprocess, case_id)
         except DataError as error:
             _, reason = describe_fault(error)
-            progress.advance(f"{case_id} left out: {reason}")
+            progress.advance(f"{case_id} left out: {reason}", is_warning=True)
             continue
         for arm, (predictor, values) in arms.items():
             probabilities = predictor.predict_probabilities(

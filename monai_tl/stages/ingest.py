@@ -99,10 +99,10 @@ def ingest(
         if listed is None:
             index = index_folder(source, hasher)
             rejected += index.rejected
-            progress.total = len(index.series)
+            progress.begin(len(index.series))
             outcomes = map_cases(ingest_series, [DicomTask(place, series) for series in index.series])
         else:
-            progress.total = len(listed.cases)
+            progress.begin(len(listed.cases))
             tasks = [NiftiTask(place, case, listed.modality, listed.name) for case in listed.cases]
             outcomes = map_cases(ingest_nifti, tasks)
         cases, refused, n_from_cache = _collect(outcomes, progress)
@@ -134,7 +134,7 @@ def _collect(outcomes: Iterable[CaseOutcome], progress: Progress) -> tuple[list[
     for outcome in outcomes:
         rejected += outcome.rejected
         if outcome.case is None:
-            progress.advance(f"refused: {outcome.rejected[0].code}")
+            progress.advance(f"refused: {outcome.rejected[0].code}", is_warning=True)
             continue
         cases.append(outcome.case)
         n_from_cache += outcome.from_cache

@@ -69,7 +69,8 @@ def run(workspace: Path, params: Params) -> None:
                         predict_case(predictor, prepared / case_id, out / predictions_of(arm, seed), params.predict)
                     except (DataError, ValueError, RuntimeError, MemoryError) as error:
                         faults[case_id] = error
-                    progress.advance(f"{name} {case_id}{' failed' if case_id in faults else ''}")
+                    is_fault = case_id in faults
+                    progress.advance(f"{name} {case_id}{' failed' if is_fault else ''}", is_warning=is_fault)
             if len(faults) == n_cases:
                 first, fault = next(iter(faults.items()))
                 _, reason = describe_fault(fault)

@@ -65,7 +65,8 @@ def run(workspace: Path, params: Params) -> None:
         results = map_cases(partial(_prepare, work=work), manifest.cases)
         for case, (cached, fault) in zip(manifest.cases, results, strict=True):
             failed += [fault] if fault is not None else []
-            progress.advance(f"{case.case_id}{' (cached)' if cached else ''}{f' {fault.code}' if fault else ''}")
+            note = f"{case.case_id}{' (cached)' if cached else ''}{f' {fault.code}' if fault else ''}"
+            progress.advance(note, is_warning=fault is not None)
         listed = RejectionList(rejected=tuple(failed))
         if failed:
             listed.write(kept_reasons)
@@ -73,7 +74,7 @@ def run(workspace: Path, params: Params) -> None:
         listed.write(folder / UNPREPARED_FILE)
     kept_reasons.unlink(missing_ok=True)
     if failed:
-        progress.show(f"{_count(failed, len(manifest.cases))}; artifacts/prepared/{UNPREPARED_FILE} gives the reasons")
+        progress.warn(f"{_count(failed, len(manifest.cases))}; artifacts/prepared/{UNPREPARED_FILE} gives the reasons")
 
 
 def _check_share(failed: Sequence[Rejection], n_cases: int, config: PreprocessConfig, reasons: Path) -> None:

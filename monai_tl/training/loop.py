@@ -124,6 +124,7 @@ class Trainer:
                 except SystemExit:
                     self._save()
                     raise
+        self.progress.end()
         reason = "budget" if self.position.step == self.strategy.n_steps else "patience"
         return Outcome(self.best or plain_state(self.network), self.position, reason, self.facts)
 
@@ -184,6 +185,7 @@ class Trainer:
             self.average.update()
         self.position.step += 1
         self.position.losses.append(value)
+        self.progress.tick(self.position.step, self._epoch())
         if self.position.step % self._row_interval() == 0 and not self._is_validation_due():
             self._record(None)
 
@@ -230,8 +232,16 @@ class Trainer:
         position.history.append(HistoryRow(position.step, self.tuning.phase.name, rate, loss, dice))
         position.losses = []
         score = "" if dice is None else f", validation Dice {dice:.3f}"
-        self.progress.done = position.step
-        self.progress.show(f"loss {loss:.3f}{score}")
+        measured = {"loss": loss} | ({} if dice is None else {"dice": dice})
+        measured |= {} if position.best_dice is None else {"best_dice": position.best_dice}
+        self.progress.measure(position.step, f"loss {loss:.3f}{score}", **measured)
+
+    def _epoch(self) -> tuple[int, int, int, int]:
+        """For the progress: an epoch is the steps from one validation to the next."""
+        length, total = min(self.config.validate_every, self.strategy.n_steps), self.strategy.n_steps
+        before = (self.position.step - 1) // length
+        first = before * length
+        return before + 1, -(-total // length), self.position.step - first, min(length, total - first)
 
     def _row_interval(self) -> int:
         return max(1, self.strategy.n_steps // HISTORY_ROWS)
@@ -273,5 +283,5 @@ class Trainer:
         self.position = Position(**{**state["position"], "history": rows})
         self.best = state["best"]
         restore_random_state(state["random"])
-        self.progress.done = self.position.step
+        self.progress.resume(self.position.step)
         self.progress.show("resumed from a checkpoint")

@@ -34,7 +34,7 @@ def test_each_module_has_one_place_in_the_layers():
 
 def test_flows_see_four_modules():
     forbidden = {name.removeprefix("monai_tl.") for name in names("flows-on-top", "forbidden_modules")}
-    assert TOP - forbidden - {"__main__"} == {"config", "errors", "progress", "stages"}
+    assert TOP - forbidden - {"__main__"} == {"config", "errors", "json_lines", "stages"}
 
 
 @pytest.mark.parametrize("contract", ["dicom-edge", "torch-below", "typer-in-cli"])

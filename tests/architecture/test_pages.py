@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, get_args
 
 import pytest
@@ -24,7 +25,7 @@ PAGES = [
     ROOT / "monai_tl/template/README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 INDENTED = re.compile(r"^ {4}(\S.*)$", re.MULTILINE)
 
@@ -106,7 +107,7 @@ def test_parameters_that_are_named_exist(page: Path) -> None:
     # plan.json and the like are files
     named = {one for one in named if not re.search(r"\.(?:py|json|yaml|md)$", one)}
     for language, block in BLOCK.findall(text_of(page)):
-        content = yaml.safe_load(block) if language == "yaml" else None
+        content = yaml.safe_load(dedent(block)) if language == "yaml" else None
         if isinstance(content, dict) and set(content) <= set(Params.model_fields):
             named |= {".".join(keys) for keys in keys_in(content)}
     assert sorted(one for one in named if not exists(one.split("."))) == []
@@ -142,10 +143,14 @@ def command_faults(line: str) -> list[str]:
 
 @each_page
 def test_commands_that_are_named_exist_with_their_options(page: Path) -> None:
-    blocks = [line for _, block in BLOCK.findall(text_of(page)) for line in block.splitlines()]
+    blocks = [line.strip() for _, block in BLOCK.findall(text_of(page)) for line in block.splitlines()]
     calls = [*SPAN.findall(prose(page)), *INDENTED.findall(prose(page)), *blocks]
     # prose in blocks says `monai-tl` too, with a word behind it that is no verb; calls begin with it
-    calls = [line for line in calls if re.match(r"(?:python -m )?monai-tl ", line) or " && monai-tl " in line]
+    calls = [
+        line
+        for line in calls
+        if re.match(r"(?:nohup |[A-Z_]+=\S+ )*(?:python -m )?monai-tl ", line) or " && monai-tl " in line
+    ]
     assert [fault for line in calls for fault in command_faults(re.sub(r"[\[\]]", " ", line))] == []
 
 

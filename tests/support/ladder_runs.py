@@ -96,7 +96,8 @@ class CutOff(Progress):
         super().__init__("ladder", total=N_STEPS)
         self.step = step
 
-    def show(self, note: str = "") -> None:
+    def measure(self, done: int, note: str = "", **values: float) -> None:
+        super().measure(done, note, **values)
         if self.step is not None and self.done >= self.step:
             raise KilledError
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from monai_tl.commands.run import LiveView, PlainView, failure, follow
+from monai_tl.commands.run import failure, follow
+from monai_tl.commands.run_views import EventView, LiveView, PlainView
 from monai_tl.files import write_json
+from monai_tl.json_lines import begin_events, end_events
 from monai_tl.report.terminal import show_results
 
 OUTPUT = b"""04:05:54 | INFO | Beginning flow run
@@ -47,6 +50,62 @@ def test_live_bars_take_any_note():
         follow(io.BytesIO(OUTPUT), view, io.StringIO())
     assert "finetune@transfer-0-0" in text.getvalue()
     assert "4/4" in text.getvalue()
+
+
+WATCHED = b"""@outcome {"n_steps": 2}
+@outcome {"stage": "ingest", "outcome": "running"}
+@progress {"stage": "ingest", "done": 1, "total": 2, "note": "refused: localizer", "warning": true}
+@progress {"stage": "ingest", "done": 1, "total": 2, "note": "two studies are the same", "message": true}
+@outcome {"stage": "ingest", "outcome": "ran"}
+@outcome {"stage": "finetune", "outcome": "running"}
+@progress {"stage": "finetune", "done": 7, "total": 40, "note": "", "epoch": [1, 4, 7, 10]}
+@progress {"stage": "finetune", "done": 10, "total": 40, "note": "x", "loss": 0.5, "dice": 0.25, "best_dice": 0.5}
+@progress {"stage": "finetune", "done": 11, "total": 40, "note": "", "loss": 0.5, "dice": 0.25, "best_dice": 0.5}
+"""
+
+
+def test_bars_of_the_run_the_step_and_the_epoch_with_the_validation_dice():
+    text = io.StringIO()
+    with LiveView(Console(file=text, force_terminal=True, width=140, color_system=None)) as view:
+        follow(io.BytesIO(WATCHED), view, io.StringIO())
+    shown = text.getvalue()
+    assert re.search(r"stages +\S+ +1/2", shown)
+    assert re.search(r"finetune .* 11/40 .*loss 0\.500  Dice 0\.250  best 0\.500", shown)
+    assert re.search(r"epoch 1/4 .* 7/10", shown)
+    assert "ingest: refused: localizer" in shown
+
+
+def test_a_log_of_a_run_has_warnings_remarks_and_scores():
+    text = io.StringIO()
+    follow(io.BytesIO(WATCHED), PlainView(Console(file=text, width=80)), io.StringIO())
+    # the seventh of forty steps is a further tenth; the eleventh is none, and its score was told before
+    assert text.getvalue().splitlines() == [
+        "ingest: running",
+        "warning: ingest: 1/2 refused: localizer",
+        "ingest: two studies are the same",
+        "ingest: ran",
+        "finetune: running",
+        "finetune: 7/40",
+        "finetune: 10/40 x",
+    ]
+
+
+def test_json_lines_of_a_run(capsys):
+    begin_events()
+    try:
+        follow(io.BytesIO(WATCHED), EventView(), io.StringIO())
+    finally:
+        end_events()
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["event"] for one in found] == [
+        "plan", "step", "progress", "message", "step", "step", "progress", "progress", "progress",
+    ]  # fmt: skip
+    assert found[0] == {"event": "plan", "n_steps": 2}
+    assert found[4] == {"event": "step", "step": "ingest", "outcome": "ran"}
+    assert found[3] == {
+        "event": "message", "step": "ingest", "stage": "ingest", "text": "two studies are the same", "warning": False,
+    }  # fmt: skip
+    assert found[7] | {"step": "finetune", "dice": 0.25, "best_dice": 0.5, "done": 10} == found[7]
 
 
 @pytest.fixture
