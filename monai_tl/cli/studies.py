@@ -156,3 +156,21 @@ def evaluate(
                 confidence=confidence,
             )
         )
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="A B ...", help="Evaluated folders, workspaces, or revisions or experiments of DVC."),
+    ],
+    workspace: Workspace = HERE,
+    metric: Annotated[str, typer.Option(help="Column of cases.csv.")] = "dice",
+    arm: Annotated[Optional[str], typer.Option(help="Arm of runs that have several; default: transfer.")] = None,  # noqa: UP045
+    confidence: Annotated[float, typer.Option(help="Of the intervals and of all pairs together.")] = 0.95,
+    out: Annotated[Optional[Path], typer.Option(help="JSON file to write.")] = None,  # noqa: UP045
+) -> None:
+    """Compare runs, folders or revisions in pairs, over patients, corrected for the number of pairs."""
+    from monai_tl.commands import compare as command
+
+    typer.echo(command.run(runs, workspace.resolve(), metric=metric, arm=arm, confidence=confidence, out=out))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -165,8 +165,3 @@ def _cell(value: float | str) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6f}"
     return str(value)
-
-
-def parse_scores(text: str) -> Sequence[Mapping[str, str]]:
-    """Rows of a ``cases.csv``."""
-    return list(csv.DictReader(io.StringIO(text)))

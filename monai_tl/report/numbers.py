@@ -72,13 +72,17 @@ def _plain(value: Any) -> Any:
 def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
     """``cases.csv``: each arm, seed, case and class; an empty cell where a metric is undefined."""
     rows = [
-        [arm.arm, seed, case.case_id, name, *(_cell(value) for value in asdict(score).values())]
+        [
+            *(arm.arm, seed, case.case_id, name),
+            *(_cell(value) for value in asdict(score).values()),
+            *(case.patient_key, int(case.failed)),
+        ]
         for arm in arms
         for seed, cases in arm.by_seed.items()
         for case in cases
         for name, score in zip(class_names, case.scores, strict=True)
     ]
-    return _csv(["arm", "seed", "case_id", "class", *ClassScore.__dataclass_fields__], rows)
+    return _csv(["arm", "seed", "case_id", "class", *ClassScore.__dataclass_fields__, "patient", "failed"], rows)
 
 
 def format_history(models: Sequence[TrainedModel]) -> str:
