@@ -12,7 +12,7 @@ from typing import Any
 from monai_tl.metrics.case import METRIC_NAMES, ClassScore
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, MetricSummaries
 from monai_tl.metrics.lesions import LESION_METRICS, LesionScore, pooled_sensitivity
-from monai_tl.metrics.subgroups import Subgroup
+from monai_tl.metrics.subgroups import Subgroup, subgroup_record
 from monai_tl.metrics.summary import MetricSummary, summarise
 
 CASES_FILE, METRICS_FILE, SUMMARY_FILE = "cases.csv", "metrics.json", "summary.md"
@@ -97,17 +97,7 @@ def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
             }
             for name, scores in evaluation.lesions.items()
         },
-        "subgroups": [
-            {
-                "attribute": row.attribute,
-                "group": row.group,
-                "metric": "dice",
-                "n_patients": row.n_patients,
-                "warning": row.warning,
-                **_record(row.summary),
-            }
-            for row in evaluation.subgroups
-        ],
+        "subgroups": [subgroup_record(row, "dice") for row in evaluation.subgroups],
         "notes": list(evaluation.notes),
     }
 

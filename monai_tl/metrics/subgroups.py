@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -77,6 +77,27 @@ def summarise_groups(
                 summary = MetricSummary(summary.mean, math.nan, math.nan, summary.n, summary.n_empty, summary.n_failed)
             rows.append(Subgroup(attribute, name, n_patients, summary, _warning(n_patients)))
     return tuple(rows)
+
+
+def subgroup_record(row: Subgroup, metric: str) -> dict[str, str | int | float | None]:
+    """A row for a JSON file; undefined numbers are null.
+
+    Args:
+        row: Of the table.
+        metric: What was summarised.
+    """
+    numbers = {
+        name: None if isinstance(value, float) and math.isnan(value) else round(value, 6)
+        for name, value in asdict(row.summary).items()
+    }
+    return {
+        "attribute": row.attribute,
+        "group": row.group,
+        "metric": metric,
+        "n_patients": row.n_patients,
+        "warning": row.warning,
+        **numbers,
+    }
 
 
 def group_column(name: str, texts: Sequence[str]) -> list[str]:

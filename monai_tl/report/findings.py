@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from monai_tl.config import EvaluateConfig
 from monai_tl.errors import DataError
 from monai_tl.files import read_json
 from monai_tl.metrics.cohort import ArmResult
+from monai_tl.metrics.subgroups import Subgroup
 from monai_tl.records import Audit, CaseRecord, Plan, Rejection, Split, model_name
 from monai_tl.report.overlays import Overlay
 from monai_tl.sources.card import Card, read_source
@@ -69,6 +70,7 @@ class Findings:
         cases: All cases that came in.
         overlays: Cases shown as pictures.
         forgetting: None without a held set of the source's task.
+        subgroups: Arm → its mean foreground Dice, group by group.
     """
 
     class_names: tuple[str, ...]
@@ -84,6 +86,7 @@ class Findings:
     models: tuple[TrainedModel, ...]
     overlays: tuple[Overlay, ...]
     forgetting: Forgetting | None = None
+    subgroups: Mapping[str, tuple[Subgroup, ...]] = field(default_factory=dict)
 
     @property
     def weights(self) -> dict[str, str]:

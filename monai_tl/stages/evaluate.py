@@ -20,7 +20,7 @@ from monai_tl.report.numbers import format_cases, format_history, metrics_record
 from monai_tl.report.overlays import Overlay, choose_cases, display_window, draw_planes
 from monai_tl.report.page import render_page
 from monai_tl.report.tables import markdown_summary
-from monai_tl.scoring import judge_arms, score_arms
+from monai_tl.scoring import judge_arms, score_arms, subgroups_of
 from monai_tl.sources.card import read_source
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.transfer.forgetting import Forgetting
@@ -91,6 +91,7 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
         models=models,
         overlays=draw_overlays(manifest, artifacts / "predictions", arms, seeds[0], plan),
         forgetting=_forgetting(workspace, params),
+        subgroups={arm.arm: subgroups_of(arm, manifest.cases, bootstrap) for arm in arms},
     )
     progress.advance("report")
     return findings

@@ -109,7 +109,8 @@ def test_plots_hold_each_case_and_each_step(evaluated: Path) -> None:
     with (evaluated / "plots/cases.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     header = ["arm", "seed", "case_id", "class", "dice", "surface_dice", "hd95_mm", "reference_ml", "prediction_ml"]
-    assert list(rows[0]) == header
+    assert list(rows[0]) == [*header, "patient", "failed"]
+    assert {row["patient"] for row in rows} == {str(number) for number in range(1, 7)}
     assert len(rows) == 2 * 6 * 2
     assert all(0 <= float(row["dice"]) <= 1 for row in rows)
     with (evaluated / "plots/history.csv").open(encoding="utf-8", newline="") as stream:
@@ -117,6 +118,18 @@ def test_plots_hold_each_case_and_each_step(evaluated: Path) -> None:
     assert list(rows[0]) == ["arm", "fold", "seed", "step", "val_dice", "train_loss"]
     assert {row["arm"] for row in rows} == {"transfer", "scratch"}
     assert sum(bool(row["val_dice"]) for row in rows) == 16
+
+
+def test_subgroups_stand_beside_the_means(evaluated: Path) -> None:
+    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    rows = {(row["attribute"], row["group"]): row for row in metrics["subgroups"]["transfer"]}
+    sites = [rows["site", name] for name in ("site-a", "site-b")]
+    assert [row["n"] for row in sites] == [3, 3]
+    overall = metrics["arms"]["transfer"]["dice"]["mean"]
+    assert (sites[0]["mean"] + sites[1]["mean"]) / 2 == pytest.approx(overall, abs=2e-6)
+    assert sites[0]["warning"] == "3 patients: too few for an interval"
+    # all slices are alike, and nobody said which scanner
+    assert {attribute for attribute, _ in rows} == {"site", "reference volume, ml"}
 
 
 def test_page_is_whole_and_asks_for_nothing(evaluated: Path) -> None:
