@@ -11,6 +11,7 @@ from typing import Any
 from monai_tl.config import EvaluateConfig
 from monai_tl.errors import DataError
 from monai_tl.files import read_json
+from monai_tl.looks import Look
 from monai_tl.metrics.cohort import ArmResult
 from monai_tl.metrics.subgroups import Subgroup
 from monai_tl.records import Audit, CaseRecord, Plan, Rejection, Split, model_name
@@ -71,6 +72,7 @@ class Findings:
         overlays: Cases shown as pictures.
         forgetting: None without a held set of the source's task.
         subgroups: Arm → its mean foreground Dice, group by group.
+        look: Which look at the test set this is; None on validation cases.
     """
 
     class_names: tuple[str, ...]
@@ -87,6 +89,7 @@ class Findings:
     overlays: tuple[Overlay, ...]
     forgetting: Forgetting | None = None
     subgroups: Mapping[str, tuple[Subgroup, ...]] = field(default_factory=dict)
+    look: Look | None = None
 
     @property
     def weights(self) -> dict[str, str]:

@@ -34,6 +34,7 @@ def metrics_record(findings: Findings) -> dict[str, Any]:
         },
         "verdict": _without_nan(findings.verdict.model_dump(mode="json")) if findings.verdict else None,
         "subgroups": {arm: [subgroup_record(row, "dice") for row in rows] for arm, rows in findings.subgroups.items()},
+        "test_set_look": findings.look.model_dump(mode="json", exclude={"models"}) if findings.look else None,
         "models": findings.weights,
         "forgetting": _forgetting_record(findings),
         "rejected": rejection_counts(findings.rejections),

@@ -120,6 +120,15 @@ def test_plots_hold_each_case_and_each_step(evaluated: Path) -> None:
     assert sum(bool(row["val_dice"]) for row in rows) == 16
 
 
+def test_the_look_at_the_test_set_is_counted(finished: tuple[Path, Params], evaluated: Path) -> None:
+    workspace, _ = finished
+    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    looks = json.loads((workspace / "test_looks.json").read_text(encoding="utf-8"))["looks"]
+    assert [look["number"] for look in looks] == [1]
+    assert looks[0]["models"] == metrics["models"]
+    assert metrics["test_set_look"]["models_sha256"] == looks[0]["models_sha256"]
+
+
 def test_subgroups_stand_beside_the_means(evaluated: Path) -> None:
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
     rows = {(row["attribute"], row["group"]): row for row in metrics["subgroups"]["transfer"]}
