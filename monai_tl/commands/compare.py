@@ -224,6 +224,9 @@ def _sentence(pair: Compared, metric: str, confidence: float) -> str:
             f"{pair.first} and {pair.second}: undecided; these cases would show a difference of {pair.smallest:.3g} "
             f"in {metric} or more"
         )
+    found = pair.difference.found
+    if found is not None and found.mean == 0.0 and found.patient_error == 0.0:
+        text = f"{pair.first} and {pair.second} score the same in every case"
     asides = []
     if pair.n_left_out:
         asides.append(f"{pair.n_left_out} cases that only one has scored are left out")

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from monai_tl.metrics.case import METRIC_NAMES, ClassScore
@@ -43,16 +43,16 @@ class Evaluation:
 
 
 def lesion_summaries(evaluation: Evaluation, name: str) -> dict[str, MetricSummary]:
-    """Each lesion metric of a class over the cases."""
+    """Each lesion metric of a class over the cases; a failed case that has no worst number is not empty."""
     scores, cases, rule = evaluation.lesions[name], evaluation.result.cases, evaluation.bootstrap
     patients, failed = [case.patient_key for case in cases], [case.failed for case in cases]
-    return {
-        metric: summarise(
-            [getattr(score, metric) for score in scores],
-            patients, failed, rule.n_bootstrap, rule.confidence, rule.seed,
-        )
-        for metric in LESION_METRICS
-    }  # fmt: skip
+    summaries = {}
+    for metric in LESION_METRICS:
+        values = [getattr(score, metric) for score in scores]
+        summary = summarise(values, patients, failed, rule.n_bootstrap, rule.confidence, rule.seed)
+        n_empty = sum(math.isnan(value) and not score.failed for value, score in zip(values, scores, strict=True))
+        summaries[metric] = replace(summary, n_empty=n_empty)
+    return summaries
 
 
 def format_scores(evaluation: Evaluation) -> str:

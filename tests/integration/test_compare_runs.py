@@ -235,3 +235,5 @@ def test_the_command_prints_a_table_and_sentences(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert f"{b} is better than {a}; true of these trainings; other seeds may not agree." in done.output
     assert "| p (Holm) |" in done.output
+    same = CliRunner().invoke(app, ["compare", a, f"{a}/cases.csv"])
+    assert f"{a} and {a}/cases.csv score the same in every case" in same.output

@@ -272,6 +272,12 @@ def test_lesions_are_counted_where_asked(tmp_path: Path) -> None:
     assert found["lesion_false_positives"]["mean"] == 1.0
     assert (found["pooled_sensitivity"], found["n_reference_lesions"]) == (0.5, 2)
     assert rows(tmp_path / "out")["a", "value 1"]["n_found"] == "1"
+    save(tmp_path / "r/b.nii", reference)
+    run(tmp_path / "p", tmp_path / "r", tmp_path / "out", lesions=["value 1"])
+    found = record(tmp_path / "out")["lesions"]["value 1"]
+    sensitivity, false = found["lesion_sensitivity"], found["lesion_false_positives"]
+    assert (sensitivity["mean"], sensitivity["n"], sensitivity["n_failed"]) == (0.25, 2, 1)
+    assert (false["mean"], false["n"], false["n_empty"], false["n_failed"]) == (1.0, 1, 0, 1)
 
 
 def test_the_command_says_what_it_found_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
