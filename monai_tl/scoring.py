@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from monai_tl.errors import DataError, GeometryError, StageError
 from monai_tl.geometry import Affine, same_grid, spacing_of
 from monai_tl.metrics.case import ClassScore, score_case, worst_scores
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult
+from monai_tl.metrics.subgroups import Subgroup, group_column, summarise_groups, tercile_groups
 from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
-from monai_tl.records import predictions_of
+from monai_tl.records import CaseRecord, predictions_of
 from monai_tl.transfer.verdict import Verdict, judge, paired_differences
 
 LabelMap = NDArray[np.uint8]
@@ -122,6 +124,42 @@ def _read_prediction(path: Path, reference: LabelMap, affine: Affine) -> LabelMa
             "run predict again"
         )
     return prediction
+
+
+def subgroups_of(arm: ArmResult, cases: Sequence[CaseRecord], bootstrap: BootstrapRule) -> tuple[Subgroup, ...]:
+    """The mean foreground Dice of an arm by what the cases' records tell: site, scanner, slices, size.
+
+    Age and sex are in no record: de-identified cases do not keep them.
+
+    Args:
+        arm: Its cases.
+        cases: Records of these, and maybe of others.
+        bootstrap: How intervals are drawn.
+    """
+    known = {case.case_id: case for case in cases}
+    records = [known[case.case_id] for case in arm.cases]
+    scanners = [record.provenance.scanner for record in records]
+    sizes = [math.prod(record.spacing_mm) * sum(record.class_voxels.values()) / 1000.0 for record in records]
+    thickness = [
+        scanner.get("SliceThickness", f"{max(record.spacing_mm):g}")
+        for scanner, record in zip(scanners, records, strict=True)
+    ]
+    attributes = {
+        "site": [record.site for record in records],
+        "scanner vendor": group_column("vendor", [scanner.get("Manufacturer", "") for scanner in scanners]),
+        "field strength, T": group_column(
+            "field_strength", [scanner.get("MagneticFieldStrength", "") for scanner in scanners]
+        ),
+        "slice thickness, mm": group_column("slice_thickness_mm", thickness),
+        "reference volume, ml": tercile_groups(sizes),
+    }
+    return summarise_groups(
+        [case.mean("dice") for case in arm.cases],
+        [case.patient_key for case in arm.cases],
+        [case.failed for case in arm.cases],
+        attributes,
+        bootstrap,
+    )
 
 
 def judge_arms(arms: Sequence[ArmResult], bootstrap: BootstrapRule, null_margin: float) -> Verdict | None:

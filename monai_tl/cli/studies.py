@@ -117,3 +117,60 @@ def phantom(
 
     with named_output(out):
         typer.echo(command.run(out, seed=seed, n_a=n_a, n_b=n_b))
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Option(help="Folder of NIfTI label maps or DICOM SEG, any nesting.")],
+    references: Annotated[Path, typer.Option(help="Folder of what they are judged by, with the same names.")],
+    out: Annotated[Path, typer.Option(help="New folder for cases.csv, metrics.json and summary.md.")],
+    classes: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="YAML file: class and its structures or values. Without it each value or name is a class."),
+    ] = None,
+    cases: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="CSV file: column 'case', maybe 'patient', and columns to group by (site, age, sex ...)."),
+    ] = None,
+    lesions: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Class that is counted lesion by lesion too; may be given several times."),
+    ] = None,
+    tolerance_mm: Annotated[float, typer.Option(help="Surface distance taken as agreement, mm.")] = 2.0,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+) -> None:
+    """Score anybody's predictions, NIfTI or DICOM SEG, against references; no workspace is needed."""
+    from monai_tl.commands import evaluate as command
+    from monai_tl.files import named_output
+
+    with named_output(out):
+        typer.echo(
+            command.run(
+                predictions,
+                references,
+                out,
+                classes=classes,
+                cases=cases,
+                lesions=lesions or (),
+                tolerance_mm=tolerance_mm,
+                confidence=confidence,
+            )
+        )
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="A B ...", help="Evaluated folders, workspaces, or revisions or experiments of DVC."),
+    ],
+    workspace: Workspace = HERE,
+    metric: Annotated[str, typer.Option(help="Column of cases.csv.")] = "dice",
+    arm: Annotated[Optional[str], typer.Option(help="Arm of runs that have several; default: transfer.")] = None,  # noqa: UP045
+    confidence: Annotated[float, typer.Option(help="Of the intervals and of all pairs together.")] = 0.95,
+    out: Annotated[Optional[Path], typer.Option(help="JSON file to write.")] = None,  # noqa: UP045
+) -> None:
+    """Compare runs, folders or revisions in pairs, over patients, corrected for the number of pairs."""
+    from monai_tl.commands import compare as command
+
+    typer.echo(command.run(runs, workspace.resolve(), metric=metric, arm=arm, confidence=confidence, out=out))

@@ -64,8 +64,12 @@ class SegmentationGrid:
         return found
 
 
-def grid_of(content: Segmentation, reference: SliceGeometry) -> SegmentationGrid:
+def grid_of(content: Segmentation, reference: SliceGeometry | None) -> SegmentationGrid:
     """The grid on which the frames of a SEG lie; missing ones leave gaps.
+
+    Args:
+        content: Of the file.
+        reference: Its image, whose step is the last resort; None where there is none.
 
     Raises:
         LabelError: Code ``frame_position`` when there is none: frames without a place, not parallel, of several pixel
@@ -113,7 +117,7 @@ def grid_of(content: Segmentation, reference: SliceGeometry) -> SegmentationGrid
     return SegmentationGrid(affine, shape, tuple(slots.tolist()))
 
 
-def _step_of(depths: Vector, declared: float | None, reference: SliceGeometry) -> float | None:
+def _step_of(depths: Vector, declared: float | None, reference: SliceGeometry | None) -> float | None:
     """The distance of slices of which all gaps are multiples: as declared, the smallest gap, or that of the image.
 
     With empty frames left out the smallest gap may be several steps.
@@ -121,7 +125,8 @@ def _step_of(depths: Vector, declared: float | None, reference: SliceGeometry) -
     unique = np.unique(np.round(depths, 4))
     gaps = np.diff(unique)
     smallest = [float(gaps.min())] if gaps.size else []
-    for step in (declared, *smallest, reference.spacing_between_slices_mm):
+    of_image = None if reference is None else reference.spacing_between_slices_mm
+    for step in (declared, *smallest, of_image):
         if step is None or not step > 0:
             continue
         exact = (unique - unique[0]) / step

@@ -92,20 +92,7 @@ class SegDrawing:
 
     def _patches(self, values: Mapping[int, int], slots: Sequence[int]) -> Iterator[Patch]:
         """Frames in plain pixels; frame f goes to slice ``slots[f]``."""
-        content = self._content
-        if content.kind != "LABELMAP":
-            segments = [frame.segment or 0 for frame in content.frames]
-            wanted = [index for index, segment in enumerate(segments) if segment in values]
-            for index, pixels in content.read_frames(wanted):
-                inside = pixels if content.bits == 1 else pixels >= content.threshold
-                yield Patch(slots[index], np.flatnonzero(inside), values[segments[index]])
-            return
-        table = np.zeros(1 << max(8, content.bits), dtype=np.uint8)
-        table[list(values)] = list(values.values())
-        for index, pixels in content.read_frames(range(len(content.frames))):
-            shown = table[pixels]
-            inside = np.flatnonzero(shown)
-            yield Patch(slots[index], inside, shown[inside])
+        return frame_patches(self._content, values, slots)
 
     @cached_property
     def _slots(self) -> list[int]:
@@ -149,6 +136,32 @@ class SegDrawing:
         )
         across = float(depths[k]) / reference.spacing_between_slices_mm
         return k if max(in_plane, across) <= _POSITION_TOLERANCE else None
+
+
+def frame_patches(content: Segmentation, values: Mapping[int, int], slots: Sequence[int]) -> Iterator[Patch]:
+    """What the frames of a SEG show, for the segments wanted.
+
+    Args:
+        content: Of the file.
+        values: Number of each segment wanted → its value.
+        slots: Slice of each frame.
+
+    Raises:
+        DicomError: Codes ``damaged``, ``undecodable_pixels``.
+    """
+    if content.kind != "LABELMAP":
+        segments = [frame.segment or 0 for frame in content.frames]
+        wanted = [index for index, segment in enumerate(segments) if segment in values]
+        for index, pixels in content.read_frames(wanted):
+            inside = pixels if content.bits == 1 else pixels >= content.threshold
+            yield Patch(slots[index], np.flatnonzero(inside), values[segments[index]])
+        return
+    table = np.zeros(1 << max(8, content.bits), dtype=np.uint8)
+    table[list(values)] = list(values.values())
+    for index, pixels in content.read_frames(range(len(content.frames))):
+        shown = table[pixels]
+        inside = np.flatnonzero(shown)
+        yield Patch(slots[index], inside, shown[inside])
 
 
 def read_segmentation(path: Path, reference: SliceGeometry, scheme: LabelScheme) -> tuple[Labels, tuple[str, ...]]:

@@ -140,3 +140,12 @@ def _summaries(
         )
         for metric in METRIC_NAMES
     }
+
+
+def perfect_score(metric: str) -> float:
+    """What a metric is when a prediction is right in every voxel; where it is 0, less is better.
+
+    Args:
+        metric: One of METRIC_NAMES.
+    """
+    return _PERFECT[metric]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_tl.config import EvaluateConfig
 from monai_tl.errors import DataError
 from monai_tl.files import read_json
+from monai_tl.looks import Look
 from monai_tl.metrics.cohort import ArmResult
+from monai_tl.metrics.subgroups import Subgroup
 from monai_tl.records import Audit, CaseRecord, Plan, Rejection, Split, model_name
 from monai_tl.report.overlays import Overlay
 from monai_tl.sources.card import Card, read_source
@@ -69,6 +71,8 @@ class Findings:
         cases: All cases that came in.
         overlays: Cases shown as pictures.
         forgetting: None without a held set of the source's task.
+        subgroups: Arm → its mean foreground Dice, group by group.
+        look: Which look at the test set this is; None on validation cases.
     """
 
     class_names: tuple[str, ...]
@@ -84,6 +88,8 @@ class Findings:
     models: tuple[TrainedModel, ...]
     overlays: tuple[Overlay, ...]
     forgetting: Forgetting | None = None
+    subgroups: Mapping[str, tuple[Subgroup, ...]] = field(default_factory=dict)
+    look: Look | None = None
 
     @property
     def weights(self) -> dict[str, str]:

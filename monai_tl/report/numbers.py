@@ -11,6 +11,7 @@ from typing import Any
 
 from monai_tl.metrics.case import METRIC_NAMES, ClassScore
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
+from monai_tl.metrics.subgroups import subgroup_record
 from monai_tl.report.findings import Findings, TrainedModel
 from monai_tl.report.tables import rejection_counts
 
@@ -32,6 +33,8 @@ def metrics_record(findings: Findings) -> dict[str, Any]:
             for arm in findings.arms
         },
         "verdict": _without_nan(findings.verdict.model_dump(mode="json")) if findings.verdict else None,
+        "subgroups": {arm: [subgroup_record(row, "dice") for row in rows] for arm, rows in findings.subgroups.items()},
+        "test_set_look": findings.look.model_dump(mode="json", exclude={"models"}) if findings.look else None,
         "models": findings.weights,
         "forgetting": _forgetting_record(findings),
         "rejected": rejection_counts(findings.rejections),
@@ -70,15 +73,24 @@ def _plain(value: Any) -> Any:
 
 
 def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
-    """``cases.csv``: each arm, seed, case and class; an empty cell where a metric is undefined."""
+    """``cases.csv``: each arm, seed, case and class; an empty cell where a metric is undefined.
+
+    Patients are numbered: cases of one patient belong together in ``monai-tl compare``, and no pseudonym goes out.
+    """
+    patients = dict.fromkeys(case.patient_key for arm in arms for case in arm.cases)
+    numbers = {patient: number for number, patient in enumerate(patients, start=1)}
     rows = [
-        [arm.arm, seed, case.case_id, name, *(_cell(value) for value in asdict(score).values())]
+        [
+            *(arm.arm, seed, case.case_id, name),
+            *(_cell(value) for value in asdict(score).values()),
+            *(numbers[case.patient_key], int(case.failed)),
+        ]
         for arm in arms
         for seed, cases in arm.by_seed.items()
         for case in cases
         for name, score in zip(class_names, case.scores, strict=True)
     ]
-    return _csv(["arm", "seed", "case_id", "class", *ClassScore.__dataclass_fields__], rows)
+    return _csv(["arm", "seed", "case_id", "class", *ClassScore.__dataclass_fields__, "patient", "failed"], rows)
 
 
 def format_history(models: Sequence[TrainedModel]) -> str:

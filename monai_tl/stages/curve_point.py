@@ -19,6 +19,7 @@ from monai_tl.errors import ConfigError, ContractError, DataError, StageError, d
 from monai_tl.faults import fault_lines
 from monai_tl.files import read_json, temporary_folder, whole_folder
 from monai_tl.inference import Predictor, load_models
+from monai_tl.looks import record_look
 from monai_tl.metrics.overlap import dice
 from monai_tl.progress import Progress
 from monai_tl.records import Plan, Split
@@ -89,6 +90,8 @@ def measure_point(
         model = finetune(workspace, plan, fold, config, source, config.arms[0], 0, models=work)
         for name in (TRAINING_FILE, HISTORY_FILE):
             shutil.copyfile(model / name, folder / name)
+        weights = read_source(model).card.weights.sha256
+        record_look(workspace, manifest.select(split.test), {out.name: weights}, "curve")
         scores, failed = _test(workspace, manifest, split.test, model, params.predict, out.name)
         trained = read_json(model / TRAINING_FILE)
         CurvePoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from monai_tl.config import Params
@@ -12,6 +13,7 @@ from monai_tl.dicom.deidentify import load_key
 from monai_tl.errors import StageError
 from monai_tl.files import read_json, temporary_folder, whole_folder, write_json, write_text
 from monai_tl.geometry import spacing_of
+from monai_tl.looks import record_look
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, summarise_arm
 from monai_tl.progress import Progress
 from monai_tl.records import Plan, Split, model_name, predictions_of, read_refused
@@ -20,7 +22,7 @@ from monai_tl.report.numbers import format_cases, format_history, metrics_record
 from monai_tl.report.overlays import Overlay, choose_cases, display_window, draw_planes
 from monai_tl.report.page import render_page
 from monai_tl.report.tables import markdown_summary
-from monai_tl.scoring import judge_arms, score_arms
+from monai_tl.scoring import judge_arms, score_arms, subgroups_of
 from monai_tl.sources.card import read_source
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.transfer.forgetting import Forgetting
@@ -30,7 +32,7 @@ def run(workspace: Path, params: Params) -> None:
     """Score each arm's predictions and write the report.
 
     Writes ``reports/metrics.json``, ``reports/plots/cases.csv``, ``reports/plots/history.csv``,
-    ``reports/html/report.html`` and ``reports/html/summary.md``.
+    ``reports/html/report.html`` and ``reports/html/summary.md``; with a test set ``test_looks.json`` counts this look.
 
     Args:
         workspace: Holds ``artifacts/cases``, ``split``, ``plan``, ``prepared/failed.json``, ``models`` and
@@ -45,6 +47,9 @@ def run(workspace: Path, params: Params) -> None:
     """
     findings = gather_findings(workspace, params)
     check_predicted(findings, workspace / "artifacts/predictions/models.json")
+    if findings.on_test:
+        test_cases = [case for case in findings.cases if case.case_id in set(findings.split.test)]
+        findings = replace(findings, look=record_look(workspace, test_cases, findings.weights, "evaluate"))
     reports = workspace / "reports"
     with whole_folder(reports / "html") as out:
         write_text(out / "report.html", render_page(findings))
@@ -91,6 +96,7 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
         models=models,
         overlays=draw_overlays(manifest, artifacts / "predictions", arms, seeds[0], plan),
         forgetting=_forgetting(workspace, params),
+        subgroups={arm.arm: subgroups_of(arm, manifest.cases, bootstrap) for arm in arms},
     )
     progress.advance("report")
     return findings

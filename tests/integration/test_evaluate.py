@@ -110,7 +110,8 @@ def test_plots_hold_each_case_and_each_step(evaluated: Path) -> None:
         rows = list(csv.DictReader(stream))
     header = ["arm", "seed", "case_id", "class", "dice", "surface_dice", "hd95_mm", "reference_ml", "prediction_ml"]
     header += ["iou", "hd100_mm", "mean_surface_distance_mm", "volume_error_ml", "relative_volume_error"]
-    assert list(rows[0]) == header
+    assert list(rows[0]) == [*header, "patient", "failed"]
+    assert {row["patient"] for row in rows} == {str(number) for number in range(1, 7)}
     assert len(rows) == 2 * 6 * 2
     assert all(0 <= float(row["dice"]) <= 1 for row in rows)
     with (evaluated / "plots/history.csv").open(encoding="utf-8", newline="") as stream:
@@ -118,6 +119,27 @@ def test_plots_hold_each_case_and_each_step(evaluated: Path) -> None:
     assert list(rows[0]) == ["arm", "fold", "seed", "step", "val_dice", "train_loss"]
     assert {row["arm"] for row in rows} == {"transfer", "scratch"}
     assert sum(bool(row["val_dice"]) for row in rows) == 16
+
+
+def test_the_look_at_the_test_set_is_counted(finished: tuple[Path, Params], evaluated: Path) -> None:
+    workspace, _ = finished
+    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    looks = json.loads((workspace / "test_looks.json").read_text(encoding="utf-8"))["looks"]
+    assert [look["number"] for look in looks] == [1]
+    assert looks[0]["models"] == metrics["models"]
+    assert metrics["test_set_look"]["models_sha256"] == looks[0]["models_sha256"]
+
+
+def test_subgroups_stand_beside_the_means(evaluated: Path) -> None:
+    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    rows = {(row["attribute"], row["group"]): row for row in metrics["subgroups"]["transfer"]}
+    sites = [rows["site", name] for name in ("site-a", "site-b")]
+    assert [row["n"] for row in sites] == [3, 3]
+    overall = metrics["arms"]["transfer"]["dice"]["mean"]
+    assert (sites[0]["mean"] + sites[1]["mean"]) / 2 == pytest.approx(overall, abs=2e-6)
+    assert sites[0]["warning"] == "3 patients: too few for an interval"
+    # all slices are alike, and nobody said which scanner
+    assert {attribute for attribute, _ in rows} == {"site", "reference volume, ml"}
 
 
 def test_page_is_whole_and_asks_for_nothing(evaluated: Path) -> None:

@@ -1,0 +1,214 @@
+"""Whether a probability of 0.8 is right in 80 of 100 voxels: counts by confidence, the error made of them, its cure.
+
+Nothing here needs the probabilities of a whole cohort at once: of each case a table of some dozen numbers is kept
+(:class:`ReliabilityCounts`), and tables add up. What temperature scaling needs is the loss at a row of temperatures
+(:func:`temperature_losses`), a dozen numbers a case too, so predict can hand both over beside its label maps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.optimize import minimize_scalar
+
+from monai_tl.errors import DataError, GeometryError
+
+N_BINS = 20
+"""Of equal width over 0 to 1."""
+TEMPERATURES = np.exp(np.linspace(math.log(0.25), math.log(8.0), 41))
+"""At which :func:`temperature_losses` is tabulated; 1 among them, to the last bits."""
+_CHUNK = 1 << 18
+_TINY = 1e-12
+Reals = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ReliabilityCounts:
+    """Voxels by the confidence of the class they were given.
+
+    Attributes:
+        n: (N_BINS,) voxels; bin b holds confidences above b / N_BINS up to (b + 1) / N_BINS.
+        confidence: (N_BINS,) sum of their confidences.
+        n_right: (N_BINS,) voxels whose class is the reference's.
+    """
+
+    n: NDArray[np.int64]
+    confidence: Reals
+    n_right: NDArray[np.int64]
+
+    def __add__(self, other: ReliabilityCounts) -> ReliabilityCounts:
+        """Of both together."""
+        return ReliabilityCounts(self.n + other.n, self.confidence + other.confidence, self.n_right + other.n_right)
+
+    @property
+    def expected_error(self) -> float:
+        """ECE: mean distance of confidence and accuracy over the bins, weighted by their voxels; NaN without a voxel.
+
+        References:
+            Guo et al. 2017, arXiv:1706.04599.
+        """
+        total = int(self.n.sum())
+        return float(np.abs(self.confidence - self.n_right).sum() / total) if total else math.nan
+
+    def curve(self) -> tuple[Reals, Reals]:
+        """Mean confidence and accuracy of each bin; NaN where it is empty."""
+        with np.errstate(invalid="ignore"):
+            return self.confidence / self.n, self.n_right / self.n
+
+
+def count_reliability(
+    probabilities: NDArray[np.floating], reference: NDArray[np.integer], region: NDArray[np.bool_] | None = None
+) -> ReliabilityCounts:
+    """Count the voxels of a case.
+
+    Args:
+        probabilities: (C, I, J, K), channel 0 background, sums of 1.
+        reference: (I, J, K), values 0 to C − 1.
+        region: (I, J, K) voxels that count; None for all. Air far from any organ is right with confidence 1 and makes
+            any network look calibrated: see :func:`region_of`.
+
+    Raises:
+        GeometryError: The shapes differ.
+        DataError: The reference has a value without a channel.
+    """
+    _check(probabilities, reference)
+    inside = np.ones(reference.shape, dtype=np.bool_) if region is None else region
+    flat = probabilities.reshape(len(probabilities), -1)
+    chosen, truth = np.flatnonzero(inside), reference.reshape(-1)
+    n, right = np.zeros(N_BINS, dtype=np.int64), np.zeros(N_BINS, dtype=np.int64)
+    sums = np.zeros(N_BINS)
+    for start in range(0, len(chosen), _CHUNK):
+        part = chosen[start : start + _CHUNK]
+        values = flat[:, part]
+        winner, confidence = values.argmax(axis=0), values.max(axis=0).astype(np.float64)
+        bins = np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)
+        n += np.bincount(bins, minlength=N_BINS)
+        sums += np.bincount(bins, weights=confidence, minlength=N_BINS)
+        right += np.bincount(bins[winner == truth[part]], minlength=N_BINS)
+    return ReliabilityCounts(n, sums, right)
+
+
+def region_of(
+    probabilities: NDArray[np.floating], reference: NDArray[np.integer], margin: int = 5
+) -> NDArray[np.bool_]:
+    """The box around all that is foreground in reference or prediction, widened.
+
+    Args:
+        probabilities: (C, I, J, K).
+        reference: (I, J, K).
+        margin: Voxels on each side.
+
+    Returns:
+        (I, J, K) bool; nowhere when there is no foreground.
+    """
+    _check(probabilities, reference)
+    foreground = (reference > 0) | (probabilities.argmax(axis=0) > 0)
+    region = np.zeros(reference.shape, dtype=np.bool_)
+    if foreground.any():
+        found = [np.flatnonzero(foreground.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+        region[tuple(slice(max(0, int(one[0]) - margin), int(one[-1]) + margin + 1) for one in found)] = True
+    return region
+
+
+def temperature_losses(
+    probabilities: NDArray[np.floating],
+    reference: NDArray[np.integer],
+    region: NDArray[np.bool_] | None = None,
+    temperatures: Reals = TEMPERATURES,
+) -> tuple[Reals, int]:
+    """Summed cross-entropy of a case if its logits were divided by each of some temperatures.
+
+    Args:
+        probabilities: (C, I, J, K); their logarithms are logits up to a constant, which softmax forgets. Below 1e-12
+            they count as 1e-12.
+        reference: (I, J, K).
+        region: Voxels that count.
+        temperatures: (T,) above 0.
+
+    Returns:
+        (T,) nats, and how many voxels they are of; both add up over cases.
+
+    Raises:
+        GeometryError: The shapes differ.
+        DataError: The reference has a value without a channel.
+    """
+    _check(probabilities, reference)
+    inside = np.ones(reference.shape, dtype=np.bool_) if region is None else region
+    flat, truth = probabilities.reshape(len(probabilities), -1), reference.reshape(-1)
+    chosen = np.flatnonzero(inside)
+    losses = np.zeros(len(temperatures))
+    for start in range(0, len(chosen), _CHUNK):
+        part = chosen[start : start + _CHUNK]
+        logits = np.log(np.maximum(flat[:, part].astype(np.float64), _TINY))
+        logits -= logits.max(axis=0)
+        of_truth = np.take_along_axis(logits, truth[part][np.newaxis].astype(np.intp), axis=0)[0]
+        for index, temperature in enumerate(temperatures):
+            norm = np.log(np.exp(logits / temperature).sum(axis=0))
+            losses[index] += float((norm - of_truth / temperature).sum())
+    return losses, len(chosen)
+
+
+def fit_temperature(losses: Sequence[tuple[Reals, int]], temperatures: Reals = TEMPERATURES) -> float:
+    """The temperature of least loss over validation cases; never to be fitted on the test set.
+
+    The table is read between its points by a cubic spline in the logarithm of the temperature: the loss is smooth there
+    and has one minimum.
+
+    Args:
+        losses: Of each validation case, from :func:`temperature_losses`.
+        temperatures: At which they are.
+
+    Returns:
+        Above 1 for a network that is too sure of itself; the end of the range where the minimum lies beyond it.
+
+    Raises:
+        DataError: There is no voxel to fit it on.
+    """
+    if not sum(n for _, n in losses):
+        raise DataError("no validation voxel to fit a temperature on; predict the validation cases first")
+    total = np.sum([loss for loss, _ in losses], axis=0)
+    best = int(total.argmin())
+    if best in (0, len(temperatures) - 1):
+        return float(temperatures[best])
+    places = np.log(temperatures)
+    found = minimize_scalar(
+        CubicSpline(places, total / total[best]),
+        bounds=(places[best - 1], places[best + 1]),
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
+    return float(np.exp(found.x))
+
+
+def scale_temperature(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.floating]:
+    """Probabilities of the logits divided by a temperature; the winning class stays.
+
+    Args:
+        probabilities: (C, I, J, K).
+        temperature: Above 0.
+
+    Returns:
+        The same shape and dtype.
+
+    References:
+        Guo et al. 2017, arXiv:1706.04599.
+    """
+    logits = np.log(np.maximum(probabilities.astype(np.float64), _TINY)) / temperature
+    logits -= logits.max(axis=0)
+    raised = np.exp(logits)
+    return np.asarray(raised / raised.sum(axis=0), dtype=probabilities.dtype)
+
+
+def _check(probabilities: NDArray[np.floating], reference: NDArray[np.integer]) -> None:
+    if probabilities.ndim != 4 or probabilities.shape[1:] != reference.shape:
+        raise GeometryError(
+            f"probabilities of shape {probabilities.shape} are not on the reference's grid {reference.shape}; bring "
+            "both to the grid of the case's image first"
+        )
+    if reference.size and int(reference.max()) >= len(probabilities):
+        raise DataError(f"the reference has a value above the {len(probabilities) - 1} classes; run predict again")
