@@ -18,9 +18,7 @@ _CONNECT_S = 10
 _VARIABLE = "MONAI_TL_EXECUTOR"
 
 
-def run_on_cluster(
-    address: str, function: Callable[[Item], Result], work: list[Item]
-) -> Iterator[tuple[int, Result]]:
+def run_on_cluster(address: str, function: Callable[[Item], Result], work: list[Item]) -> Iterator[tuple[int, Result]]:
     """Yield each item's number and result, in order.
 
     Dask itself gives the work of a lost worker to another one; after the third loss of the same item it gives up.
@@ -47,7 +45,7 @@ def run_on_cluster(
             yield from enumerate(run(joblib.delayed(_do_there)(own_code(), function, item) for item in work))
         except KilledWorker as error:
             raise WorkerLostError(
-                f"{_VARIABLE}: four workers of the cluster ended while they worked on one and the same case; most often "
+                f"{_VARIABLE}: four workers of the cluster ended while they worked on one and the same case; mostly "
                 "memory runs out (see the workers' logs): start workers with more, then run again, and what is done "
                 "comes from the cache"
             ) from error

@@ -87,7 +87,8 @@ def _executor(brief: bool, takes_all_cores: bool) -> str:
     chosen = os.environ.get(EXECUTOR_VARIABLE) or ("fork" if brief and _is_fork_safe() else "loky")
     if chosen not in _HERE and not (chosen.startswith(CLUSTER) and chosen != CLUSTER):
         raise ConfigError(
-            f"{EXECUTOR_VARIABLE}: {chosen!r} is none of {', '.join(_HERE)}, {CLUSTER}HOST:PORT; unset it", "environment"
+            f"{EXECUTOR_VARIABLE}: {chosen!r} is none of {', '.join(_HERE)}, {CLUSTER}HOST:PORT; unset it",
+            "environment",
         )
     if chosen.startswith(CLUSTER) and not brief:
         return chosen
@@ -165,9 +166,7 @@ def _run_alone(
         return lost(work[number], fault)
 
 
-def _run_loky(
-    function: Callable[[Item], Result], work: Mapping[int, Item], n_processes: int
-) -> Numbered[Result]:
+def _run_loky(function: Callable[[Item], Result], work: Mapping[int, Item], n_processes: int) -> Numbered[Result]:
     import joblib
 
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1, initializer=_begin_worker):
@@ -175,9 +174,7 @@ def _run_loky(
         yield from run(joblib.delayed(do_numbered)(function, number, item) for number, item in work.items())
 
 
-def _run_forked(
-    function: Callable[[Item], Result], work: Mapping[int, Item], n_processes: int
-) -> Numbered[Result]:
+def _run_forked(function: Callable[[Item], Result], work: Mapping[int, Item], n_processes: int) -> Numbered[Result]:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(min(n_processes, len(work)), context, initializer=_begin_worker) as pool:
         try:
