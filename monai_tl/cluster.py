@@ -14,7 +14,7 @@ from monai_tl.files import code_digest
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CONNECT_S = 10
+CONNECT_S = 10
 _VARIABLE = "MONAI_TL_EXECUTOR"
 
 
@@ -84,7 +84,7 @@ def _backend(client: Any) -> Any:
                 raise out
             return super().retrieve_result_callback(out)
 
-    return Cluster(client=client, wait_for_workers_timeout=_CONNECT_S, pure=False)
+    return Cluster(client=client, wait_for_workers_timeout=CONNECT_S, pure=False)
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def _connected(address: str) -> Iterator[Any]:
             f"{_VARIABLE}: asks for a Dask cluster, but Dask is not installed; install monai_tl[dask]", "environment"
         ) from None
     try:
-        client = Client(f"tcp://{address}", timeout=_CONNECT_S, set_as_default=False)
+        client = Client(f"tcp://{address}", timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{_VARIABLE}: no Dask scheduler answers at {address}; start one (dask scheduler), or unset the variable",

@@ -131,7 +131,7 @@ def _check_test_ids(cases: Sequence[CaseRecord], test_ids: Sequence[str]) -> Non
             f"split.test_ids_file: {len(unknown)} of {len(test_ids)} ids are no cases (entries {places}); "
             "use the ids in artifacts/cases/dataset.json"
         )
-    doubled = sorted({case_id for case_id in test_ids if list(test_ids).count(case_id) > 1})
+    doubled = sorted({case_id for case_id, count in Counter(test_ids).items() if count > 1})
     if doubled:
         raise DataError(f"split.test_ids_file: named twice: {', '.join(doubled)}")
     bare = sorted(case_id for case_id in test_ids if not known[case_id].has_label)
