@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,32 @@ from benchmarks.hippocampus import KEPT, PATCH, Point, hippodeep_source, measure
 
 TITLE = "Harm is found: bad starts on real hippocampi"
 PACKAGES = ("torch", "monai", "numpy", "scipy")
-SECONDS, N_LABELS, SEEDS = 60.0, "16", (0, 1, 2)
+SECONDS, N_LABELS, SEEDS = 45.0, "16", (0, 1, 2)
+TWIN_SEEDS = tuple(range(8))
+"""Of scratch against scratch: three of them are one arm, three others its twin."""
 
 
 def run(quick: bool) -> list[str]:
     root = KEPT / "quick" if quick else KEPT
     seconds, seeds = (6.0, (0,)) if quick else (SECONDS, SEEDS)
     folders = _folders(root)
+    # weights that are shuffled change neither the plan nor the twin
+    same_twin = {"weights shuffled within each tensor": "as published"}
     points = {
-        (name, arm, seed): Point(folder, N_LABELS, arm, seed, seconds)
-        for name, folder in folders.items()
+        (name, arm, seed): Point(folders[same_twin.get(name, name) if arm == "scratch" else name],
+                                 N_LABELS, arm, seed, seconds)
+        for name in folders
         for arm in ("lp_ft", "scratch")
         for seed in seeds
-    }
-    found = measure(root, points.values())
+    }  # fmt: skip
+    twins = {seed: Point(folders["as published"], N_LABELS, "scratch", seed, seconds)
+             for seed in (seeds if quick else TWIN_SEEDS)}  # fmt: skip
+    found = measure(root, [*points.values(), *twins.values()])
     results = {key: found[point] for key, point in points.items()}
     lines = ["| start | tuned | twin | verdict | difference |", "|---|---:|---:|---|---|"]
     verdicts = {}
     for name in folders:
-        verdict = _verdict({key[1:]: one for key, one in results.items() if key[0] == name}, seeds)
+        verdict = _verdict(*([results[name, arm, seed] for seed in seeds] for arm in ("lp_ft", "scratch")))
         verdicts[name] = verdict.verdict
         means = [sum(results[name, arm, seed]["mean"] for seed in seeds) / len(seeds) for arm in ("lp_ft", "scratch")]
         interval = (
@@ -41,7 +49,30 @@ def run(quick: bool) -> list[str]:
         "40 test patients and the seeds, paired.",
         "\n".join(lines),
         f"- **Called a gain: {', '.join(bad)}.**" if bad else "- None of the bad starts is called a gain.",
+        _judge_twins([found[point] for point in twins.values()], len(seeds)),
     ]
+
+
+def _judge_twins(results: list[dict[str, Any]], n_seeds: int) -> str:
+    """Scratch against scratch: every choice of seeds for one arm and, in order, of others for its twin."""
+    chosen = [
+        (one, other)
+        for one in combinations(range(len(results)), n_seeds)
+        for other in combinations(sorted({*range(len(results))} - {*one}), n_seeds)
+        # arms change places without a new comparison
+        if one < other
+    ]
+    if not chosen:
+        return "Scratch against scratch needs more seeds than a quick run has."
+    verdicts = [_verdict([results[k] for k in one], [results[k] for k in other]).verdict for one, other in chosen]
+    n_null = sum(verdict == "null" for verdict in verdicts)
+    others = ", ".join(f"{verdicts.count(word)} {word}" for word in sorted({*verdicts} - {"null"})) or "none other"
+    word = "reached" if n_null >= 0.95 * len(verdicts) else "**not reached**"
+    return (
+        f"- Scratch against scratch, {len(results)} seeds (each with a draw of labels and a start of its own), "
+        f"{n_seeds} against {n_seeds}: null in {n_null} of {len(verdicts)} comparisons "
+        f"({others}); at least 95 %: {word}."
+    )
 
 
 def _folders(root: Path) -> dict[str, Path]:
@@ -79,16 +110,14 @@ def _meshnet(folder: Path) -> Path:
     return folder
 
 
-def _verdict(results: dict[tuple[str, int], dict[str, Any]], seeds: tuple[int, ...]) -> Any:
+def _verdict(tuned: list[dict[str, Any]], twin: list[dict[str, Any]]) -> Any:
+    """Over test patients and pairs of trainings, one of each list."""
     import numpy as np
 
     from monai_tl.transfer.verdict import judge
 
-    cases = sorted(results["lp_ft", seeds[0]]["cases"])
+    cases = sorted(tuned[0]["cases"])
     differences = np.array(
-        [
-            [results["lp_ft", seed]["cases"][case] - results["scratch", seed]["cases"][case] for seed in seeds]
-            for case in cases
-        ]
+        [[one["cases"][case] - other["cases"][case] for one, other in zip(tuned, twin, strict=True)] for case in cases]
     )
     return judge(differences, cases, 5000, 0.95, 0.01, 0)

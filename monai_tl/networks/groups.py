@@ -155,6 +155,21 @@ def set_trainable(
             tensor.requires_grad_(True)
 
 
+def hold_statistics(module: nn.Module, layers: Iterable[str]) -> None:
+    """Let normalisation layers use, and not move, their running statistics; what else trains in them goes on.
+
+    The next :func:`set_trainable` undoes it for what it thaws.
+
+    Args:
+        module: The network.
+        layers: Names of the layers.
+    """
+    for name in layers:
+        part = module.get_submodule(name)
+        part.__dict__["train"] = MethodType(_stay_in_eval, part)
+        part.train()
+
+
 def _ungrouped(module: nn.Module, groups: Sequence[LayerGroup]) -> list[str]:
     """Layers that are in no group and hold none."""
     prefixes = [prefix for group in groups for prefix in group.prefixes]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from monai_tl.config import FinetuneConfig
 from monai_tl.errors import ConfigError
-from monai_tl.networks.groups import LayerGroup, is_below, set_trainable
+from monai_tl.networks.groups import LayerGroup, hold_statistics, is_below, set_trainable
 from monai_tl.networks.lora import add_low_rank, is_update, n_plain_parameters
 from monai_tl.networks.scale_and_shift import normalisation_parameters
 from monai_tl.training.schedule import learning_rate, warm_up
@@ -81,6 +81,7 @@ class Tuning:
             [item.group for item in phase.trained if item.part == "all"],
             parts,
         )
+        hold_statistics(self.network, self.strategy.held)
         parameters = dict(self.network.named_parameters())
         self.names: list[str] = []
         self.rules: list[Trained] = []

@@ -121,6 +121,7 @@ class Strategy:
         low_rank: Given: the body gets low-rank updates before training, merged in what is kept.
         pull: Given: towards the starting values.
         from_features: The body never trains, so what it makes of a sample may be kept.
+        held: Layers whose running statistics stay the source's while they train.
         settings: The parameters of its own that it used, for the record.
     """
 
@@ -129,6 +130,7 @@ class Strategy:
     low_rank: LowRank | None = None
     pull: Pull | None = None
     from_features: bool = False
+    held: tuple[str, ...] = ()
     settings: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from monai_tl.config import FinetuneConfig, StrategyName
 from monai_tl.errors import ConfigError
@@ -12,6 +13,8 @@ from monai_tl.transfer.ladder.ground import Ground
 from monai_tl.transfer.phases import Phase, Strategy
 
 __all__ = ["Phase", "Strategy", "make_strategy"]
+
+_STATISTICS = ".running_mean"
 
 
 def make_strategy(
@@ -45,7 +48,11 @@ def make_strategy(
         raise ConfigError(f"finetune.strategy: no strategy is called {name!r}")
     if audit is None:
         return LADDER[name](Ground(config, tuple(groups)))
-    came_across = tuple(
-        item.name for item in audit.tensors if item.status in ("matched", "adapted") and item.group != head
-    )
-    return LADDER[name](Ground(config, tuple(groups), audit.groups.get(head, 0.0) < 1.0, came_across, tuple(fresh)))
+    given = [item for item in audit.tensors if item.status in ("matched", "adapted")]
+    came_across = tuple(item.name for item in given if item.group != head)
+    ground = Ground(config, tuple(groups), audit.groups.get(head, 0.0) < 1.0, came_across, tuple(fresh))
+    strategy = LADDER[name](ground)
+    if config.norm_statistics == "moving":
+        return strategy
+    held = (item.name.removesuffix(_STATISTICS) for item in given if item.name.endswith(_STATISTICS))
+    return replace(strategy, held=tuple(held))
