@@ -9,8 +9,8 @@ import time
 from benchmarks.common import section, write_section
 
 NAMES = ("dicom", "step", "engine", "predict", "metrics", "pipeline")
-HOURS = ("transfer", "ladder", "harm")
-"""Trainings on real images; run only when named."""
+HOURS = ("transfer", "ladder", "harm", "scale")
+"""Trainings on real images, and ten thousand cases; run only when named."""
 
 
 def main() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from monai_tl.files import read_json, sha256_file, sweep_abandoned, temporary_folder, write_json
+from monai_tl.files import PART, read_json, sha256_file, sweep_abandoned, temporary_folder, write_json
 
 _MANIFEST = ".manifest.json"
 
@@ -22,32 +23,33 @@ class CaseCache:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def fetch(self, key: str, destination: Path, build: Callable[[Path], None]) -> bool:
+    def fetch(self, key: str, destination: Path, build: Callable[[Path], None], kept: Collection[str] = ()) -> bool:
         """Fill ``destination`` from the cache, or build it and remember it.
 
         Entries are copied, never linked: an output edited in place must not reach the cache. An entry whose files do
-        not match their recorded hashes is thrown away and built again.
+        not match their recorded hashes is thrown away and built again. The destination appears whole; one that is there
+        is of the same key, filled by a process that ended, or was taken for lost, before it could tell.
 
         Args:
             key: sha256 over input bytes, parameters and code.
-            destination: Folder to make; must not exist.
+            destination: Folder to make, in one that is made by :func:`monai_tl.files.whole_folder`.
             build: Writes the files into the folder it is given.
+            kept: Names of files that stay in the cache; see :meth:`entry`.
 
         Returns:
             True when the entry came from the cache.
         """
         sweep_abandoned(self.root, "*")
-        entry = self.root / key[:2] / key
+        entry = self.entry(key)
         if entry.is_dir():
             if _is_intact(entry):
-                shutil.copytree(entry, destination, ignore=shutil.ignore_patterns(_MANIFEST))
+                _copy_whole(entry, destination, kept)
                 return True
             shutil.rmtree(entry, ignore_errors=True)
         # beside the entries, so that all a killed process left is found, whatever case it was of
         with temporary_folder(self.root, key[:12]) as temporary:
             build(temporary)
-            shutil.copytree(temporary, destination)
-            os.chmod(destination, 0o755)
+            _copy_whole(temporary, destination, kept)
             write_json(temporary / _MANIFEST, _hashes(temporary))
             entry.parent.mkdir(exist_ok=True)
             try:
@@ -57,6 +59,25 @@ class CaseCache:
                 if not entry.is_dir():
                     raise
         return False
+
+    def entry(self, key: str) -> Path:
+        """Folder of what :meth:`fetch` has remembered under a key."""
+        return self.root / key[:2] / key
+
+
+def _copy_whole(source: Path, destination: Path, kept: Collection[str]) -> None:
+    """Copy a folder by way of a sibling; what a killed process leaves of that goes when the folder around is whole."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=PART, dir=destination.parent))
+    try:
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(_MANIFEST, *kept), dirs_exist_ok=True)
+        os.chmod(temporary, 0o755)
+        temporary.rename(destination)
+    except OSError:
+        if not destination.is_dir():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

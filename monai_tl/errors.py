@@ -6,6 +6,7 @@ MonaiTLError
 ├─ SourceError    exit 4   WeightsError · ContractError
 ├─ TrainingError  exit 5   DivergenceError · CheckpointError
 ├─ StageError     exit 6   wraps stage + case, raised ``from`` the cause
+├─ WorkerLostError exit 6  a process that worked over cases was ended by the system
 └─ PromotionError exit 7
 """
 
@@ -128,6 +129,12 @@ class StageError(MonaiTLError):
         super().__init__(f"{where}: {message}")
         self.stage = stage
         self.case_id = case_id
+
+
+class WorkerLostError(MonaiTLError):
+    """A process that worked over cases was ended by the system, or the cluster was lost."""
+
+    exit_code = 6
 
 
 class PromotionError(MonaiTLError):

@@ -17,6 +17,8 @@ from typing import Any
 from monai_tl.errors import ConfigError
 
 _CHUNK = 1 << 20
+PART = ".part"
+"""End of the names of what is being made."""
 
 
 def _fsync_folder(path: Path) -> None:
@@ -80,6 +82,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     with temporary_folder(path.parent, path.name) as temporary:
         os.chmod(temporary, 0o755)
         yield temporary
+        _drop_parts(temporary)
         if path.exists():
             with temporary_folder(path.parent, path.name) as retired:
                 os.replace(path, retired / "old")
@@ -87,6 +90,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         else:
             os.replace(temporary, path)
         _fsync_folder(path.parent)
+
+
+def _drop_parts(folder: Path) -> None:
+    """Remove what a worker that was killed, or taken for lost, has half made in a folder that is ready without it."""
+    for part in folder.glob(f".*{PART}"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

@@ -71,8 +71,8 @@ class FinetuneConfig(Section):
         schedule: Fall of the rate after that: ``cosine``, ``poly`` (power 0.9), or ``constant``.
         gradient_clip: Longest gradient, as its norm over all parameters; a longer one is shortened.
         foreground_fraction: Share of patches that are centred on a voxel of a class, the classes drawn evenly.
-        augmentation: Preset of random changes of patches: flips, turns, scale, intensities; ``elastic`` bends them
-            smoothly, ``strong`` changes all of it more.
+        augmentation: Preset of random changes of patches: ``light`` turns and scales them a little and changes
+            intensities, ``elastic`` bends them smoothly as well, ``strong`` changes them widely; none mirrors.
         validate_every: Steps between validations; the weights with the best validation Dice are kept.
         ema_decay: Average the weights over about ``1 / (1 - ema_decay)`` steps, and validate and keep the average;
             0 is off.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,17 +91,21 @@ def score_arms(
     patients = patients_of(manifest.cases)
     results: dict[str, dict[int, list[CaseResult]]] = {arm: {seed: [] for seed in seeds} for arm in arms}
     faults: list[StageError] = []
-    for task, outcome in zip(tasks, map_cases(score_prediction, tasks), strict=True):
+    outcomes = map_cases(score_prediction, tasks, finished=partial(_tell, progress))
+    for task, outcome in zip(tasks, outcomes, strict=True):
         name = f"{task.arm} seed {task.seed}"
         if outcome.fault is not None:
             faults.append(StageError("evaluate", f"{name}: {outcome.fault}", task.case_id))
         result = CaseResult(task.case_id, patients[task.case_id], outcome.scores, outcome.failed)
         results[task.arm][task.seed].append(result)
-        note = f"{name} {task.case_id}{' has no prediction' if outcome.failed else ''}"
-        progress.advance(note, is_warning=outcome.failed)
     if faults:
         raise faults[0]
     return results
+
+
+def _tell(progress: Progress, task: ScoreTask, outcome: ScoreOutcome) -> None:
+    missing = " has no prediction" if outcome.failed else ""
+    progress.advance(f"{task.arm} seed {task.seed} {task.case_id}{missing}", is_warning=outcome.failed)
 
 
 def score_prediction(task: ScoreTask) -> ScoreOutcome:

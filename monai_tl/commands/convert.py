@@ -97,7 +97,7 @@ def run(
     volumes: list[ConvertedVolume] = []
     rejected = list(index.rejected)
     # few volumes: one after another, and the slices of each in parallel
-    for volume, refused in map(_convert, tasks) if in_parallel else map_cases(_convert, tasks):
+    for volume, refused in map(_convert, tasks) if in_parallel else map_cases(_convert, tasks, brief=True):
         rejected += refused
         if volume is not None:
             volumes.append(volume)

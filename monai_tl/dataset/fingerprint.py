@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -80,7 +80,9 @@ def fingerprint(cases: Sequence[CaseRecord], manifest: Manifest) -> Fingerprint:
         raise DataError("there is no training case to describe; look at artifacts/split/split.json")
     progress = Progress("plan", total=len(ordered))
     prints: list[_CasePrint] = []
-    for result in map_cases(partial(_describe_case, manifest=manifest), ordered):
+    # what goes along with each case must not be all of them
+    describe = partial(_describe_case, manifest=replace(manifest, cases=()))
+    for result in map_cases(describe, ordered):
         prints.append(result)
         progress.advance(ordered[len(prints) - 1].case_id)
     spacings = np.array([item.spacing_mm for item in prints])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from monai_tl.errors import DataError
@@ -35,10 +36,14 @@ class Manifest:
         Raises:
             DataError: There is no such case.
         """
-        for record in self.cases:
-            if record.case_id == case_id:
-                return record
+        found = self._by_id.get(case_id)
+        if found is not None:
+            return found
         raise DataError(f"{case_id} is not among the {len(self.cases)} cases; run split again after ingest")
+
+    @cached_property
+    def _by_id(self) -> dict[str, CaseRecord]:
+        return {record.case_id: record for record in self.cases}
 
     def select(self, case_ids: tuple[str, ...]) -> tuple[CaseRecord, ...]:
         """Records of some cases, in the given order; see :meth:`case`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,8 @@ def split_patients(cases: Sequence[CaseRecord], config: SplitConfig, test_ids: S
         )
     patients = _group_patients(labelled, patients_of(cases), config.seed)
     test = _choose_test(patients, config, test_ids)
-    pool = [patient for patient in patients if patient not in test]
+    tested = {case_id for patient in test for case_id in patient.case_ids}
+    pool = [patient for patient in patients if tested.isdisjoint(patient.case_ids)]
     if config.n_train_cases is not None:
         pool = _keep_cases(pool, config.n_train_cases)
     if len(pool) < config.n_folds:
@@ -131,7 +132,7 @@ def _check_test_ids(cases: Sequence[CaseRecord], test_ids: Sequence[str]) -> Non
             f"split.test_ids_file: {len(unknown)} of {len(test_ids)} ids are no cases (entries {places}); "
             "use the ids in artifacts/cases/dataset.json"
         )
-    doubled = sorted({case_id for case_id in test_ids if list(test_ids).count(case_id) > 1})
+    doubled = sorted({case_id for case_id, count in Counter(test_ids).items() if count > 1})
     if doubled:
         raise DataError(f"split.test_ids_file: named twice: {', '.join(doubled)}")
     bare = sorted(case_id for case_id in test_ids if not known[case_id].has_label)

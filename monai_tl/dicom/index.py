@@ -158,7 +158,7 @@ def _read_headers(paths: list[Path]) -> Iterable[Found]:
     if len(paths) < _PARALLEL_FROM:
         return _read_chunk(paths)
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    return (found for chunk in map_cases(_read_chunk, chunks) for found in chunk)
+    return (found for chunk in map_cases(_read_chunk, chunks, brief=True) for found in chunk)
 
 
 def _read_chunk(paths: list[Path]) -> list[Found]:

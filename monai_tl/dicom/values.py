@@ -87,7 +87,7 @@ def _is_packed(header: Header) -> bool:
 def _decoded_in_parallel(headers: Sequence[Header]) -> Iterator[tuple[int, NDArray[Any]]]:
     size = max(_MIN_CHUNK, -(-len(headers) // (4 * n_jobs())))
     starts = range(0, len(headers), size)
-    chunks = map_cases(_decode_chunk, [headers[start : start + size] for start in starts])
+    chunks = map_cases(_decode_chunk, [headers[start : start + size] for start in starts], brief=True)
     for start, chunk in zip(starts, chunks, strict=True):
         yield from ((start + index, values) for index, values in chunk)
 

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from monai_tl.config import IngestConfig, Params
@@ -18,7 +19,16 @@ from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
 from monai_tl.records import CaseRecord, Dataset, Rejection, RejectionList
 from monai_tl.stages import STATE_FOLDER
-from monai_tl.stages.ingest_case import CaseOutcome, DicomTask, NiftiTask, Workplace, ingest_nifti, ingest_series
+from monai_tl.stages.ingest_case import (
+    CaseOutcome,
+    DicomTask,
+    NiftiTask,
+    Workplace,
+    ingest_nifti,
+    ingest_series,
+    lose_nifti,
+    lose_series,
+)
 
 CASES_FOLDER = "artifacts/cases"
 REJECTED_FILE = "rejected.json"
@@ -100,12 +110,13 @@ def ingest(
             index = index_folder(source, hasher)
             rejected += index.rejected
             progress.begin(len(index.series))
-            outcomes = map_cases(ingest_series, [DicomTask(place, series) for series in index.series])
+            series_tasks = [DicomTask(place, series) for series in index.series]
+            outcomes = map_cases(ingest_series, series_tasks, finished=partial(_tell, progress), lost=lose_series)
         else:
             progress.begin(len(listed.cases))
             tasks = [NiftiTask(place, case, listed.modality, listed.name) for case in listed.cases]
-            outcomes = map_cases(ingest_nifti, tasks)
-        cases, refused, n_from_cache = _collect(outcomes, progress)
+            outcomes = map_cases(ingest_nifti, tasks, finished=partial(_tell, progress), lost=lose_nifti)
+        cases, refused, n_from_cache = _collect(outcomes)
         rejected += refused
         cases, others = _keep_majority(cases, folder)
         rejected += others
@@ -127,18 +138,20 @@ def ingest(
     return IngestSummary(dataset, in_order, n_from_cache)
 
 
-def _collect(outcomes: Iterable[CaseOutcome], progress: Progress) -> tuple[list[CaseRecord], list[Rejection], int]:
+def _tell(progress: Progress, task: DicomTask | NiftiTask, outcome: CaseOutcome) -> None:
+    note = outcome.case.case_id if outcome.case else f"refused: {outcome.rejected[0].code}"
+    progress.advance(note, is_warning=outcome.case is None)
+
+
+def _collect(outcomes: Iterable[CaseOutcome]) -> tuple[list[CaseRecord], list[Rejection], int]:
     cases: list[CaseRecord] = []
     rejected: list[Rejection] = []
     n_from_cache = 0
     for outcome in outcomes:
         rejected += outcome.rejected
-        if outcome.case is None:
-            progress.advance(f"refused: {outcome.rejected[0].code}", is_warning=True)
-            continue
-        cases.append(outcome.case)
-        n_from_cache += outcome.from_cache
-        progress.advance(outcome.case.case_id)
+        if outcome.case is not None:
+            cases.append(outcome.case)
+            n_from_cache += outcome.from_cache
     return cases, rejected, n_from_cache
 
 

@@ -20,13 +20,14 @@ from monai_tl.dicom.label_object import refused_with_series
 from monai_tl.dicom.labelled_series import LabelledSeries, read_labelled_series
 from monai_tl.dicom.stacking import stack
 from monai_tl.dicom.volume import patient_of, to_ras
-from monai_tl.errors import DicomError, describe_fault
+from monai_tl.errors import DicomError, WorkerLostError, describe_fault
 from monai_tl.files import sha256_files, sha256_of
 from monai_tl.geometry import Affine, Volume, affine_to_rows, spacing_of
 from monai_tl.records import CaseRecord, Provenance, Rejection, RejectionList
 
 IMAGE_FILE, LABEL_FILE, CASE_FILE = "image.nii.gz", "label.nii.gz", "case.json"
 _REJECTED_FILE = "rejected.json"
+_LOST = "process_ended"
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,21 @@ def ingest_nifti(task: NiftiTask) -> CaseOutcome:
         return CaseOutcome(None, (Rejection(item=item, kind="case", code=code, reason=reason, n_files=len(paths)),))
 
 
+def lose_series(task: DicomTask, fault: WorkerLostError) -> CaseOutcome:
+    """What becomes of a series whose work ends each process that takes it."""
+    hasher, series = Pseudonyms(task.place.key), task.series
+    item, reason = hasher.item("series", series.name), series.reason(str(fault))
+    refused = Rejection(item=item, kind="series", code=_LOST, reason=reason, n_files=len(series.paths))
+    return CaseOutcome(None, (refused, *(refused_with_series(label, _LOST, hasher) for label in series.labels)))
+
+
+def lose_nifti(task: NiftiTask, fault: WorkerLostError) -> CaseOutcome:
+    """The same for a case of a NIfTI data set."""
+    item = Pseudonyms(task.place.key).item("file", f"{task.dataset}|{task.case.name}")
+    n_files = len(task.case.images) + (task.case.label is not None)
+    return CaseOutcome(None, (Rejection(item=item, kind="case", code=_LOST, reason=str(fault), n_files=n_files),))
+
+
 def _image_sha256(image: Volume) -> str:
     digest = hashlib.sha256(f"{image.shape}|{image.dtype.name}|".encode("ascii"))
     for slab in slabs_of(image):
@@ -254,8 +270,7 @@ def _write(
 
 def _fetch(place: Workplace, case_id: str, key: str, build: Callable[[Path], None]) -> CaseOutcome:
     """The case from the cache, or made now; the labels it refused are remembered with it."""
-    folder = place.folder / case_id
-    from_cache = CaseCache(place.cache_root).fetch(key, folder, build)
-    rejected = RejectionList.read(folder / _REJECTED_FILE).rejected
-    (folder / _REJECTED_FILE).unlink()
+    folder, cache = place.folder / case_id, CaseCache(place.cache_root)
+    from_cache = cache.fetch(key, folder, build, kept=(_REJECTED_FILE,))
+    rejected = RejectionList.read(cache.entry(key) / _REJECTED_FILE).rejected
     return CaseOutcome(CaseRecord.read(folder / CASE_FILE), rejected, from_cache)

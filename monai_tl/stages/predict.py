@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from monai_tl.dataset.transforms import restore_probabilities
 from monai_tl.errors import ConfigError, DataError, StageError, describe_fault
 from monai_tl.files import whole_folder, write_json
 from monai_tl.inference import Predictor, load_models
+from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
 from monai_tl.records import PreparedCase, Split, model_name, predictions_of
 from monai_tl.sources.card import read_source
@@ -59,17 +62,23 @@ def run(workspace: Path, params: Params) -> None:
             n_cases = 0
             for folds, case_ids in rounds:
                 folders = [workspace / "artifacts/models" / model_name(arm, fold, seed) for fold in folds]
-                predictor = load_models(folders, params.predict.n_threads)
-                models |= {folder.name: read_source(folder).card.weights.sha256 for folder in folders}
+                weights = {folder.name: read_source(folder).card.weights.sha256 for folder in folders}
+                models |= weights
+                # here too, so that a model that cannot be loaded is known before any case
+                _predictor(tuple(folders), tuple(weights.values()), params.predict.n_threads)
+                n_cases += len(case_ids)
                 for case_id in case_ids:
-                    n_cases += 1
-                    try:
-                        if case_id in unprepared:
-                            raise DataError(unprepared[case_id].reason, unprepared[case_id].code)
-                        predict_case(predictor, prepared / case_id, out / predictions_of(arm, seed), params.predict)
-                    except (DataError, ValueError, RuntimeError, MemoryError) as error:
-                        faults[case_id] = error
-                    is_fault = case_id in faults
+                    if case_id in unprepared:
+                        faults[case_id] = DataError(unprepared[case_id].reason, unprepared[case_id].code)
+                        progress.advance(f"{name} {case_id} failed", is_warning=True)
+                usable = [case_id for case_id in case_ids if case_id not in unprepared]
+                work = _Work(
+                    tuple(folders), tuple(weights.values()), prepared, out / predictions_of(arm, seed), params.predict
+                )
+                results = map_cases(partial(_predict, work=work), usable, takes_all_cores=True)
+                for case_id, fault in zip(usable, results, strict=True):
+                    faults |= {} if fault is None else {case_id: fault}
+                    is_fault = fault is not None
                     progress.advance(f"{name} {case_id}{' failed' if is_fault else ''}", is_warning=is_fault)
             if len(faults) == n_cases:
                 first, fault = next(iter(faults.items()))
@@ -80,6 +89,33 @@ def run(workspace: Path, params: Params) -> None:
                 failed.append({"case_id": case_id, "arm": arm, "seed": seed, "code": code, "reason": reason})
         write_json(out / FAILED_FILE, {"failed": failed})
         write_json(out / MODELS_FILE, models)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What each process needs beside the case; ``weights`` are the sha256 of the models' weights."""
+
+    folders: tuple[Path, ...]
+    weights: tuple[str, ...]
+    prepared: Path
+    out: Path
+    config: PredictConfig
+
+
+def _predict(case_id: str, work: _Work) -> Exception | None:
+    """Predict one case; its fault if it has one."""
+    predictor = _predictor(work.folders, work.weights, work.config.n_threads)
+    try:
+        predict_case(predictor, work.prepared / case_id, work.out, work.config)
+    except (DataError, ValueError, RuntimeError, MemoryError) as error:
+        return error
+    return None
+
+
+@lru_cache(maxsize=1)
+def _predictor(folders: tuple[Path, ...], weights: tuple[str, ...], n_threads: int) -> Predictor:
+    """Loaded once a process; anew where the weights in the folders have changed, since workers outlive a run."""
+    return load_models(folders, n_threads)
 
 
 def plan_rounds(split: Split, folds: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from monai_tl.cache import CaseCache
 from monai_tl.config import Params, PreprocessConfig
-from monai_tl.dataset.manifest import UNPREPARED_FILE, Manifest, read_manifest
+from monai_tl.dataset.manifest import IMAGE_FILE, LABEL_FILE, UNPREPARED_FILE, read_manifest
 from monai_tl.dataset.nifti import read_image, read_label
 from monai_tl.dataset.transforms import prepare_case
-from monai_tl.errors import StageError, describe_fault
+from monai_tl.errors import StageError, WorkerLostError, describe_fault
 from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_folder
 from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
@@ -33,9 +33,9 @@ _CODE = (
 
 @dataclass(frozen=True)
 class _Work:
-    """What each process needs beside the case."""
+    """What each process needs beside the case; not the other cases, for it goes along with each."""
 
-    manifest: Manifest
+    cases: Path
     plan: Plan
     config: PreprocessConfig
     code: str
@@ -61,12 +61,10 @@ def run(workspace: Path, params: Params) -> None:
     # the output is dropped where the stage fails, the reasons must not be
     kept_reasons = workspace / STATE_FOLDER / "preprocess_failed.json"
     with whole_folder(workspace / "artifacts/prepared") as folder:
-        work = _Work(manifest, plan, params.preprocess, code_digest(*_CODE), cache, folder)
-        results = map_cases(partial(_prepare, work=work), manifest.cases)
-        for case, (cached, fault) in zip(manifest.cases, results, strict=True):
+        work = _Work(manifest.folder, plan, params.preprocess, code_digest(*_CODE), cache, folder)
+        prepare = partial(_prepare, work=work)
+        for _, fault in map_cases(prepare, manifest.cases, finished=partial(_tell, progress), lost=_lose):
             failed += [fault] if fault is not None else []
-            note = f"{case.case_id}{' (cached)' if cached else ''}{f' {fault.code}' if fault else ''}"
-            progress.advance(note, is_warning=fault is not None)
         listed = RejectionList(rejected=tuple(failed))
         if failed:
             listed.write(kept_reasons)
@@ -93,6 +91,17 @@ def _count(failed: Sequence[Rejection], n_cases: int) -> str:
     return f"{len(failed)} of {n_cases} cases failed ({listed})"
 
 
+def _tell(progress: Progress, case: CaseRecord, result: tuple[bool, Rejection | None]) -> None:
+    cached, fault = result
+    note = f"{case.case_id}{' (cached)' if cached else ''}{f' {fault.code}' if fault else ''}"
+    progress.advance(note, is_warning=fault is not None)
+
+
+def _lose(case: CaseRecord, fault: WorkerLostError) -> tuple[bool, Rejection | None]:
+    """What becomes of a case whose work ends each process that takes it."""
+    return False, Rejection(item=case.case_id, kind="case", code="process_ended", reason=str(fault))
+
+
 def _prepare(case: CaseRecord, work: _Work) -> tuple[bool, Rejection | None]:
     """Prepare one case; whether it came from the cache, and its fault if it has one."""
     destination = work.out / case.case_id
@@ -106,9 +115,9 @@ def _prepare(case: CaseRecord, work: _Work) -> tuple[bool, Rejection | None]:
 
 
 def _cache_key(case: CaseRecord, work: _Work) -> str:
-    files = [work.manifest.image_path(case.case_id)]
+    files = [work.cases / case.case_id / IMAGE_FILE]
     if case.has_label:
-        files.append(work.manifest.label_path(case.case_id))
+        files.append(work.cases / case.case_id / LABEL_FILE)
     # what changes no voxel must not cost the cache
     unseen = {"adaptations", "source", "source_sha256", "patch_size_vox", "network", "shift", "notes"}
     plan = work.plan.model_dump(mode="json", exclude=unseen)
@@ -117,10 +126,10 @@ def _cache_key(case: CaseRecord, work: _Work) -> str:
 
 
 def _write_arrays(folder: Path, case: CaseRecord, work: _Work) -> None:
-    image, affine = read_image(work.manifest.image_path(case.case_id))
+    image, affine = read_image(work.cases / case.case_id / IMAGE_FILE)
     label = None
     if case.has_label:
-        label = read_label(work.manifest.label_path(case.case_id))[0].astype(np.uint8, copy=False)
+        label = read_label(work.cases / case.case_id / LABEL_FILE)[0].astype(np.uint8, copy=False)
     prepared, new_label, record = prepare_case(image, affine, work.plan, work.config, label, case.case_id)
     np.save(folder / IMAGE_ARRAY, prepared, allow_pickle=False)
     if new_label is not None:

@@ -20,7 +20,7 @@ from monai_tl.dicom.deidentify import Pseudonyms, seeded_key
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
 @pytest.mark.parametrize("kind", ONE_VOLUME.entries, ids=lambda kind: kind.name)

@@ -22,7 +22,7 @@ N = 8
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
 def write(folder: Path, slices: list[tuple[float, int, dict[str, Any]]]) -> None:

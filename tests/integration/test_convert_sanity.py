@@ -23,7 +23,7 @@ STACK = np.arange(6 * 8 * 10, dtype=np.uint16).reshape(6, 8, 10)
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
 def run(tmp_path: Path, **options: Any) -> dict[str, Any]:

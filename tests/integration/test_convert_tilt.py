@@ -23,7 +23,7 @@ LANDMARKS = np.array([[14.3, 15.2, 6.7], [28.9, 31.4, 16.2]])
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
 def gantry(degrees: float, shape=(24, 48, 44), step_mm=2.5) -> Grid:

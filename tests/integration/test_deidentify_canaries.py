@@ -228,7 +228,7 @@ def test_contours_are_what_they_were(study):
 
 def test_a_second_run_gives_the_same_bytes_and_another_key_other_names(study, tmp_path, monkeypatch):
     source, out = study[0], study[1]
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
     deidentify.run(source, tmp_path / "again", key_file=source.parent / "key")
     assert contents(tmp_path / "again") == contents(out)
     create_key(tmp_path / "other")

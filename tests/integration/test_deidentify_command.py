@@ -383,7 +383,7 @@ def test_a_folder_without_files_and_a_link_to_nowhere_are_said_to_be_so(tmp_path
 
 def test_progress_counts_what_was_refused_so_far(tmp_path, key, monkeypatch, capsys):
     monkeypatch.setattr(deidentify, "_CHUNK", 2)
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
     for number in range(4):
         save(one_slice(Modality="US", SOPInstanceUID=f"1.2.9.{number}"), tmp_path / "in" / f"{number}.dcm")
     run(tmp_path, key)
@@ -402,7 +402,7 @@ def test_pipes_and_loops_of_links_are_passed_by(tmp_path, key):
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path, key, monkeypatch):
     write_ct(tmp_path / "in", pixels(2))
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
     def full(self: Path, content: bytes) -> int:
         raise OSError(28, "No space left on device")
@@ -429,7 +429,7 @@ def test_a_killed_run_leaves_an_empty_folder_and_the_next_one_cleans_up(tmp_path
         save(one_slice(PatientID=f"{number}", SOPInstanceUID=f"1.2.9.{number}"), tmp_path / "in" / f"{number}.dcm")
     out = tmp_path / "out"
     command = [sys.executable, "-c", KILLED, at, tmp_path / "in", out, key]
-    done = subprocess.run(command, env={**os.environ, "MONAI_TL_BACKEND": "sequential"}, capture_output=True)
+    done = subprocess.run(command, env={**os.environ, "MONAI_TL_EXECUTOR": "sequential"}, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     assert list(out.iterdir()) == []
     assert list(tmp_path.glob(".out.*.part"))
@@ -441,7 +441,7 @@ def test_a_killed_run_leaves_an_empty_folder_and_the_next_one_cleans_up(tmp_path
 
 def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path, key, monkeypatch):
     """While the first one writes, after it, and when it ends between the second's look and its lock."""
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
     write_ct(tmp_path / "in", pixels(2))
     save(one_slice(PatientID="other"), tmp_path / "else" / "a.dcm")
     write_bytes, refused = Path.write_bytes, []

@@ -46,7 +46,7 @@ def test_every_damaged_folder(tmp_path, monkeypatch, name):
 
 def _deidentify(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Codes of what was refused."""
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
     damaged.make(name, root / "in")
     create_key(root / "key")
     before = {path.name for path in root.iterdir()}

@@ -31,7 +31,7 @@ PRODUCTS = ("metrics.json", "plots/cases.csv", "plots/history.csv", "html/report
 
 @pytest.fixture(autouse=True)
 def _sequential(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_twice_gives_the_same_bytes_and_so_do_workers(
     finished: tuple[Path, Params], evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = copied(finished, tmp_path)
-    monkeypatch.setenv("MONAI_TL_BACKEND", "loky")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "loky")
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
     run(workspace, finished[1])
     for product in PRODUCTS:
@@ -263,7 +263,7 @@ def test_prediction_on_another_grid_stops_the_stage(
     shifted[0, 3] += 1.0
     write_image(path, label, shifted)
     for backend in ("sequential", "loky"):
-        monkeypatch.setenv("MONAI_TL_BACKEND", backend)
+        monkeypatch.setenv("MONAI_TL_EXECUTOR", backend)
         monkeypatch.setenv("MONAI_TL_JOBS", "2")
         with pytest.raises(StageError, match=f"{case_id(1)}.*scratch.*run predict again"):
             run(workspace, finished[1])

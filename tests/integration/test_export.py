@@ -159,7 +159,7 @@ def test_an_invalid_attribute_costs_neither_its_case_nor_the_others(workspace, c
 
 
 def test_an_unexpected_fault_of_one_case_costs_that_case_alone(workspace, monkeypatch):
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
     chosen = read_manifest(workspace / "artifacts/cases").cases[1].case_id
     write = export_case.write_segmentation
 

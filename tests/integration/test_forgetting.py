@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ``frozen`` and ``ruthless`` call it "outside", ``renamed`` calls it "ball"."""
     folder = tmp_path_factory.mktemp("place")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MONAI_TL_BACKEND", "sequential")
+        patch.setenv("MONAI_TL_EXECUTOR", "sequential")
         train_scratch(write_workspace(folder / "first"), max_steps=60).rename(folder / "source")
         write_held_set(folder / "held")
         create_key(folder / "key", seed=0)

@@ -42,7 +42,7 @@ SHAPE = (6, 12, 14)
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
 def config(**more):
@@ -171,7 +171,7 @@ def test_twice_gives_equal_bytes_and_the_second_comes_from_the_cache(tmp_path):
 def test_several_processes_give_the_bytes_of_one(tmp_path, monkeypatch):
     dirty_folder(tmp_path / "in")
     do(tmp_path / "in", tmp_path / "a", tmp_path / "cache a")
-    monkeypatch.setenv("MONAI_TL_BACKEND", "loky")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "loky")
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
     do(tmp_path / "in", tmp_path / "b", tmp_path / "cache b")
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
@@ -388,7 +388,7 @@ def test_too_many_refusals_fail_and_leave_nothing(tmp_path):
 
 @pytest.mark.parametrize("backend", ["sequential", "loky"])
 def test_an_unexpected_fault_of_one_series_costs_that_series_alone(tmp_path, monkeypatch, backend):
-    monkeypatch.setenv("MONAI_TL_BACKEND", backend)
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", backend)
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
     for number in (1, 2, 3):
         add_series(tmp_path / "in", number)

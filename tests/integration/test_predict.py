@@ -66,6 +66,19 @@ def test_twice_gives_the_same_bytes(workspace: Path) -> None:
     assert contents[0] == contents[1]
 
 
+def test_a_cluster_gives_the_same_bytes(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    contents = []
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        for executor in ("loky", "dask://" + cluster.scheduler_address.removeprefix("tcp://")):
+            monkeypatch.setenv("MONAI_TL_EXECUTOR", executor)
+            predict.run(workspace, PARAMS)
+            found = sorted((workspace / "artifacts/predictions").rglob("*.*"))
+            contents.append({str(path): path.read_bytes() for path in found if path.is_file()})
+    assert len(contents[0]) == 4
+    assert contents[0] == contents[1]
+
+
 def test_a_case_that_fails_is_listed_and_does_not_stop_the_others(workspace: Path) -> None:
     (workspace / "artifacts/prepared" / CASE_IDS[2] / "image.npy").write_bytes(b"\x93NUMPY\x01\x00")
     predict.run(workspace, PARAMS)

@@ -38,7 +38,7 @@ def hashes(folder):
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
     write_cases(tmp_path, 8, unlabelled=(6,))
     return tmp_path
 
@@ -80,7 +80,7 @@ def test_processes_and_reruns_give_the_same_bytes(workspace, monkeypatch):
     params = make_params()
     run_three(workspace, params)
     first = hashes(workspace / "artifacts")
-    monkeypatch.setenv("MONAI_TL_BACKEND", "loky")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "loky")
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
     import shutil
 

@@ -30,14 +30,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_cohort_and_key(folder)
     (folder / "pretrain.yaml").write_text(yaml.safe_dump(parameters(folder)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MONAI_TL_BACKEND", "sequential")
+        patch.setenv("MONAI_TL_EXECUTOR", "sequential")
         pretrain.run(folder / "pretrain.yaml", folder / "data/hospital_a", folder / "source", folder / "work")
     return folder
 
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
     monkeypatch.setenv("MONAI_TL_JOBS", "1")
 
 

@@ -44,7 +44,7 @@ def export(workspace: Path, arm: str) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _sequential():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MONAI_TL_BACKEND", "sequential")
+        patch.setenv("MONAI_TL_EXECUTOR", "sequential")
         yield
 
 

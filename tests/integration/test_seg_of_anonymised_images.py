@@ -21,7 +21,7 @@ SCHEME = LabelScheme(classes=(ClassSpec(name="liver", type="SCT|10200004|Liver")
 
 
 def test_a_seg_returns_to_images_without_series_uid(tmp_path, monkeypatch):
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
     write_ct(tmp_path / "in/a", STACK, SeriesInstanceUID=None, StudyInstanceUID=None)
     # a second nameless series, which the label must not reach
     write_ct(tmp_path / "in/b", STACK, SeriesInstanceUID=None, StudyInstanceUID=None, FrameOfReferenceUID="1.2.9")

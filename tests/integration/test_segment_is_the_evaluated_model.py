@@ -59,7 +59,7 @@ def make_params(workspace: Path) -> Params:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MONAI_TL_BACKEND", "sequential")
+        patch.setenv("MONAI_TL_EXECUTOR", "sequential")
         write_cohort(workspace / "data", 0, 1, 8, 2)
         create_key(workspace / "key", seed=0)
         write_made_up_source(workspace / "sources/made_up")

@@ -54,7 +54,7 @@ def images_in_parts(workspace: Path) -> list[Path]:
 
 
 def start(workspace: Path, *, jobs: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MONAI_TL_JOBS": str(jobs), "MONAI_TL_BACKEND": "loky"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MONAI_TL_JOBS": str(jobs), "MONAI_TL_EXECUTOR": "loky"}
     command = [sys.executable, "-m", "monai_tl", "stage", "ingest", "-w", str(workspace)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -105,7 +105,7 @@ def test_a_worker_that_does_not_listen_is_ended_all_the_same(tmp_path: Path) -> 
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     names = [tmp_path / "one", tmp_path / "two"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    environment |= {"MONAI_TL_JOBS": "2", "MONAI_TL_BACKEND": "loky"}
+    environment |= {"MONAI_TL_JOBS": "2", "MONAI_TL_EXECUTOR": "loky"}
     process = subprocess.Popen([sys.executable, tmp_path / "stubborn.py", *names], env=environment)
     limit = time.monotonic() + 60
     while not all(name.exists() for name in names):

@@ -30,7 +30,7 @@ OUTLINE = np.array([[-10, -20, 30], [-8, -20, 30], [-8, -18, 30]], dtype=float)
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
 @pytest.fixture

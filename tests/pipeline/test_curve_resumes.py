@@ -29,7 +29,7 @@ def place(tmp_path_factory) -> Place:
     """A workspace whose curve was brought up to date once, by the command."""
     root = tmp_path_factory.mktemp("curve")
     place = make_real(root / "workspace", make_site(root / "site"))
-    place.extra["MONAI_TL_BACKEND"] = "sequential"
+    place.extra["MONAI_TL_EXECUTOR"] = "sequential"
     params = place.folder / "params.yaml"
     params.write_text(params.read_text() + CURVE)
     outcomes = run(place)

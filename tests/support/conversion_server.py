@@ -60,7 +60,7 @@ class ConversionServer:
         """
         if self._process is None:
             path = os.pathsep.join(entry for entry in sys.path if entry)
-            environment = {**os.environ, "PYTHONPATH": path, "MONAI_TL_BACKEND": "sequential"}
+            environment = {**os.environ, "PYTHONPATH": path, "MONAI_TL_EXECUTOR": "sequential"}
             self._process = subprocess.Popen(
                 [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
             )

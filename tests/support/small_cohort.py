@@ -21,7 +21,7 @@ def write_small_cohort(out: Path, seed: int = SEED) -> dict[str, dict[str, int]]
 def write_cohort_and_key(folder: Path) -> None:
     """``data`` and ``key`` in a folder, for a fixture of a module: one process, whatever the environment says."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MONAI_TL_BACKEND", "sequential")
+        patch.setenv("MONAI_TL_EXECUTOR", "sequential")
         write_small_cohort(folder / "data")
     create_key(folder / "key", seed=0)
 

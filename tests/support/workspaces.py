@@ -210,7 +210,7 @@ def clone(origin: Place, folder: Path) -> Place:
     _git(origin, "clone", "-q", str(origin.folder), str(folder))
     shutil.copytree(origin.folder / "data", folder / "data")
     # the imports of a worker take longer than these few coarse cases
-    return Place(folder, origin.site, {"MONAI_TL_BACKEND": "sequential"})
+    return Place(folder, origin.site, {"MONAI_TL_EXECUTOR": "sequential"})
 
 
 def write_made_up_source(folder: Path) -> None:

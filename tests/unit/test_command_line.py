@@ -70,9 +70,9 @@ def test_segment_says_so_before_it_works(here: Path) -> None:
 
 
 def test_an_unknown_backend_is_a_fault_of_the_environment(here: Path) -> None:
-    code, output = call(here, "phantom", "out", "--n-a", "1", "--n-b", "1", MONAI_TL_BACKEND="dask")
+    code, output = call(here, "phantom", "out", "--n-a", "1", "--n-b", "1", MONAI_TL_EXECUTOR="dask")
     assert code == 2
-    assert "MONAI_TL_BACKEND: 'dask' is none of fork, loky, sequential" in output
+    assert "MONAI_TL_EXECUTOR: 'dask' is none of fork, loky, sequential, dask://HOST:PORT" in output
     assert "Traceback" not in output
 
 

@@ -64,7 +64,7 @@ def caught(function, *arguments) -> Exception:
 
 @pytest.mark.parametrize("backend", ["sequential", "loky"])
 def test_the_place_is_that_of_the_fault_in_any_process(monkeypatch, backend):
-    monkeypatch.setenv("MONAI_TL_BACKEND", backend)
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", backend)
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
     told = describe_unexpected(caught(lambda: list(map_cases(spacing_of, [CANARY, CANARY]))))
     assert "at monai_tl/geometry.py:" in told

@@ -23,7 +23,7 @@ def manifest(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
 def test_numbers_agree_with_a_direct_computation(manifest):
@@ -53,7 +53,7 @@ def test_numbers_agree_with_a_direct_computation(manifest):
 def test_order_and_processes_do_not_matter(manifest, monkeypatch):
     first = fingerprint(manifest.cases, manifest)
     assert fingerprint(manifest.cases[::-1], manifest) == first
-    monkeypatch.setenv("MONAI_TL_BACKEND", "loky")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "loky")
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
     assert fingerprint(manifest.cases, manifest) == first
 

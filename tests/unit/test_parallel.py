@@ -1,13 +1,16 @@
 """Work over cases: order, errors, and nothing left behind."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import BrokenExecutor
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from monai_tl.errors import WorkerLostError
 from monai_tl.parallel import map_cases
 
 
@@ -21,14 +24,14 @@ def process_id(_: int) -> int:
 
 @pytest.mark.parametrize("backend", ["fork", "loky", "sequential"])
 def test_results_come_in_order_and_are_the_same_for_each_backend(monkeypatch, backend):
-    monkeypatch.setenv("MONAI_TL_BACKEND", backend)
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", backend)
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
     assert list(map_cases(square, range(7))) == [0, 1, 4, 9, 16, 25, 36]
 
 
 @pytest.mark.parametrize("backend", ["fork", "loky"])
 def test_work_is_done_in_other_processes(monkeypatch, backend):
-    monkeypatch.setenv("MONAI_TL_BACKEND", backend)
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", backend)
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
     assert os.getpid() not in set(map_cases(process_id, range(4)))
 
@@ -48,7 +51,7 @@ def test_workers_end_with_their_parent(tmp_path, backend):
         "    (pathlib.Path(__file__).parent / f'pid-{os.getpid()}').touch()\n"
         "    time.sleep(60)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "MONAI_TL_JOBS": "2", "MONAI_TL_BACKEND": backend}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "MONAI_TL_JOBS": "2", "MONAI_TL_EXECUTOR": backend}
     child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=environment)
     limit = time.monotonic() + 40
     while len(list(tmp_path.glob("pid-*"))) < 2 and time.monotonic() < limit:
@@ -63,16 +66,85 @@ def test_workers_end_with_their_parent(tmp_path, backend):
     assert not [pid for pid in workers if _alive(pid)]
 
 
-def _end_itself(_: int) -> None:
-    os._exit(9)
+def end_at_five(item: tuple[int, Path]) -> int:
+    number, folder = item
+    (folder / f"{number}.{os.getpid()}").touch()
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
 
 
-@pytest.mark.parametrize("backend", ["fork", "loky"])
-def test_a_worker_that_is_killed_is_an_error_and_not_a_wait_for_ever(monkeypatch, backend):
-    monkeypatch.setenv("MONAI_TL_BACKEND", backend)
+def end_once(item: tuple[int, Path]) -> int:
+    """A process that the system ends in the middle of item 5, the first time."""
+    number, folder = item
+    is_first = number == 5 and not list(folder.glob("5.*"))
+    (folder / f"{number}.{os.getpid()}").touch()
+    if is_first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+@pytest.mark.parametrize("executor", ["fork", "loky"])
+def test_what_a_killed_process_was_at_is_done_again_and_the_finished_is_not(monkeypatch, tmp_path, executor):
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", executor)
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
-    with pytest.raises(BrokenExecutor):
-        list(map_cases(_end_itself, range(4)))
+    told: list[int] = []
+    items = [(number, tmp_path) for number in range(20)]
+    results = list(map_cases(end_once, items, finished=lambda item, result: told.append(item[0])))
+    assert results == [number * number for number in range(20)]
+    assert sorted(told) == list(range(20))
+    runs = Counter(int(path.name.split(".")[0]) for path in tmp_path.iterdir())
+    assert runs[5] == 2
+    # what was on its way, or finished and not yet taken, when the process ended
+    assert sum(runs.values()) <= 20 + 10
+
+
+@pytest.mark.parametrize("executor", ["fork", "loky"])
+def test_an_item_that_ends_each_process_is_known_and_the_others_are_done(monkeypatch, tmp_path, executor):
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", executor)
+    monkeypatch.setenv("MONAI_TL_JOBS", "2")
+    items = [(number, tmp_path) for number in range(8)]
+    results = list(map_cases(end_at_five, items, lost=lambda item, fault: -item[0]))
+    assert results == [0, 1, 2, 3, 4, -5, 6, 7]
+    with pytest.raises(WorkerLostError, match="case 6 of 8 was ended by the system"):
+        list(map_cases(end_at_five, items))
+
+
+def wait_if_first(number: int) -> int:
+    time.sleep(1.0 if number == 0 else 0.0)
+    return number
+
+
+@pytest.mark.parametrize("executor", ["fork", "loky"])
+def test_progress_does_not_wait_for_a_slow_case_and_the_results_do(monkeypatch, executor):
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", executor)
+    monkeypatch.setenv("MONAI_TL_JOBS", "2")
+    told: list[int] = []
+    results = list(map_cases(wait_if_first, range(6), finished=lambda item, result: told.append(item)))
+    assert results == list(range(6))
+    assert told[-1] == 0
+
+
+LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def thread_limits(_: int) -> list[str | None]:
+    return [os.environ.get(name) for name in LIMITS]
+
+
+def test_a_worker_computes_with_one_thread(monkeypatch):
+    for name in LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "loky")
+    # a number of workers that no other test has, so that these are started by this one
+    monkeypatch.setenv("MONAI_TL_JOBS", "3")
+    assert list(map_cases(thread_limits, range(3))) == [["1", "1", "1"]] * 3
+
+
+def test_what_keeps_all_cores_busy_stays_in_this_process(monkeypatch):
+    monkeypatch.delenv("MONAI_TL_EXECUTOR", raising=False)
+    monkeypatch.setenv("MONAI_TL_JOBS", "2")
+    assert set(map_cases(process_id, range(4), takes_all_cores=True)) == {os.getpid()}
 
 
 def test_processes_are_forked_only_where_no_thread_can_hold_a_lock():
