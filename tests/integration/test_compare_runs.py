@@ -27,7 +27,7 @@ SHAPE = (10, 10, 10)
 
 @pytest.fixture(autouse=True)
 def _sequential(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
 def scores_text(dice: np.ndarray, patients: list[str] | None = None, failed: set[int] = frozenset()) -> str:  # type: ignore[assignment]

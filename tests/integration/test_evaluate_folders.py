@@ -25,7 +25,7 @@ SHAPE = (12, 14, 8)
 
 @pytest.fixture(autouse=True)
 def _sequential(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
 def save(path: Path, label: np.ndarray, affine: np.ndarray = AFFINE) -> None:
@@ -281,7 +281,7 @@ def test_lesions_are_counted_where_asked(tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_it_found_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MONAI_TL_BACKEND")
+    monkeypatch.delenv("MONAI_TL_EXECUTOR")
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
     predictions, references = nifti_folders(tmp_path)
     arguments = ["evaluate", "--predictions", str(predictions), "--references", str(references), "--out"]
@@ -290,7 +290,7 @@ def test_the_command_says_what_it_found_in_parallel(tmp_path: Path, monkeypatch:
     assert "evaluate: 3/3 case 3" in done.output
     assert "| mean over classes | dice |" in done.output
     assert "ward" not in done.output
-    monkeypatch.setenv("MONAI_TL_BACKEND", "sequential")
+    monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
     assert CliRunner().invoke(app, [*arguments, str(tmp_path / "again")]).exit_code == 0
     for name in ("cases.csv", "metrics.json", "summary.md"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
