@@ -80,8 +80,8 @@ class KillingProgress(Progress):
     cluster: Any = None
     killed: int | None = None
 
-    def advance(self, note: str = "", steps: int = 1) -> None:
-        super().advance(note, steps)
+    def advance(self, note: str = "", steps: int = 1, *, is_warning: bool = False) -> None:
+        super().advance(note, steps, is_warning=is_warning)
         if self.done == 3:
             self.killed = next(iter(self.cluster.workers.values())).pid
             os.kill(self.killed, signal.SIGKILL)

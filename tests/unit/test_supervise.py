@@ -126,7 +126,9 @@ def test_descendants_are_those_psutil_finds():
         deadline = time.monotonic() + 10
         while len(psutil.Process(process.pid).children(recursive=True)) < 2:
             assert time.monotonic() < deadline
-        mine = psutil.Process()
-        assert set(descendants(mine.pid)) == {child.pid for child in mine.children(recursive=True)}
+        # this process may have others, of earlier tests, that come to their end meanwhile
+        started = psutil.Process(process.pid)
+        assert set(descendants(process.pid)) == {child.pid for child in started.children(recursive=True)}
+        assert {process.pid, *descendants(process.pid)} <= set(descendants(os.getpid()))
         for child in psutil.Process(process.pid).children():
             child.kill()
