@@ -233,7 +233,11 @@ def test_after_ctrl_c_ingest_goes_on_with_the_cases_that_are_left(cohort: Path, 
     ingest = {"source": "data", "key_file": str(cohort / "key"), "classes": classes}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"ingest": ingest, "plan": {"source": "any"}}))
     run = TerminalRun(monai_tl("stage", "ingest"), tmp_path, {"MONAI_TL_JOBS": "1"})
-    run.read_until("5/")
+    # bars are painted a few times a second, by when all may be done: what is on disk tells at once
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / ".monai_tl").rglob(".manifest.json"))) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
     run.press(CTRL_C)
     assert run.read_to_end(20) == 130
     assert "run again to go on" in run.text
