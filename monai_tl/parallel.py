@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from monai_tl.errors import ConfigError, WorkerLostError
 
@@ -24,6 +26,8 @@ JOBS_VARIABLE = "MONAI_TL_JOBS"
 CLUSTER = "dask://"
 _HERE = ("fork", "loky", "sequential")
 _STOPPED = 128 + signal.SIGTERM
+_STOPPING_S = 5.0
+"""What a worker that is asked to stop may take to clear away what it has half made."""
 
 
 def n_jobs() -> int:
@@ -169,9 +173,29 @@ def _run_alone(
 def _run_loky(function: Callable[[Item], Result], work: Mapping[int, Item], n_processes: int) -> Numbered[Result]:
     import joblib
 
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=1, initializer=_begin_worker):
+    backend = _stoppable_loky(inner_max_num_threads=1, initializer=_begin_worker)
+    with joblib.parallel_config(backend=backend):
         run = joblib.Parallel(n_jobs=n_processes, return_as="generator_unordered", batch_size=1)
         yield from run(joblib.delayed(do_numbered)(function, number, item) for number, item in work.items())
+
+
+def _stoppable_loky(**settings: Any) -> Any:
+    from joblib._parallel_backends import LokyBackend
+
+    class Stoppable(LokyBackend):  # type: ignore[misc] # joblib has no types
+        """joblib ends its workers by SIGKILL where the work is broken off, and they would leave half-made files."""
+
+        def abort_everything(self, ensure_ready: bool = True) -> None:
+            processes = [] if self._workers is None else list((self._workers._processes or {}).values())
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
+            deadline = time.monotonic() + _STOPPING_S
+            for process in processes:
+                process.join(max(0.0, deadline - time.monotonic()))
+            super().abort_everything(ensure_ready)
+
+    return Stoppable(**settings)
 
 
 def _run_forked(function: Callable[[Item], Result], work: Mapping[int, Item], n_processes: int) -> Numbered[Result]:
