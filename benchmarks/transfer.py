@@ -25,6 +25,7 @@ SECONDS, SECONDS_ALL = 160.0, 1600.0
 STEPS_LABELS, STEPS_SHARES = "16", (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """The curve over steps: with so many labels, at these shares of the time."""
 PLOTS = ROOT / "docs" / "images"
+_BOUNDS = {"measured": "about", "at least": "more than", "at most": "at most"}
 GOALS = {"4": 0.84, "16": 0.87, "all": 0.885}
 
 
@@ -121,14 +122,14 @@ def _draw(
         for name, plot in (("transfer_labels", draw_labels(findings)), ("transfer_steps", draw_steps(findings))):
             (PLOTS / f"{name}.png").write_bytes(plot["png"])
     lines = [
-        f"- {one.budget} labels: Dice {one.dice:.3f}; {best} from scratch needs {one.bound} {one.needed:.0f}, "
+        f"- {one.budget} labels: Dice {one.dice:.3f}; {best} from scratch needs {_BOUNDS[one.bound]} {one.needed:.0f}, "
         f"{one.factor:.1f} times as many ({_number(one.low)} to {_number(one.high)})."
         for one in findings.labels_saved["hippodeep"]
     ]
     saved = findings.steps_saved["hippodeep"]
     lines.append(
         f"- Steps, {findings.n_labels_of_steps} labels: what tuning reaches at {saved.budget} steps the same network "
-        f"from scratch needs {saved.bound} {saved.needed:.0f} for, {saved.factor:.1f} times as many "
+        f"from scratch needs {_BOUNDS[saved.bound]} {saved.needed:.0f} for, {saved.factor:.1f} times as many "
         f"({_number(saved.low)} to {_number(saved.high)})."
     )
     return "Labels and steps saved, with 95 % intervals over the 40 test patients (one seed):\n\n" + "\n".join(lines)

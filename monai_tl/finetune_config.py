@@ -57,8 +57,8 @@ class FinetuneConfig(Section):
         lora_rank, lora_alpha: ``lora``: rank of each update, and its factor times the rank.
         l2_sp_weight: ``l2_sp``: share of the distance to the pretrained values that a step of rate 1 takes back.
         norm_statistics: Of batch normalisation in layers that train. ``moving`` estimates them anew from the batches;
-            ``source`` keeps those that came across, so that the network trains as it will predict, which counts where
-            a batch holds one or two patches. Scale and shift train either way; the twin, having none, moves them.
+            ``source`` keeps those that came across, so that the network trains as it will predict, which may count
+            where a batch holds one patch. Scale and shift train either way; the twin, having none, moves them.
         feature_variants: ``feature_extraction``: so many epochs of samples differ by augmentation; then they come
             again, and their features are not computed anew. Without augmentation one is enough.
         feature_cache_mib: Disk that these features may take; fewer variants are kept where they do not fit.

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from monai_tl.records import Adaptation
-from monai_tl.transfer.recommend import FAR_SHIFT, FEW_LABELS, FEW_STEPS, LARGE_NETWORK, MANY_LABELS, recommend
+from monai_tl.transfer.recommend import (
+    FAR_SHIFT,
+    FEW_LABELS,
+    FEW_STEPS,
+    HEAD_STEPS,
+    LARGE_NETWORK,
+    MANY_LABELS,
+    recommend,
+)
 
 
 def _line(item: str, status: Any) -> Adaptation:
@@ -62,3 +70,11 @@ def test_the_decision_holds_its_inputs_and_a_reason_that_names_them() -> None:
 def test_the_head_leaves_most_steps_for_the_body(max_steps: int) -> None:
     head_steps = recommend(8, (), SMALL, max_steps).settings["head_steps"]
     assert 0 < head_steps < max_steps / 2
+
+
+@pytest.mark.parametrize("max_steps", [1_000, 100_000])
+def test_a_long_budget_goes_to_the_body(max_steps: int) -> None:
+    # in a share of so many steps a head would long have settled
+    decision = recommend(16, (), 500_000, max_steps)
+    assert decision.strategy == "lp_ft"
+    assert decision.settings["head_steps"] == HEAD_STEPS < 0.1 * max_steps
