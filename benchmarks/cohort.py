@@ -17,7 +17,7 @@ _OFFSET = 3
 def make_cohort(
     folder: Path, n_series: int, n_slices: int, size: int, n_parts: int, n_templates: int
 ) -> Callable[[], float]:
-    """Of a :class:`benchmarks.common.Worker`: write ``folder/part-P/series-N/IM*.dcm``.
+    """Of a ``benchmarks.common.Worker``: write ``folder/part-P/series-N/IM*.dcm``.
 
     Each series differs from the others in identifiers, in the direction of its rows and columns' content and in a small
     offset of its values; each of ``n_templates`` is a phantom with noise of its own.

@@ -74,10 +74,10 @@ class Point:
     """One training and its test.
 
     Attributes:
-        workspace: Prepared by :func:`workspace`.
+        workspace: Prepared by ``workspace``.
         labels: How many, as text, or ``all``; none of them is for validation, the last (averaged) weights count.
         seconds: Of training everything on two threads at the rate measured on this machine; gives the number of steps.
-        changes: Of section finetune, beside :data:`SETTINGS`.
+        changes: Of section finetune, beside ``SETTINGS``.
     """
 
     workspace: Path

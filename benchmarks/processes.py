@@ -47,7 +47,7 @@ def python_environment(hidden: Path | None = None) -> dict[str, str]:
 
 
 def hide(module: str, folder: Path) -> Path:
-    """Make a folder in which ``module`` cannot be imported, for :func:`python_environment`."""
+    """Make a folder in which ``module`` cannot be imported, for ``python_environment``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_text(f'raise ImportError("{module} is hidden from this contestant")\n')
     return folder
@@ -113,7 +113,7 @@ def _peak_of(process: int) -> int:
 
 
 class Command:
-    """Takes turns as :class:`benchmarks.common.Worker` does; a turn gives seconds a series.
+    """Takes turns as ``benchmarks.common.Worker`` does; a turn gives seconds a series.
 
     Args:
         lines_of: Command lines for a source and an output folder.

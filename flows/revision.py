@@ -38,7 +38,7 @@ def fetch(revision: str, path: str, out: Path, workspace: Path) -> str | None:
     """Write the file as it was; what is wrong, or None.
 
     Args:
-        revision: See :func:`resolve`.
+        revision: See ``resolve``.
         path: Below the workspace.
         out: New file.
         workspace: Folder of dvc.yaml.

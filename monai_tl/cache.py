@@ -32,9 +32,9 @@ class CaseCache:
 
         Args:
             key: sha256 over input bytes, parameters and code.
-            destination: Folder to make, in one that is made by :func:`monai_tl.files.whole_folder`.
+            destination: Folder to make, in one that is made by ``monai_tl.files.whole_folder``.
             build: Writes the files into the folder it is given.
-            kept: Names of files that stay in the cache; see :meth:`entry`.
+            kept: Names of files that stay in the cache; see ``entry``.
 
         Returns:
             True when the entry came from the cache.
@@ -61,7 +61,7 @@ class CaseCache:
         return False
 
     def entry(self, key: str) -> Path:
-        """Folder of what :meth:`fetch` has remembered under a key."""
+        """Folder of what ``fetch`` has remembered under a key."""
         return self.root / key[:2] / key
 
 

@@ -104,7 +104,7 @@ def reorient_to_ras(array: Volume, affine: Affine) -> tuple[Volume, Affine]:
 
 
 def undo_reorient(array: Volume, affine: Affine) -> Volume:
-    """Bring an array on the RAS+ grid of :func:`reorient_to_ras` back to the voxel axes of ``affine``.
+    """Bring an array on the RAS+ grid of ``reorient_to_ras`` back to the voxel axes of ``affine``.
 
     Args:
         array: (I, J, K) on the reoriented grid.

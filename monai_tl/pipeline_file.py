@@ -45,7 +45,7 @@ def render_dvc_yaml(
     Args:
         code: For each stage, the files and folders of code its result depends on, relative to the workspace.
         unset: Parameters that name an input but are null in params.yaml (``plan.source``): no dependency then.
-        beside_source: Outside ``plan.source`` and deciding about it; see :func:`monai_tl.sources.kinds.companions`.
+        beside_source: Outside ``plan.source`` and deciding about it; see ``monai_tl.sources.kinds.companions``.
 
     Returns:
         YAML; equal arguments give equal bytes.
@@ -57,7 +57,7 @@ def render_dvc_yaml(
 def render_curve_yaml(
     code: Mapping[str, Sequence[str]], unset: Collection[str] = (), beside_source: Sequence[str] = ()
 ) -> str:
-    """The text of curve/dvc.yaml; see :func:`render_dvc_yaml`. Paths in it start at the workspace, as in dvc.yaml."""
+    """The text of curve/dvc.yaml; see ``render_dvc_yaml``. Paths in it start at the workspace, as in dvc.yaml."""
     stages = {stage.name: {"wdir": "..", **_entry(stage, code[stage.name], unset, beside_source)} for stage in CURVE}
     content = {"vars": [f"../{PARAMS_FILE}"], "stages": stages}
     return _HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)

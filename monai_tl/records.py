@@ -188,7 +188,7 @@ class Fingerprint(Record):
         intensity: mean, std, p00_5, p99_5, min, max over foreground voxels of the training labels; ``body_``
             versions over all voxels.
         class_volumes_ml: Median volume of each class.
-        channels: As :class:`Dataset` has them.
+        channels: As ``Dataset`` has them.
         echo_time_ms: n, min, median, max over the cases whose DICOM header states one; empty where none does.
         image_mm_min, extent_mm_min: Smallest size of an image and of a body's box along each axis.
         scaled: The foreground after each case is scaled by itself, medians over the cases: ``zscore_mean`` and

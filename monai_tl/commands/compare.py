@@ -54,7 +54,7 @@ def run(
     """Compare each with each: paired differences over patients, with Holm's correction for the number of pairs.
 
     Args:
-        given: Two or more; see :func:`~monai_tl.commands.compare_runs.find_cases`.
+        given: Two or more; see ``find_cases``.
         workspace: Where revisions are looked up.
         metric: One of METRIC_NAMES; a case's value is the mean over its classes.
         arm: Of runs with several.

@@ -41,7 +41,7 @@ def run(
 
     Raises:
         ConfigError: There is no folder ``data``.
-        MonaiTLError: See :func:`~monai_tl.stages.forgetting.measure_forgetting`.
+        MonaiTLError: See ``measure_forgetting``.
     """
     if not data.is_dir():
         # ingest would point at params.yaml, which has no part in this

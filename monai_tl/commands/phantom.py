@@ -97,7 +97,7 @@ def run(out: Path, seed: int = 0, n_a: int = 32, n_b: int = 24, coarse: int = 1)
 
 
 def write_cohort(out: Path, seed: int, n_a: int, n_b: int, coarse: int = 1) -> dict[str, dict[str, int]]:
-    """Write both hospitals; see :func:`run`.
+    """Write both hospitals; see ``run``.
 
     Returns:
         For each hospital, how many studies there are (``studies``) and how many labels of each kind.

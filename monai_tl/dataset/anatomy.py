@@ -1,4 +1,4 @@
-"""One synthetic patient as parts of simple shape: what :mod:`monai_tl.dataset.phantom` samples."""
+"""One synthetic patient as parts of simple shape: what ``monai_tl.dataset.phantom`` samples."""
 
 from __future__ import annotations
 

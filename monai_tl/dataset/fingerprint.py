@@ -69,7 +69,7 @@ def fingerprint(cases: Sequence[CaseRecord], manifest: Manifest) -> Fingerprint:
 
     Returns:
         Statistics with a fixed order of summation. ``extent_mm_median`` is of the box of voxels above
-        :func:`foreground_threshold`, ``shape_median`` of the whole images. Volumes are medians over the cases that
+        ``foreground_threshold``, ``shape_median`` of the whole images. Volumes are medians over the cases that
         have the class. For several channels, intensities are of all channels together.
 
     Raises:

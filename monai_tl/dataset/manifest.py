@@ -46,7 +46,7 @@ class Manifest:
         return {record.case_id: record for record in self.cases}
 
     def select(self, case_ids: tuple[str, ...]) -> tuple[CaseRecord, ...]:
-        """Records of some cases, in the given order; see :meth:`case`."""
+        """Records of some cases, in the given order; see ``case``."""
         return tuple(self.case(case_id) for case_id in case_ids)
 
     def image_path(self, case_id: str) -> Path:

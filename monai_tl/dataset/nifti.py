@@ -84,7 +84,7 @@ def read_label(path: Path) -> tuple[NDArray[Any], Affine]:
 
     Raises:
         LabelError: Values are not whole numbers, or there is more than one channel.
-        DataError, GeometryError: As :func:`read_image`.
+        DataError, GeometryError: As ``read_image``.
     """
     array, affine = _read(path, "the label file")
     if array.ndim != 3:

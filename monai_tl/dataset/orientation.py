@@ -35,13 +35,13 @@ def axes_and_flips(codes: str, wanted: str) -> tuple[list[int], list[bool]]:
 
 
 def turn_array(array: NDArray[Any], axes: list[int], flips: list[bool]) -> NDArray[Any]:
-    """Permute and flip an (I, J, K) array as :func:`axes_and_flips` says; a view."""
+    """Permute and flip an (I, J, K) array as ``axes_and_flips`` says; a view."""
     turned = np.transpose(array, axes)
     return turned[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
 
 
 def turn_affine(affine: Affine, shape: Shape, axes: list[int], flips: list[bool]) -> Affine:
-    """Affine after :func:`turn_array`; ``shape`` is the one before."""
+    """Affine after ``turn_array``; ``shape`` is the one before."""
     result = np.array(affine, dtype=np.float64)
     for new, (old, flip) in enumerate(zip(axes, flips, strict=True)):
         column = affine[:3, old]

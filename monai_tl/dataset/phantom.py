@@ -161,7 +161,7 @@ def render(
     """Sample an abdomen with partial volume, blur, noise and offset.
 
     Args:
-        anatomy: From :func:`build_anatomy`.
+        anatomy: From ``build_anatomy``.
         scan: The grid and the scanner.
         draws: Noise.
         wanted: Names of parts to return masks of; ``body`` is all of them together.

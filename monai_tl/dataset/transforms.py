@@ -42,7 +42,7 @@ def prepare_case(
 ) -> tuple[NDArray[Any], Label | None, PreparedCase]:
     """Bring an image (and its label) onto the plan's grid and intensity scale.
 
-    Downsampled axes are filtered first (see :func:`antialias_sigma_vox`); labels follow by the share of each class.
+    Downsampled axes are filtered first (see ``antialias_sigma_vox``); labels follow by the share of each class.
 
     Args:
         image: (I, J, K) or (C, I, J, K), stored values, as ingest keeps them (RAS+).
@@ -91,7 +91,7 @@ def prepare_case(
 def prepare_image(
     image: Image, affine: Affine, plan: Plan, config: PreprocessConfig, case_id: str = ""
 ) -> tuple[NDArray[Any], PreparedCase]:
-    """:func:`prepare_case` for a new study: no label."""
+    """``prepare_case`` for a new study: no label."""
     prepared, _, record = prepare_case(image, affine, plan, config, case_id=case_id)
     return prepared, record
 
@@ -104,7 +104,7 @@ def restore_probabilities(probabilities: NDArray[np.float32], prepared: Prepared
 
     Args:
         probabilities: (C, I, J, K), background first; any values of which the largest wins.
-        prepared: The record that :func:`prepare_case` gave.
+        prepared: The record that ``prepare_case`` gave.
 
     Returns:
         (I, J, K) uint8 of ``prepared.native_shape``.

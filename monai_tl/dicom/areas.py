@@ -38,7 +38,7 @@ def fill_area(polygons: Sequence[Polygon], rows: int, columns: int, is_xor: bool
     wherever they overlap. The same outline given twice counts once.
 
     Args:
-        polygons: See :data:`monai_tl.dicom.polygons.Polygon`.
+        polygons: See ``monai_tl.dicom.polygons.Polygon``.
         rows: Of the grid; what lies outside is cut off.
         columns: Of the grid.
         is_xor: They are CLOSEDPLANAR_XOR.

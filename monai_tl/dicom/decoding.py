@@ -68,7 +68,7 @@ def decode_frame(frame: bytes, syntax: str, form: FrameForm) -> NDArray[Any]:
 
     Args:
         frame: Its stream, without items.
-        syntax: Transfer syntax UID, one of :func:`check_decoder`.
+        syntax: Transfer syntax UID, one of ``check_decoder``.
         form: As the header says; the stream must agree.
 
     Returns:

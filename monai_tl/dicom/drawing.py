@@ -66,7 +66,7 @@ class Drawing(Protocol):
         """(256,) voxels of each value, before any other is laid over it.
 
         Raises:
-            LabelError: As :meth:`draw`.
+            LabelError: As ``draw``.
             DicomError: The file is damaged.
         """
 
@@ -107,7 +107,7 @@ def draw_scheme(drawing: Drawing, scheme: LabelScheme) -> tuple[Labels, tuple[st
     """Draw what a scheme asks for; where classes overlap the later one is on top.
 
     Raises:
-        LabelError: Code ``no_class`` when that is nothing; and see :meth:`Drawing.draw`.
+        LabelError: Code ``no_class`` when that is nothing; and see ``Drawing.draw``.
         DicomError: The file is damaged.
     """
     return draw_values(drawing, asked_for(drawing, scheme), scheme.names)
@@ -138,7 +138,7 @@ def draw_values(drawing: Drawing, values: Mapping[int, int], names: Sequence[str
         names: What value 1, 2, … is called in notes.
 
     Raises:
-        LabelError: See :meth:`Drawing.draw`.
+        LabelError: See ``Drawing.draw``.
         DicomError: The file is damaged.
     """
     labels, notes = drawing.draw(values)

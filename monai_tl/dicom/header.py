@@ -49,7 +49,7 @@ class Header:
 
     Attributes:
         frame: Number from 1 within a multi-frame object; None for the header of a whole object.
-        has_frame_groups: The object says of each frame where it lies: see :mod:`monai_tl.dicom.frames`.
+        has_frame_groups: The object says of each frame where it lies: see ``monai_tl.dicom.frames``.
         position_lps: Centre of the first pixel, mm; None when absent.
         orientation: Row direction then column direction; None when absent.
         pixel_spacing_mm: (between rows, between columns); None when absent.
@@ -58,7 +58,7 @@ class Header:
         said_localizer: Its description says so; not written anywhere.
         padding: Lowest and highest stored value that mean no image.
         echo: What tells the echo: its time in ms, else its number; empty when neither is given.
-        traits: Of :data:`TRAITS`, those given, as text.
+        traits: Of ``TRAITS``, those given, as text.
         pixels: Where the pixel data lie; None when there are none.
         scanner: Facts about the device, free text among them: see ``identity_words`` before one goes further.
         identity_words: Words of the attributes that identify.

@@ -72,7 +72,7 @@ def join_labels(
     """Draw the label objects of a series over each other; a bad one is refused and the others go on.
 
     Where classes overlap the later one is on top. Without a scheme each structure is a class of its own (see
-    :func:`monai_tl.dicom.structures.scheme_of`), and the one with fewer voxels is on top: a tumour lies in its organ.
+    ``monai_tl.dicom.structures.scheme_of``), and the one with fewer voxels is on top: a tumour lies in its organ.
     Where two objects draw the same class differently, and it shows, none is taken: which reader to believe is not for
     this pipeline to guess.
 

@@ -46,10 +46,10 @@ def read_labelled_series(
 
     Args:
         series: With the label objects that refer to it; how they are joined is said in
-            :func:`monai_tl.dicom.joined_labels.join_labels`.
+            ``monai_tl.dicom.joined_labels.join_labels``.
         scheme: Which structures become which value; None makes each structure a class.
         min_slices: Fewer are refused.
-        keep_shear: See :func:`monai_tl.dicom.volume.read_volume`.
+        keep_shear: See ``monai_tl.dicom.volume.read_volume``.
         in_parallel: See there.
 
     Raises:

@@ -24,7 +24,7 @@ def refuse_identity(elements: Mapping[int, bytes], identity: frozenset[str], ide
     """Look through all elements that hold what was in the file.
 
     Args:
-        elements: As :func:`monai_tl.dicom.scrub.scrub` gives them.
+        elements: As ``monai_tl.dicom.scrub.scrub`` gives them.
         identity: Words of the patient's identity.
         identifiers: Numbers that identify.
 

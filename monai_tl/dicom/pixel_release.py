@@ -38,8 +38,8 @@ def release_pixels(source: PixelSource, form: PixelFormat, words: frozenset[str]
 
     Args:
         source: Where the pixels lie.
-        form: From :func:`read_format`.
-        words: From :func:`monai_tl.dicom.pixel_text.pixel_words`, which must not stand in the bytes.
+        form: From ``read_format``.
+        words: From ``monai_tl.dicom.pixel_text.pixel_words``, which must not stand in the bytes.
 
     Raises:
         DicomError: Codes ``no_pixels``, ``truncated_pixels``, ``unsupported_syntax``, ``undecodable_pixels``,

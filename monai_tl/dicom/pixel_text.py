@@ -19,7 +19,7 @@ _CHANCE_OF_GREY = 1e-8
 
 
 def pixel_words(dataset: Dataset) -> frozenset[str]:
-    """Words to look for in the pixels: those of :func:`identity_words`, and the patient's own with their accents."""
+    """Words to look for in the pixels: those of ``identity_words``, and the patient's own with their accents."""
     own = " ".join(str(dataset.get(keyword) or "") for keyword in _OWN)
     for mark in "^=\\,'[]()":
         own = own.replace(mark, " ")
@@ -31,7 +31,7 @@ def holds_word(content: bytes, words: frozenset[str], is_native: bool) -> bool:
 
     Args:
         content: Native pixels or one compressed stream.
-        words: From :func:`pixel_words`.
+        words: From ``pixel_words``.
         is_native: The bytes are grey values.
     """
     limit = _CHANCE_OF_GREY if is_native else _CHANCE

@@ -42,7 +42,7 @@ def fill_polygons(polygons: Sequence[Polygon], rows: int, columns: int) -> BoolV
     runs to its hole and back along the same line) needs no special care.
 
     Args:
-        polygons: See :data:`Polygon`.
+        polygons: See ``Polygon``.
         rows: Of the grid; what lies outside is cut off.
         columns: Of the grid.
 
@@ -58,7 +58,7 @@ def fill_polygons(polygons: Sequence[Polygon], rows: int, columns: int) -> BoolV
 
 
 def fill_polygon(polygon: Polygon, rows: int, columns: int) -> Region:
-    """Fill one closed outline as :func:`fill_polygons` does; only the part of the grid around it is touched."""
+    """Fill one closed outline as ``fill_polygons`` does; only the part of the grid around it is touched."""
     # half open, so that the last centre before the end is the last one in
     left, top = np.clip(np.ceil(polygon.min(axis=0)), 0, (columns, rows)).astype(int)
     right, bottom = np.clip(np.ceil(polygon.max(axis=0)), 0, (columns, rows)).astype(int)

@@ -77,10 +77,10 @@ def scan_file(path: Path, wanted: Set[int], enter_all: bool = False) -> tuple[Sc
     Args:
         path: A DICOM file (Part 10); never guessed at when the DICM mark is missing.
         wanted: Tags whose raw bytes are kept.
-        enter_all: See :func:`monai_tl.dicom.scan.scan`.
+        enter_all: See ``monai_tl.dicom.scan.scan``.
 
     Returns:
-        What was found; for a deflated file positions are those in the inflated bytes of :func:`inflate`.
+        What was found; for a deflated file positions are those in the inflated bytes of ``inflate``.
 
     Raises:
         DicomError: Codes ``not_dicom``, ``damaged``, ``unreadable``, ``deflate_bomb``.

@@ -70,7 +70,7 @@ def release_text(kind: str, text: str, context: PatientContext, place: str) -> s
         kind: One of the kinds of ``profile.py`` that hold text.
         text: As read; several values are separated by backslashes.
         context: The patient's.
-        place: The attribute: see :meth:`PatientContext.mark`.
+        place: The attribute: see ``PatientContext.mark``.
     """
     if not text:
         return ""

@@ -32,12 +32,12 @@ _TAGS = (
 
 
 class RtstructDrawing:
-    """The structures of an RTSTRUCT on the slices of a series; see :class:`monai_tl.dicom.drawing.Drawing`.
+    """The structures of an RTSTRUCT on the slices of a series; see ``monai_tl.dicom.drawing.Drawing``.
 
     Slices are found by position: many exporters leave the image references out, and others are wrong about them. A
     slice takes the outlines of the plane nearest to it; how far a plane reaches, and so what becomes of outlines
-    between the slices, is said in :func:`monai_tl.dicom.contour_planes.reach_of`. How the outlines of one plane make
-    an area is said in :func:`monai_tl.dicom.areas.fill_area`.
+    between the slices, is said in ``monai_tl.dicom.contour_planes.reach_of``. How the outlines of one plane make
+    an area is said in ``monai_tl.dicom.areas.fill_area``.
 
     Args:
         path: The RTSTRUCT file.
@@ -64,7 +64,7 @@ class RtstructDrawing:
             self.words = authors_words(self._dataset)
 
     def draw(self, values: Mapping[int, int]) -> tuple[Labels, tuple[str, ...]]:
-        """See :meth:`monai_tl.dicom.drawing.Drawing.draw`.
+        """See ``monai_tl.dicom.drawing.Drawing.draw``.
 
         Raises:
             LabelError: Codes ``no_outline``, ``frame_of_reference``, ``missing_instance``, ``contour_position``,
@@ -84,7 +84,7 @@ class RtstructDrawing:
         return labels, tuple(notes)
 
     def sizes(self, values: Mapping[int, int]) -> NDArray[np.float64]:
-        """See :meth:`monai_tl.dicom.drawing.Drawing.sizes`."""
+        """See ``monai_tl.dicom.drawing.Drawing.sizes``."""
         with dicom_faults():
             return count_voxels(self._patches(self._place(values), values, Counts()))
 
@@ -147,7 +147,7 @@ class RtstructDrawing:
 
 
 def read_rtstruct(path: Path, geometry: SliceGeometry, scheme: LabelScheme) -> tuple[Labels, tuple[str, ...]]:
-    """Rasterise the structures that a scheme asks for; see :class:`RtstructDrawing`.
+    """Rasterise the structures that a scheme asks for; see ``RtstructDrawing``.
 
     Args:
         path: The RTSTRUCT file.
@@ -158,7 +158,7 @@ def read_rtstruct(path: Path, geometry: SliceGeometry, scheme: LabelScheme) -> t
         (K, rows, columns) uint8 in slice order, and notes.
 
     Raises:
-        LabelError: Code ``no_class``, and those of :class:`RtstructDrawing` and its ``draw``.
+        LabelError: Code ``no_class``, and those of ``RtstructDrawing`` and its ``draw``.
         DicomError: The file is damaged.
     """
     return draw_scheme(RtstructDrawing(path, geometry), scheme)

@@ -1,6 +1,6 @@
 """Label maps as DICOM SEG on the source series: coded, referenced, with the same bytes for the same input.
 
-Reading is in :mod:`monai_tl.dicom.segmentation_reading`; :func:`read_segmentation` is offered here too.
+Reading is in ``monai_tl.dicom.segmentation_reading``; ``read_segmentation`` is offered here too.
 """
 
 from __future__ import annotations

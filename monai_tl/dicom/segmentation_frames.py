@@ -71,7 +71,7 @@ class Segmentation:
         """The frames with these indices as (rows × columns,) arrays of stored values, in the order of the file.
 
         Raises:
-            DicomError: Code ``damaged``, and those of :func:`monai_tl.dicom.pixels.read_pixels`.
+            DicomError: Code ``damaged``, and those of ``monai_tl.dicom.pixels.read_pixels``.
         """
         with dicom_faults("the frames of the SEG cannot be read", "transfer it again"):
             scanned, meta = scan_file(self.path, frozenset())

@@ -25,7 +25,7 @@ _SPACING_TOLERANCE = 1e-3
 
 
 class SegDrawing:
-    """The segments of a SEG on the slices of a series; see :class:`monai_tl.dicom.drawing.Drawing`.
+    """The segments of a SEG on the slices of a series; see ``monai_tl.dicom.drawing.Drawing``.
 
     A frame finds its slice by position, or by the image it names when it gives no position. Frames left out are
     background; several of one segment on one slice join. FRACTIONAL is inside from half of the maximum, probability
@@ -51,16 +51,16 @@ class SegDrawing:
 
     @property
     def structures(self) -> tuple[Structure, ...]:
-        """See :class:`monai_tl.dicom.drawing.Drawing`."""
+        """See ``monai_tl.dicom.drawing.Drawing``."""
         return self._content.segments
 
     @property
     def words(self) -> frozenset[str]:
-        """See :class:`monai_tl.dicom.drawing.Drawing`."""
+        """See ``monai_tl.dicom.drawing.Drawing``."""
         return self._content.words
 
     def draw(self, values: Mapping[int, int]) -> tuple[Labels, tuple[str, ...]]:
-        """See :meth:`monai_tl.dicom.drawing.Drawing.draw`.
+        """See ``monai_tl.dicom.drawing.Drawing.draw``.
 
         Raises:
             LabelError: Codes ``frame_position``, ``outside``.
@@ -83,7 +83,7 @@ class SegDrawing:
         return labels, (*notes, *overlap_notes(n_overlapping, self.kind))
 
     def sizes(self, values: Mapping[int, int]) -> NDArray[np.float64]:
-        """See :meth:`monai_tl.dicom.drawing.Drawing.sizes`; on another grid in units of the series' voxels."""
+        """See ``monai_tl.dicom.drawing.Drawing.sizes``; on another grid in units of the series' voxels."""
         grid = self._grid
         if grid is None:
             return count_voxels(self._patches(values, self._slots))
@@ -165,7 +165,7 @@ def frame_patches(content: Segmentation, values: Mapping[int, int], slots: Seque
 
 
 def read_segmentation(path: Path, reference: SliceGeometry, scheme: LabelScheme) -> tuple[Labels, tuple[str, ...]]:
-    """Read a DICOM SEG onto the slices of an image series; see :class:`SegDrawing`.
+    """Read a DICOM SEG onto the slices of an image series; see ``SegDrawing``.
 
     Args:
         path: BINARY, FRACTIONAL or LABELMAP.
@@ -176,7 +176,7 @@ def read_segmentation(path: Path, reference: SliceGeometry, scheme: LabelScheme)
         (K, rows, columns) uint8 in slice order of ``reference``, and notes on what was done.
 
     Raises:
-        LabelError: Code ``no_class``, and those of :class:`SegDrawing` and its ``draw``.
+        LabelError: Code ``no_class``, and those of ``SegDrawing`` and its ``draw``.
         DicomError: See there.
     """
     return draw_scheme(SegDrawing(path, reference), scheme)

@@ -19,7 +19,7 @@ STAND_IN_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def stand_in_uid(index: int) -> str:
-    """The SOPInstanceUID under which highdicom is shown a slice; :func:`refer_to_source` puts the true one there."""
+    """The SOPInstanceUID under which highdicom is shown a slice; ``refer_to_source`` puts the true one there."""
     return f"2.25.{index + 1}"
 
 
@@ -62,7 +62,7 @@ def refer_to_source(dataset: Dataset, reference: SliceGeometry) -> None:
     voxel of any class: as source images, and under their series, where a PACS looks.
 
     Args:
-        dataset: A SEG on slices called :func:`stand_in_uid`.
+        dataset: A SEG on slices called ``stand_in_uid``.
         reference: The true slices.
     """
     slots = {stand_in_uid(index): index for index in range(reference.n_slices)}

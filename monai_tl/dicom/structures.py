@@ -46,7 +46,7 @@ def scheme_of(structures: Iterable[Structure], words: Iterable[str]) -> LabelSch
 
     Args:
         structures: Of all label objects of a series.
-        words: Words and numbers that identify somebody: see :func:`monai_tl.dicom.identity.identity_words`.
+        words: Words and numbers that identify somebody: see ``monai_tl.dicom.identity.identity_words``.
 
     Raises:
         LabelError: Code ``no_outline`` when nothing is drawn, ``too_many_classes`` beyond 254.
@@ -87,7 +87,7 @@ def values_of(structures: Sequence[Structure], scheme: LabelScheme, by_name_alon
     Args:
         structures: Of one label object.
         scheme: Names or codes of each class.
-        by_name_alone: The scheme was made by :func:`scheme_of`, in which no text is a code.
+        by_name_alone: The scheme was made by ``scheme_of``, in which no text is a code.
 
     Raises:
         LabelError: Two classes claim the same structure.

@@ -104,7 +104,7 @@ def _shift(plane: NDArray[np.float32], offset: float, size: int, axis: int) -> N
 
 
 def straighten_labels(slices: NDArray[np.uint8], shear: Shear) -> NDArray[np.uint8]:
-    """Nearest pixel: (K, rows, columns) → (K, rows', columns'), 0 outside; :func:`slant_labels` undoes it exactly."""
+    """Nearest pixel: (K, rows, columns) → (K, rows', columns'), 0 outside; ``slant_labels`` undoes it exactly."""
     columns, rows = shear.shape
     result = np.zeros((len(slices), rows, columns), dtype=np.uint8)
     for index, (column, row) in enumerate(_whole_offsets(shear)):

@@ -30,7 +30,7 @@ def read_values(headers: Sequence[Header], in_parallel: bool = False) -> tuple[N
         (K, rows, columns): int16 where all values are whole and fit, else float32. And notes.
 
     Raises:
-        DicomError: As :func:`monai_tl.dicom.pixels.read_pixels`.
+        DicomError: As ``monai_tl.dicom.pixels.read_pixels``.
     """
     whole = all(header.slope.is_integer() and header.intercept.is_integer() for header in headers)
     shape = (len(headers), headers[0].rows, headers[0].columns)

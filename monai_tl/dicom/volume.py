@@ -62,7 +62,7 @@ def read_volume(
     A tilted gantry is resampled (linear, in the slices' planes) to an orthogonal grid that covers it.
 
     Args:
-        series: From :func:`monai_tl.dicom.index.index_folder`.
+        series: From ``monai_tl.dicom.index.index_folder``.
         min_slices: Fewer are refused.
         keep_shear: Leave a tilted series on its own slices, with a sheared affine.
         in_parallel: Decode compressed slices in several processes.
@@ -137,7 +137,7 @@ def to_ras(volume: DicomVolume) -> tuple[Volume, Affine]:
 
 
 def labels_to_ras(slices: NDArray[np.uint8], volume: DicomVolume) -> Volume:
-    """Bring a label drawn on the native slices to the grid of :func:`to_ras`.
+    """Bring a label drawn on the native slices to the grid of ``to_ras``.
 
     Args:
         slices: (K, rows, columns) uint8 in slice order.
@@ -157,7 +157,7 @@ def labels_to_ras(slices: NDArray[np.uint8], volume: DicomVolume) -> Volume:
 
 
 def labels_to_source(label_map: Volume, volume: DicomVolume) -> NDArray[np.uint8]:
-    """Bring a label map on the grid of :func:`to_ras` back to the source instances; the exact undoing of labels_to_ras.
+    """Bring a label map on the grid of ``to_ras`` back to the source instances; the exact undoing of labels_to_ras.
 
     Args:
         label_map: (I, J, K) of whole numbers 0 to 255.

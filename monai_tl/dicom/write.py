@@ -86,7 +86,7 @@ def save(dataset: Dataset, path: Path) -> None:
 
 
 def encode(dataset: Dataset) -> bytes:
-    """The bytes that :func:`save` writes."""
+    """The bytes that ``save`` writes."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
@@ -119,7 +119,7 @@ def fill(dataset: Dataset, attributes: Mapping[str, Any]) -> None:
 
 
 def series_geometry(folder: Path, shape: Sequence[int], affine_lps: Affine, info: SeriesInfo) -> SliceGeometry:
-    """Where the slices of a series that :func:`write_series` writes lie.
+    """Where the slices of a series that ``write_series`` writes lie.
 
     Raises:
         GeometryError: The in-plane axes are not at right angles, or slices run against the normal.
@@ -182,7 +182,7 @@ def write_series(
         The slices as ingest would find them, in the order of ``array``.
 
     Raises:
-        GeometryError: See :func:`series_geometry`; or values that do not fit 16 bits.
+        GeometryError: See ``series_geometry``; or values that do not fit 16 bits.
     """
     geometry = series_geometry(folder, array.shape, affine_lps, info)
     stored = np.rint((np.asarray(array, dtype=np.float64) - intercept) / slope)

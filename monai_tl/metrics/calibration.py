@@ -1,8 +1,8 @@
 """Whether a probability of 0.8 is right in 80 of 100 voxels: counts by confidence, the error made of them, its cure.
 
 Nothing here needs the probabilities of a whole cohort at once: of each case a table of some dozen numbers is kept
-(:class:`ReliabilityCounts`), and tables add up. What temperature scaling needs is the loss at a row of temperatures
-(:func:`temperature_losses`), a dozen numbers a case too, so predict can hand both over beside its label maps.
+(``ReliabilityCounts``), and tables add up. What temperature scaling needs is the loss at a row of temperatures
+(``temperature_losses``), a dozen numbers a case too, so predict can hand both over beside its label maps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from monai_tl.errors import DataError, GeometryError
 N_BINS = 20
 """Of equal width over 0 to 1."""
 TEMPERATURES = np.exp(np.linspace(math.log(0.25), math.log(8.0), 41))
-"""At which :func:`temperature_losses` is tabulated; 1 among them, to the last bits."""
+"""At which ``temperature_losses`` is tabulated; 1 among them, to the last bits."""
 _CHUNK = 1 << 18
 _TINY = 1e-12
 Reals = NDArray[np.float64]
@@ -70,7 +70,7 @@ def count_reliability(
         probabilities: (C, I, J, K), channel 0 background, sums of 1.
         reference: (I, J, K), values 0 to C − 1.
         region: (I, J, K) voxels that count; None for all. Air far from any organ is right with confidence 1 and makes
-            any network look calibrated: see :func:`region_of`.
+            any network look calibrated: see ``region_of``.
 
     Raises:
         GeometryError: The shapes differ.
@@ -160,7 +160,7 @@ def fit_temperature(losses: Sequence[tuple[Reals, int]], temperatures: Reals = T
     and has one minimum.
 
     Args:
-        losses: Of each validation case, from :func:`temperature_losses`.
+        losses: Of each validation case, from ``temperature_losses``.
         temperatures: At which they are.
 
     Returns:

@@ -22,7 +22,7 @@ class PairedDifference:
 
     Attributes:
         found: Mean, interval (not corrected for the number of comparisons), errors; None without a defined difference.
-        p_value: See :func:`two_sided_p`; 1 where nothing can be told.
+        p_value: See ``two_sided_p``; 1 where nothing can be told.
         n_patients, n_cases: With a defined difference.
         n_undefined: Cases left out: both arms lack a prediction, or neither has anything to score.
     """

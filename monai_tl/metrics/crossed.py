@@ -43,7 +43,7 @@ def crossed_mean(
 ) -> CrossedMean:
     """Mean over cases and seeds with an interval that covers the choice of both.
 
-    Patients are resampled whole (:func:`~monai_tl.metrics.summary.bootstrap_mean`) on the means over the seeds. The
+    Patients are resampled whole (``bootstrap_mean``) on the means over the seeds. The
     standard error that resampling all seeds would give has a closed form and is widened to Student's width with
     m − 1 degrees of freedom; its percentiles are no use, because m seeds reach no further than their own range. The two
     distances from the mean are joined as the root of their squares. Each direction's spread holds the noise of single

@@ -45,7 +45,7 @@ def dice(reference: BoolVolume, prediction: BoolVolume) -> float:
 
 
 def dice_from_counts(n_reference: int, n_prediction: int, n_shared: int) -> float:
-    """Dice similarity from voxel counts; empty-case rule of :func:`dice`."""
+    """Dice similarity from voxel counts; empty-case rule of ``dice``."""
     total = n_reference + n_prediction
     return 2.0 * n_shared / total if total else math.nan
 

@@ -64,7 +64,7 @@ def score_surfaces(
         penalty_mm: Each distance when exactly one mask is empty; None: the diagonal of the whole volume.
 
     Returns:
-        All NaN when both are empty; :func:`worst_surfaces` when one is.
+        All NaN when both are empty; ``worst_surfaces`` when one is.
 
     Raises:
         GeometryError: The shapes differ.

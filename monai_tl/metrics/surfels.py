@@ -43,7 +43,7 @@ def surfel_areas(spacing_mm: Spacing) -> NDArray[np.float64]:
         spacing_mm: Voxel size along I, J, K, mm.
 
     Returns:
-        (256,) square millimetres, indexed by the codes of :func:`neighbour_codes`; 0 for codes 0 and 255.
+        (256,) square millimetres, indexed by the codes of ``neighbour_codes``; 0 for codes 0 and 255.
     """
     di, dj, dk = spacing_mm
     faces = np.array([dj * dk, di * dk, di * dj])

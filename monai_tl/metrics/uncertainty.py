@@ -66,7 +66,7 @@ def case_uncertainty(predictions: Iterable[Probabilities]) -> CaseUncertainty:
     """Compare the predictions of one case.
 
     Args:
-        predictions: Two or more on one grid; from folds, seeds or :func:`flipped_predictions`.
+        predictions: Two or more on one grid; from folds, seeds or ``flipped_predictions``.
 
     Raises:
         DataError: There are fewer than two.

@@ -20,7 +20,7 @@ from monai_tl.networks.spec import NetworkSpec
 from monai_tl.records import SizeRule
 
 ENTRY_POINT_GROUP = "monai_tl.networks"
-"""A plug-in names a :class:`NetworkSpec` object here."""
+"""A plug-in names a ``NetworkSpec`` object here."""
 
 BUILT_IN: dict[str, NetworkSpec] = {**MONAI_NETWORKS, **ENCODER_NETWORKS, **NNUNET_NETWORKS}
 """Without plug-ins."""
@@ -91,7 +91,7 @@ def build_network(
         n_channels: Input channels.
         n_outputs: Output channels, background included.
         seed: For the fresh weights.
-        weightless: Shapes alone, without memory; see :class:`Weightless`.
+        weightless: Shapes alone, without memory; see ``Weightless``.
 
     Returns:
         Takes (B, n_channels, I, J, K), gives logits (B, n_outputs, I, J, K). In training mode, on the CPU.

@@ -79,7 +79,7 @@ def decoder_layers(n_voxels: Mapping[str, int]) -> tuple[str, ...]:
     """The layers that lead from the coarsest one to the head.
 
     Args:
-        n_voxels: As :class:`LayerFeatures` has it.
+        n_voxels: As ``LayerFeatures`` has it.
 
     Returns:
         The groups after the (last) coarsest one, of which HEAD_INPUT stands for the last; HEAD_INPUT alone for a

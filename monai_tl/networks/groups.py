@@ -47,7 +47,7 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def aliases(module: nn.Module) -> dict[str, str]:
-    """Second names of tensors that are registered twice → the name in :func:`named_tensors`."""
+    """Second names of tensors that are registered twice → the name in ``named_tensors``."""
     first: dict[int, str] = {id(tensor): name for name, tensor in named_tensors(module).items()}
     saved = module.state_dict(keep_vars=True)
     return {name: first[id(tensor)] for name, tensor in saved.items() if first[id(tensor)] != name}
@@ -57,7 +57,7 @@ def assign_groups(module: nn.Module, groups: Sequence[LayerGroup]) -> dict[str, 
     """Group of each tensor of a network.
 
     Returns:
-        Name as in :func:`named_tensors` → group name.
+        Name as in ``named_tensors`` → group name.
 
     Raises:
         SourceError: A tensor is in no group or in two, a group is empty, or two groups share a name.
@@ -110,7 +110,7 @@ def freeze(module: nn.Module, prefixes: Iterable[str]) -> None:
 
 
 def thaw(module: nn.Module, prefixes: Iterable[str]) -> None:
-    """Undo :func:`freeze`; thawed layers take the mode (train or eval) that the network is in."""
+    """Undo ``freeze``; thawed layers take the mode (train or eval) that the network is in."""
     wanted = tuple(prefixes)
     for name, tensor in module.named_parameters():
         if is_below(name, wanted):
@@ -158,7 +158,7 @@ def set_trainable(
 def hold_statistics(module: nn.Module, layers: Iterable[str]) -> None:
     """Let normalisation layers use, and not move, their running statistics; what else trains in them goes on.
 
-    The next :func:`set_trainable` undoes it for what it thaws.
+    The next ``set_trainable`` undoes it for what it thaws.
 
     Args:
         module: The network.

@@ -74,7 +74,7 @@ def sketch_network(config: NetworkConfig, n_channels: int, n_outputs: int) -> nn
     """A network whose shapes are right and whose values are not to be used; it takes no memory where that can be.
 
     Raises:
-        ConfigError, SourceError: See :func:`build_network`.
+        ConfigError, SourceError: See ``build_network``.
     """
     try:
         return build_network(config, n_channels, n_outputs, seed=0, weightless=True)
@@ -140,7 +140,7 @@ def keep_sigmoids(rows: Tensor, source_rows: Sequence[str], target_rows: Sequenc
     would not.
 
     Args:
-        rows: (n_target, …) weight or bias of a last layer, of :func:`reuse_rows`.
+        rows: (n_target, …) weight or bias of a last layer, of ``reuse_rows``.
         source_rows: Class of each of the source's rows.
         target_rows: Class of each row.
 
@@ -181,7 +181,7 @@ def adapt_channels(weight: Tensor, axis: int, n_channels: int) -> Tensor:
 
 
 def adapt_pixels(weight: Tensor, n_pixels: int, n_channels: int) -> Tensor:
-    """Change the input channels of a linear patch embedding; see :func:`adapt_channels`.
+    """Change the input channels of a linear patch embedding; see ``adapt_channels``.
 
     Args:
         weight: (C, n_pixels · n), for each pixel its n channels.
@@ -197,7 +197,7 @@ def adapt_pixels(weight: Tensor, n_pixels: int, n_channels: int) -> Tensor:
 def repeat_outputs(tensor: Tensor, axis: int, n_channels: int) -> Tensor:
     """Give a layer that treats each input channel by itself more of them: the outputs are repeated in turn.
 
-    The layer that mixes them divides (:func:`adapt_channels` deals them out in the same order), so this one must not.
+    The layer that mixes them divides (``adapt_channels`` deals them out in the same order), so this one must not.
 
     Args:
         tensor: Any shape, n entries along ``axis``.

@@ -51,7 +51,7 @@ def tap_weights(module: Convolution, mode: InflationMode = "centre") -> Tensor:
 
 
 def inflate_kernel(kernel: Tensor, module: Convolution, mode: InflationMode = "centre") -> Tensor:
-    """Bring a 2-D kernel to 3-D along the last axis, K; see :func:`tap_weights`.
+    """Bring a 2-D kernel to 3-D along the last axis, K; see ``tap_weights``.
 
     Args:
         kernel: (a, b, kI, kJ), of a 2-D convolution of the same sort as ``module``.

@@ -49,7 +49,7 @@ class NetworkSpec:
         return {**self.constants, **sizes, **{key: _as_tuple(value) for key, value in arguments.items()}}
 
     def build(self, n_channels: int, n_outputs: int, **arguments: Any) -> nn.Module:
-        """The network with fresh weights from torch's present random state; see :func:`build_network`."""
+        """The network with fresh weights from torch's present random state; see ``build_network``."""
         return self.factory(**self.all_arguments(n_channels, n_outputs, arguments))
 
     def faults_of(self, arguments: Arguments) -> list[str]:

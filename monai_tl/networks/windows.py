@@ -63,7 +63,7 @@ def predict_probabilities(
     Args:
         networks: In eval mode, on one device.
         image: (C, I, J, K) on the plan's grid and intensity scale; may be memory-mapped.
-        patch_size_vox: Window, enlarged to the size rule; see :func:`window_size`.
+        patch_size_vox: Window, enlarged to the size rule; see ``window_size``.
         size_rule: Sizes the networks accept.
         overlap: Share of a window that the next one covers again, 0 to below 1.
         blending: Weight of a window's voxels: ``gaussian`` trusts its middle more.

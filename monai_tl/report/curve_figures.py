@@ -48,7 +48,7 @@ def draw_labels(findings: CurveFindings) -> dict[str, bytes]:
 
 
 def draw_steps(findings: CurveFindings) -> dict[str, bytes]:
-    """Dice against steps; see :func:`draw_labels`."""
+    """Dice against steps; see ``draw_labels``."""
     best = max(findings.steps_saved.items(), key=lambda item: item[1].low or 0.0, default=None)
     arrow = None
     if best is not None and (best[1].low or 0.0) > 1.0:

@@ -47,7 +47,7 @@ def load_audited(
     Nothing is written unless the floor is reached; what was written is read back and compared.
 
     Args:
-        module: Built by :func:`build_network` with this configuration; fresh values stay where nothing comes across.
+        module: Built by ``build_network`` with this configuration; fresh values stay where nothing comes across.
         network: Its configuration.
         n_channels: Its input channels.
         heads: Classes of both; where they differ, rows with the same name are reused and the rest of the head is fresh.
@@ -217,14 +217,14 @@ def _verify(module: nn.Module, lines: Iterable[Line]) -> None:
 def load_source(
     module: nn.Module, network: NetworkConfig, n_channels: int, classes: Sequence[str], source: Source, floor: float
 ) -> Audit:
-    """Start a softmax network for new classes from a source's weights; see :func:`load_audited`.
+    """Start a softmax network for new classes from a source's weights; see ``load_audited``.
 
     Args:
         module: Built with ``len(classes) + 1`` outputs.
         network: Its configuration.
         n_channels: Its input channels.
         classes: Foreground classes of the target in the order of their values.
-        source: Read by :func:`read_source`.
+        source: Read by ``read_source``.
         floor: Smallest share of the body's parameters.
 
     Raises:

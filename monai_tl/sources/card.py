@@ -99,7 +99,7 @@ class Card(_Part):
             smallest share that must come across counts these alone. None for the whole network.
         rebuild: The command that makes the weights anew.
         fingerprint: Of the cases it was trained on, where they are known: numbers over all of them, see
-            :class:`Fingerprint`. With it the shift to a target is measured.
+            ``Fingerprint``. With it the shift to a target is measured.
         notes: What a user should know.
     """
 

@@ -72,7 +72,7 @@ def read_ensemble(folders: Sequence[Path]) -> Ensemble:
     """Find the models that folders hold.
 
     Args:
-        folders: Each written by :func:`write_ensemble`, or one model of the finetune stage.
+        folders: Each written by ``write_ensemble``, or one model of the finetune stage.
 
     Raises:
         SourceError: A folder is neither, or its inference.json is damaged.

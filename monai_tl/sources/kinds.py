@@ -17,7 +17,7 @@ PLAN_FILE = "plan.json"
 
 
 def read_kind(path: Path) -> Source:
-    """Recognise a source and read it; see :func:`monai_tl.sources.card.read_source`.
+    """Recognise a source and read it; see ``monai_tl.sources.card.read_source``.
 
     A card that states its weights makes a folder a card folder, whatever else lies there; a card without weights only
     adds to, or corrects, what a bundle or a results folder says.
@@ -76,7 +76,7 @@ def companions(path: Path) -> tuple[Path, ...]:
     """What lies beside a source and decides about it, so that whoever watches the source must watch this too.
 
     Args:
-        path: As :func:`read_kind` takes it.
+        path: As ``read_kind`` takes it.
 
     Returns:
         The lines beside a zip file; plans, dataset and card beside a fold; the folder around a card. Empty for others.

@@ -18,7 +18,7 @@ _SHOWN = 12
 
 
 def load_own(source: Source) -> Audit:
-    """Audit of a source in its own network; see :func:`own_network`."""
+    """Audit of a source in its own network; see ``own_network``."""
     return own_network(source)[1]
 
 

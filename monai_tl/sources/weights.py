@@ -80,7 +80,7 @@ def parse_state(content: bytes, path: Path, sha256: str | None) -> State:
         sha256: Expected hash, or None.
 
     Raises:
-        WeightsError: As :func:`load_state`.
+        WeightsError: As ``load_state``.
     """
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:

@@ -71,7 +71,7 @@ def stream_batches(
     n_workers: int | None = None,
     device: torch.device | None = None,
 ) -> Generator[Batch]:
-    """Yield the batches of steps ``first`` to ``stop - 1`` on a device, the CPU if none; see :func:`make_ahead`."""
+    """Yield the batches of steps ``first`` to ``stop - 1`` on a device, the CPU if none; see ``make_ahead``."""
 
     def make(step: int) -> Batch:
         return place_batch(make_batch(sampler, batch_size, step), device or torch.device("cpu"))
@@ -102,7 +102,7 @@ def make_ahead(make: Callable[[int], T], first: int, stop: int, n_workers: int |
         first: Number to begin with.
         stop: Number after the last.
         n_workers: Threads, each with two batches ahead; 0 makes each batch when it is asked for. None takes
-            :func:`n_loaders`.
+            ``n_loaders``.
     """
     n_workers = n_loaders() if n_workers is None else n_workers
     if n_workers == 0:

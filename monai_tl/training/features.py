@@ -69,7 +69,7 @@ class FeatureCache:
         folder: Of the run's checkpoints.
         sampler: Makes patches by number.
         network: The body frozen.
-        head: Of it, as :func:`find_head` found it.
+        head: Of it, as ``find_head`` found it.
         n_variants: Epochs of samples that differ; see ``n_records``.
         budget_mib: Disk that values may take: fewer epochs are kept where they do not fit.
     """

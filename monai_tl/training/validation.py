@@ -40,7 +40,7 @@ def foreground_dice(reference: NDArray[Any], prediction: NDArray[Any], n_outputs
 
 
 def validation_dice(network: nn.Module, cases: Sequence[TrainingCase], plan: Plan, batch_size: int) -> float | None:
-    """Mean of :func:`foreground_dice` over all cases and classes; None when no class occurs anywhere.
+    """Mean of ``foreground_dice`` over all cases and classes; None when no class occurs anywhere.
 
     Args:
         network: In eval mode.

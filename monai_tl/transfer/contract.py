@@ -27,8 +27,8 @@ def compare_contract(card: Card, found: Fingerprint, plan: Plan, max_voxels: int
         max_voxels: What a window may have at most, where the source does not ask for more.
 
     Returns:
-        One line each in the order of :data:`CONTRACT_ITEMS`. A broken line means that the source meets what it never
-        saw: :func:`accept_lines` refuses it unless it is accepted.
+        One line each in the order of ``CONTRACT_ITEMS``. A broken line means that the source meets what it never
+        saw: ``accept_lines`` refuses it unless it is accepted.
     """
     return (
         compare_modality(card, found),
@@ -51,7 +51,7 @@ def accept_lines(
     preprocessing to adopt. A source that knows several says so on its card (``modality: CT/MR``).
 
     Args:
-        lines: Of :func:`compare_contract`.
+        lines: Of ``compare_contract``.
         accept_broken: ``plan.accept_broken``.
         source: Name of the source, for the message.
 

@@ -51,7 +51,7 @@ def extent_vox(found: Fingerprint, plan: Plan) -> Triple:
 
 
 def smallest_extent_vox(found: Fingerprint, plan: Plan) -> Triple | None:
-    """As :func:`extent_vox`, of the smallest case along each axis; None where the fingerprint does not say it."""
+    """As ``extent_vox``, of the smallest case along each axis; None where the fingerprint does not say it."""
     extent = found.image_mm_min if plan.foreground == "none" else found.extent_mm_min
     return None if extent is None else on_grid(extent, plan)
 

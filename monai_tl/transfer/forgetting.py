@@ -27,7 +27,7 @@ class TaskChange(Record):
         before, after: Mean Dice; None without a case that has the class.
         difference: after − before.
         low, high: Bootstrap over patients of the paired difference; None with too few for its confidence
-            (:func:`~monai_tl.transfer.verdict.fewest_patients`).
+            (``fewest_patients``).
         n_cases, n_patients: With a defined difference.
     """
 
@@ -75,7 +75,7 @@ def compare_task(
     """Changes over all chosen classes, then class by class where there are several.
 
     Args:
-        head: Of the tuned model, see :class:`TaskChange`.
+        head: Of the tuned model, see ``TaskChange``.
         before: The source's results.
         after: The tuned model's, of the same cases in the same order.
         class_names: In the order of the scores.

@@ -48,7 +48,7 @@ class Difference(Record):
 
     Attributes:
         low, high: Bootstrap over patients; None with too few for the confidence.
-        seed_margin: A difference up to this may come of the seeds; None with one seed. See :func:`seed_margin`.
+        seed_margin: A difference up to this may come of the seeds; None with one seed. See ``seed_margin``.
     """
 
     mean: float
@@ -206,7 +206,7 @@ def compare(
     confidence: float,
     seed: int,
 ) -> Difference:
-    """Paired difference first − second; see :func:`~monai_tl.transfer.verdict.paired_difference`.
+    """Paired difference first − second; see ``paired_difference``.
 
     No interval is given with fewer patients than its confidence needs.
 
@@ -286,7 +286,7 @@ def describe_ranking(
 
     Args:
         sources: In their order.
-        agreements: Of :func:`measure_agreement`.
+        agreements: Of ``measure_agreement``.
         neighbours: Each source − the next in the order, by the probe; empty without one.
     """
     if not any(source.probe for source in sources):

@@ -28,14 +28,14 @@ def make_strategy(
     """Plan the phases of a strategy.
 
     Args:
-        name: Of the strategy; ``auto`` must have been decided before (:mod:`monai_tl.transfer.recommend`).
+        name: Of the strategy; ``auto`` must have been decided before (``monai_tl.transfer.recommend``).
         config: Budget, rates, warm-up and the strategy's own parameters.
         groups: Names of all layer groups from input to output.
         head: The last of them.
         audit: Of loading the source: whether the head is fresh, and what of the body came across. Without one the head
             counts as fresh and the body as come across.
         fresh: Body groups that start from random values, as found by
-            :func:`monai_tl.sources.accounting.fresh_groups`.
+            ``monai_tl.sources.accounting.fresh_groups``.
 
     Raises:
         ConfigError: The head is not the last group, or the strategy is unknown or does not fit the network.

@@ -1,7 +1,7 @@
 """Scores that guess, before any training, how well a source's features suit the target; higher is better in each.
 
 They are functions of sampled voxel features alone. None is reliable by itself (Chaves et al. 2023, arXiv:2308.07444):
-:mod:`monai_tl.transfer.rank` holds them against a probe.
+``monai_tl.transfer.rank`` holds them against a probe.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class CaseFeatures:
 def class_consistency(cases: Sequence[CaseFeatures]) -> float:
     """How differently the same class looks in different cases, in units of the features' own spread.
 
-    Mean over foreground classes and pairs of cases of :func:`gaussian_wasserstein`. The paper compares networks of one
+    Mean over foreground classes and pairs of cases of ``gaussian_wasserstein``. The paper compares networks of one
     architecture; here they differ in width and scale, so the distance is divided by the root of the total variance over
     all classes (background too, classes alike).
 
@@ -222,7 +222,7 @@ def _spread(classes: Sequence[Features]) -> float:
 
 
 def feature_variety(cases: Sequence[CaseFeatures]) -> float:
-    """Mean over cases of the inverse :func:`hyperspherical_energy` of features from the whole image.
+    """Mean over cases of the inverse ``hyperspherical_energy`` of features from the whole image.
 
     Returns:
         High when features are spread out; NaN when no case has two directions.

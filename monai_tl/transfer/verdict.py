@@ -33,10 +33,10 @@ class Verdict(Record):
             nothing is known then, and twins of which neither is better were told apart in up to 70 % of simulated
             trials (docs/decisions/0010-seeds.md).
         difference: Mean over cases and seeds; None without a case.
-        low, high: Bootstrap over patients and seeds, paired (:func:`~monai_tl.metrics.crossed.crossed_mean`); with one
-            seed over patients alone. None with fewer patients than :func:`fewest_patients`.
+        low, high: Bootstrap over patients and seeds, paired (``crossed_mean``); with one
+            seed over patients alone. None with fewer patients than ``fewest_patients``.
         confidence: Of the interval.
-        smallest_detectable: See :func:`smallest_detectable`; None likewise.
+        smallest_detectable: See ``smallest_detectable``; None likewise.
         n_cases, n_patients: With a defined difference.
         n_seeds: Pairs of trainings, one of each arm with the same seed.
         seed_sd: Standard deviation (n − 1) of the seeds' mean differences; None with one seed.

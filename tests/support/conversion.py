@@ -108,7 +108,7 @@ def assert_holds(
 
 
 def holds(image: nibabel.Nifti1Image, place: Place, expected: np.ndarray, relative: float = 0.0) -> bool:
-    """Whether :func:`assert_holds` passes."""
+    """Whether ``assert_holds`` passes."""
     try:
         assert_holds(image, place, expected, relative=relative)
     except AssertionError:

@@ -45,7 +45,7 @@ class Finished:
 
 
 class ConversionServer:
-    """Starts with the first job and ends with :meth:`close`."""
+    """Starts with the first job and ends with ``close``."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None

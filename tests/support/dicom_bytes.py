@@ -59,7 +59,7 @@ def item(content: bytes, length: int | None = None) -> bytes:
 
 
 def sequence(*items: Elements) -> tuple[str, bytes]:
-    """A sequence of defined length, ready to be a value of :data:`Elements`."""
+    """A sequence of defined length, ready to be a value of ``Elements``."""
     return "SQ", b"".join(item(body(one)) for one in items)
 
 
@@ -226,7 +226,7 @@ def rtstruct(
     frame: str | None = None,
     tail: int = 7,
 ) -> Elements:
-    """One structure "GTV": :func:`rectangle`, or the (N, 3) outlines, or raw texts, that are given."""
+    """One structure "GTV": ``rectangle``, or the (N, 3) outlines, or raw texts, that are given."""
     drawn = rectangle(series) if outlines is None else outlines
     contours = [
         {
@@ -267,14 +267,14 @@ def rectangle(series: Series) -> list[np.ndarray]:
 
 
 def rectangle_label(series: Series) -> np.ndarray:
-    """The pixels whose centres lie in :func:`rectangle`."""
+    """The pixels whose centres lie in ``rectangle``."""
     label = np.zeros(series.stored.shape, np.uint8)
     label[2:4, 3:6, 4:8] = 1
     return label
 
 
 def segmentation(series: Series, *, referenced: str | None = None, frame: str | None = None, tail: int = 8) -> Elements:
-    """A binary SEG of one segment "GTV": the pixels of :func:`rectangle_label` in slices 2 and 3."""
+    """A binary SEG of one segment "GTV": the pixels of ``rectangle_label`` in slices 2 and 3."""
     label = rectangle_label(series)[2:4]
     frames = [
         {

@@ -234,7 +234,7 @@ def write_slices(
     Args:
         values: (K, rows, columns) stored values.
         by_slice: Attributes of the k-th slice.
-        layout: Further arguments of :func:`set_pixels`.
+        layout: Further arguments of ``set_pixels``.
         edit: Last change of each data set, pixels in place.
         tags: Attributes of all slices; None removes one.
     """
