@@ -4,7 +4,7 @@ MonaiTLError
 ├─ ConfigError    exit 2   every fault at once, each with its key path
 ├─ DataError      exit 3   DicomError · GeometryError · LabelError · LeakageError · PrivacyError
 ├─ SourceError    exit 4   WeightsError · ContractError
-├─ TrainingError  exit 5   DivergenceError · CheckpointError
+├─ TrainingError  exit 5   DivergenceError · CheckpointError · RankLostError
 ├─ StageError     exit 6   wraps stage + case, raised ``from`` the cause
 ├─ WorkerLostError exit 6  a process that worked over cases was ended by the system
 └─ PromotionError exit 7
@@ -117,6 +117,10 @@ class DivergenceError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A checkpoint cannot be written or read."""
+
+
+class RankLostError(TrainingError):
+    """Another of the processes that train one network together ended."""
 
 
 class StageError(MonaiTLError):

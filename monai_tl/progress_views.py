@@ -90,6 +90,28 @@ class View(Protocol):
         """No more will come; called once more than needed it does nothing."""
 
 
+class Silent:
+    """Says nothing: another process tells of the same work."""
+
+    def begin(self, work: Work) -> None:
+        """Nothing."""
+
+    def state(self, work: Work, note: str, *, is_warning: bool = False, is_score: bool = False) -> None:
+        """Nothing."""
+
+    def tick(self, work: Work) -> None:
+        """Nothing."""
+
+    def message(self, work: Work, note: str, *, is_warning: bool) -> None:
+        """Nothing."""
+
+    def end(self, work: Work) -> None:
+        """Nothing."""
+
+    def finish(self) -> None:
+        """Nothing."""
+
+
 class Marks:
     """A record a line on standard output, for the flow that watches."""
 

@@ -19,7 +19,7 @@ def set_up_torch(n_threads: int) -> torch.device:
         n_threads: CPU threads within one operation.
 
     Returns:
-        CUDA's first device when there is one, else the CPU.
+        CUDA's device when there is one, else the CPU; of several processes that torchrun started each has its own.
     """
     torch.set_num_threads(n_threads)
     # deterministic mode would also write NaN into all new memory, to show code that reads it unset: a third of a step
@@ -31,7 +31,9 @@ def set_up_torch(n_threads: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-    return torch.device("cuda", 0)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
 def place_network(network: nn.Module, device: torch.device) -> nn.Module:
@@ -52,4 +54,6 @@ def describe_torch(device: torch.device) -> dict[str, str | int]:
         "monai": str(monai.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}",
         "n_threads": torch.get_num_threads(),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
     }

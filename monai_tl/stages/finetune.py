@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +18,8 @@ from monai_tl.errors import ConfigError, ContractError, LabelError, TrainingErro
 from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_folder, write_json
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
-from monai_tl.progress import Progress
+from monai_tl.progress import Progress, use_view
+from monai_tl.progress_views import Silent
 from monai_tl.records import Audit, Fingerprint, Fold, Plan, Split, model_name
 from monai_tl.sources.accounting import describe_audit, fresh_groups
 from monai_tl.sources.audit import load_source
@@ -26,6 +28,7 @@ from monai_tl.stages import STATE_FOLDER
 from monai_tl.training.checkpoint import locked
 from monai_tl.training.loop import Trainer
 from monai_tl.training.model_folder import TRAINING_FILE, describe_training, fresh_audit, write_model
+from monai_tl.training.ranks import Ranks, joined_ranks
 from monai_tl.training.validation import validation_dice
 from monai_tl.transfer.recommend import Decision, recommend
 from monai_tl.transfer.strategy import make_strategy
@@ -126,42 +129,58 @@ def finetune(
     key = _training_key(prepared, plan, fold, config, name, versions)
     audit = _start(network, plan, config, source)
     fresh = () if source is None else fresh_groups(network, audit)
-    config, decision = _decide(config, plan, len(fold.train), network, source, fresh, audit.groups[names[-1]] < 1.0)
-    if source is not None:
-        Progress(f"finetune {name}").show(describe_audit(audit))
-    strategy = make_strategy("scratch" if source is None else config.strategy, config, names, names[-1], audit, fresh)
-    sampler = PatchSampler(
-        cases=train_cases,
-        patch_size_vox=plan.patch_size_vox,
-        size_rule=plan.size_rule,
-        spacing_mm=plan.spacing_mm,
-        foreground_fraction=config.foreground_fraction,
-        augmentation=config.augmentation,
-        seed=config.seed,
-    )
-    validate = partial(validation_dice, cases=val_cases, plan=plan, batch_size=config.batch_size)
-    with locked(workspace / STATE_FOLDER / "train" / key[:32]) as checkpoints:
-        progress = Progress(f"finetune {name}", total=strategy.n_steps)
-        outcome = Trainer(
-            place_network(network, device),
-            groups,
-            strategy,
-            sampler,
-            validate,
-            config,
-            n_outputs,
-            checkpoints,
-            progress,
-        ).run()
+    with joined_ranks() as ranks, _heard_alone(ranks):
+        ranks.check(config.batch_size, key)
+        config, decision = _decide(config, plan, len(fold.train), network, source, fresh, audit.groups[names[-1]] < 1.0)
+        if source is not None:
+            Progress(f"finetune {name}").show(describe_audit(audit))
+        strategy = make_strategy(
+            "scratch" if source is None else config.strategy, config, names, names[-1], audit, fresh
+        )
+        sampler = PatchSampler(
+            cases=train_cases,
+            patch_size_vox=plan.patch_size_vox,
+            size_rule=plan.size_rule,
+            spacing_mm=plan.spacing_mm,
+            foreground_fraction=config.foreground_fraction,
+            augmentation=config.augmentation,
+            seed=config.seed,
+        )
+        validate = partial(validation_dice, cases=val_cases, plan=plan, batch_size=config.batch_size)
         out = (models or workspace / "artifacts/models") / name
-        with whole_folder(out) as folder:
-            write_model(folder, plan, source, audit, outcome, name, found)
-            facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "versions": versions}
-            facts |= {"n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
+        state = workspace / STATE_FOLDER / "train" / key[:32]
+        with locked(state) if ranks.is_first else nullcontext(state) as checkpoints:
+            progress = Progress(f"finetune {name}", total=strategy.n_steps)
+            network = place_network(network, device)
+            outcome = Trainer(
+                network, groups, strategy, sampler, validate, config, n_outputs, checkpoints, progress, ranks
+            ).run()
+            facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "n_ranks": ranks.n_ranks}
+            facts |= {"versions": versions, "n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
             facts |= {} if decision is None else {"decision": decision.model_dump(mode="json")}
-            write_json(folder / TRAINING_FILE, facts | describe_training(config, strategy, outcome))
-        shutil.rmtree(checkpoints)
+            facts |= describe_training(config, strategy, outcome)
+
+            def keep() -> None:
+                with whole_folder(out) as folder:
+                    write_model(folder, plan, source, audit, outcome, name, found)
+                    write_json(folder / TRAINING_FILE, facts)
+                shutil.rmtree(checkpoints)
+
+            ranks.from_first(keep)
     return out
+
+
+@contextmanager
+def _heard_alone(ranks: Ranks) -> Iterator[None]:
+    """Of several processes the first alone tells of progress."""
+    if ranks.is_first:
+        yield
+        return
+    use_view(Silent())
+    try:
+        yield
+    finally:
+        use_view(None)
 
 
 def _load_cases(prepared: Path, case_ids: Sequence[str], plan: Plan) -> tuple[TrainingCase, ...]:

@@ -52,9 +52,9 @@ class Batch:
     label: Tensor
 
 
-def make_batch(sampler: PatchSampler, batch_size: int, step: int) -> Batch:
-    """The batch of optimiser step ``step`` (from 0): the next ``batch_size`` samples in order."""
-    samples = range(step * batch_size, (step + 1) * batch_size)
+def make_batch(sampler: PatchSampler, batch_size: int, step: int, share: slice = slice(None)) -> Batch:
+    """The batch of optimiser step ``step`` (from 0), or a share: of the next ``batch_size`` samples in order."""
+    samples = range(step * batch_size, (step + 1) * batch_size)[share]
     images, labels = zip(*(sampler.make(sample) for sample in samples), strict=True)
     return Batch(
         case_ids=tuple(sampler.case_of(sample).case_id for sample in samples),
@@ -70,11 +70,12 @@ def stream_batches(
     stop: int,
     n_workers: int | None = None,
     device: torch.device | None = None,
+    share: slice = slice(None),
 ) -> Generator[Batch]:
     """Yield the batches of steps ``first`` to ``stop - 1`` on a device, the CPU if none; see ``make_ahead``."""
 
     def make(step: int) -> Batch:
-        return place_batch(make_batch(sampler, batch_size, step), device or torch.device("cpu"))
+        return place_batch(make_batch(sampler, batch_size, step, share), device or torch.device("cpu"))
 
     yield from make_ahead(make, first, stop, n_workers)
 

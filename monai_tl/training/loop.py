@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from monai_tl.config import FinetuneConfig
 from monai_tl.dataset.patches import PatchSampler
-from monai_tl.errors import CheckpointError, DivergenceError
+from monai_tl.errors import CheckpointError, ConfigError, DivergenceError
 from monai_tl.networks.groups import LayerGroup
 from monai_tl.networks.lora import plain_state
 from monai_tl.networks.precision import computing_in
@@ -34,7 +34,8 @@ from monai_tl.training.features import FeatureCache, keep_features
 from monai_tl.training.losses import SegmentationLoss
 from monai_tl.training.position import HistoryRow, Outcome, Position
 from monai_tl.training.range_test import kept_range_test, run_range_test
-from monai_tl.training.signals import catch_signals
+from monai_tl.training.ranks import Ranks, refuse_batch_statistics
+from monai_tl.training.signals import StopRequest, catch_signals
 from monai_tl.training.tuning import Tuning
 from monai_tl.transfer.phases import Strategy
 
@@ -59,6 +60,8 @@ class Trainer:
         n_outputs: Channels of the logits.
         folder: Of the checkpoints; the caller holds its lock.
         progress: Told of steps, losses and scores.
+        ranks: The processes that train together; None trains alone. Each gives its own network, sampler and the rest,
+            made alike; what it sees of a batch is its share.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class Trainer:
         n_outputs: int,
         folder: Path,
         progress: Progress,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.network = network
         self.groups = groups
         self.strategy = strategy
@@ -93,6 +98,13 @@ class Trainer:
         # what a batch's image goes through: the network, or its head where features are kept
         self.forward: nn.Module = network
         seed_everything(config.seed)
+        if self.ranks.are_several:
+            if strategy.from_features:
+                raise ConfigError(
+                    "finetune.strategy: feature_extraction computes the features once, so that one process is enough; "
+                    "start it without torchrun"
+                )
+            refuse_batch_statistics(network)
 
     def run(self) -> Outcome:
         """Train to the end of the budget or of patience, from the newest whole checkpoint if there is one.
@@ -100,10 +112,11 @@ class Trainer:
         Raises:
             DivergenceError: The loss or gradient is not finite; names the cases of the batch.
             CheckpointError: A checkpoint cannot be written.
+            RankLostError: Another of the processes that train together ended.
             SystemExit: 143 on SIGTERM (130 on SIGINT), after a checkpoint.
         """
         with catch_signals() as request:
-            with request.immediate():
+            with self._at_once(request):
                 self._prepare()
                 self._resume()
             with closing(self._batches()) as batches:
@@ -111,15 +124,17 @@ class Trainer:
                     while True:
                         if self._is_validation_due():
                             with self.average.in_place() if self.average else nullcontext():
-                                with request.immediate():
-                                    dice = self._score()
+                                with self._at_once(request):
+                                    dice = self.ranks.from_first(self._score)
                                 self._judge(dice)
                             self._save()
                         if self.position.step == self.strategy.n_steps or self._is_patience_over():
                             break
                         self._step(next(batches))
-                        request.raise_if_made()
-                        if time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                        is_late = time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS
+                        number, is_due = self.ranks.largest(request.number, int(is_late))
+                        request.raise_if_made(number)
+                        if is_due:
                             self._save()
                 except SystemExit:
                     self._save()
@@ -127,6 +142,10 @@ class Trainer:
         self.progress.end()
         reason = "budget" if self.position.step == self.strategy.n_steps else "patience"
         return Outcome(self.best or plain_state(self.network), self.position, reason, self.facts)
+
+    def _at_once(self, request: StopRequest) -> AbstractContextManager[None]:
+        """Where a signal need not wait; of several processes none may leave while the others wait for it."""
+        return nullcontext() if self.ranks.are_several else request.immediate()
 
     def _prepare(self) -> None:
         """What is done once before the first step, and gives the same when done again."""
@@ -143,7 +162,7 @@ class Trainer:
             make = partial(make_batch, self.sampler, config.batch_size)
             loss_of = partial(self._loss, self.network)
             test = partial(run_range_test, self.network, self.tuning, loss_of, make, config.seed)
-            found = kept_range_test(self.folder, test)
+            found = self.ranks.from_first(partial(kept_range_test, self.folder, test))
             self.facts["learning_rate_test"] = found.describe()
             if found.rate is not None:
                 self.strategy = self.strategy.with_rate(found.rate)
@@ -154,7 +173,8 @@ class Trainer:
         first, stop = self.position.step, self.strategy.n_steps
         if self.cache is not None:
             return self.cache.stream(self.config.batch_size, first, stop)
-        return stream_batches(self.sampler, self.config.batch_size, first, stop, device=self.device)
+        share = self.ranks.share(self.config.batch_size)
+        return stream_batches(self.sampler, self.config.batch_size, first, stop, device=self.device, share=share)
 
     def _loss(self, forward: nn.Module, batch: Batch) -> Tensor:
         with computing_in(self.device, self.config.precision):
@@ -173,11 +193,11 @@ class Trainer:
                 self.average.restart()
         self.network.train()
         loss = self._loss(self.forward, batch)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._diverged("loss", batch)
         tuning.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        value = self.ranks.mean_gradients(tuning.trained, loss)
+        if not math.isfinite(value):
+            raise self._diverged("loss", batch)
         if not math.isfinite(tuning.clip()):
             raise self._diverged("gradient", batch)
         tuning.step(step)
@@ -190,7 +210,7 @@ class Trainer:
             self._record(None)
 
     def _diverged(self, what: str, batch: Batch) -> DivergenceError:
-        cases = ", ".join(sorted(set(batch.case_ids)))
+        cases = ", ".join(sorted({case_id for share in self.ranks.from_all(batch.case_ids) for case_id in share}))
         return DivergenceError(
             f"{what} is not finite at step {self.position.step + 1} (cases {cases}); the step was not taken. Look at "
             "the images of these cases, or lower the learning rates of params.yaml, then run again"
@@ -247,6 +267,10 @@ class Trainer:
         return max(1, self.strategy.n_steps // HISTORY_ROWS)
 
     def _save(self) -> None:
+        random = self.ranks.from_all(random_state())
+        self.saved_at = time.monotonic()
+        if not self.ranks.is_first:
+            return
         state = {
             "network": self.network.state_dict(),
             "phase": self.tuning.phase.name,
@@ -254,25 +278,25 @@ class Trainer:
             "average": None if self.average is None else self.average.state_dict(),
             "position": asdict(self.position),
             "best": self.best,
-            "random": random_state(),
+            "random": random,
             "n_threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
         }
         write_checkpoint(self.folder, self.position.step, state)
-        self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
         notes: list[str] = []
-        state = read_newest(self.folder, notes)
+        state = self.ranks.from_first(partial(read_newest, self.folder, notes))
         for note in notes:
             self.progress.show(note)
         if state is None:
             return
-        made_with = (state["n_threads"], state["torch"])
-        if made_with != (torch.get_num_threads(), str(torch.__version__)):
+        made_with = (state["n_threads"], state["torch"], len(state["random"]))
+        if made_with != (torch.get_num_threads(), str(torch.__version__), self.ranks.n_ranks):
             raise CheckpointError(
-                f"{self.folder} was begun with {made_with[0]} threads and torch {made_with[1]}; going on with others "
-                "would change the result: set them again, or remove the folder to start anew"
+                f"{self.folder} was begun with {made_with[0]} threads, torch {made_with[1]} and {made_with[2]} "
+                "process(es); going on with others would change the result: set them again, or remove the folder to "
+                "start anew"
             )
         self.tuning.enter(next(phase for phase in self.strategy.phases if phase.name == state["phase"]))
         self.network.load_state_dict(state["network"])
@@ -282,6 +306,6 @@ class Trainer:
         rows = [HistoryRow(**row) for row in state["position"]["history"]]
         self.position = Position(**{**state["position"], "history": rows})
         self.best = state["best"]
-        restore_random_state(state["random"])
+        restore_random_state(state["random"][self.ranks.rank])
         self.progress.resume(self.position.step)
         self.progress.show("resumed from a checkpoint")

@@ -22,14 +22,23 @@ class StopRequest:
         if self._is_immediate:
             raise SystemExit(128 + number)
 
-    def raise_if_made(self) -> None:
+    @property
+    def number(self) -> int:
+        """Of the signal; 0 when there was none."""
+        return self._number or 0
+
+    def raise_if_made(self, number: int | None = None) -> None:
         """Stop here if asked to.
+
+        Args:
+            number: Of the signal that was agreed on; None takes this process's own.
 
         Raises:
             SystemExit: 128 and the signal's number: 143 for SIGTERM.
         """
-        if self._number is not None:
-            raise SystemExit(128 + self._number)
+        number = self.number if number is None else number
+        if number:
+            raise SystemExit(128 + number)
 
     @contextmanager
     def immediate(self) -> Iterator[None]:

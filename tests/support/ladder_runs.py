@@ -20,10 +20,12 @@ from monai_tl.progress import Progress
 from monai_tl.size_rule import SizeRule
 from monai_tl.training.loop import Trainer
 from monai_tl.training.position import Outcome
+from monai_tl.training.ranks import Ranks
 from monai_tl.transfer.strategy import make_strategy
 
 BATCH: Any = "batch"
 INSTANCE: Any = ["instance", {"affine": True, "track_running_stats": True}]
+PLAIN_INSTANCE: Any = ["instance", {"affine": True}]
 STRATEGIES = (
     "scratch",
     "feature_extraction",
@@ -118,6 +120,7 @@ def make_trainer(
     network: NetworkConfig | None = None,
     stop_at: int | None = None,
     validate: Callable[[nn.Module], float | None] | None = None,
+    ranks: Ranks | None = None,
 ) -> Trainer:
     network = network or make_unet()
     module = make_trained_network(network)
@@ -125,7 +128,7 @@ def make_trainer(
     names = [group.name for group in groups]
     strategy = make_strategy(config.strategy, config, names, names[-1])
     sampler = make_sampler(config.augmentation)
-    return Trainer(module, groups, strategy, sampler, validate or _score, config, 2, folder, CutOff(stop_at))
+    return Trainer(module, groups, strategy, sampler, validate or _score, config, 2, folder, CutOff(stop_at), ranks)
 
 
 def train(folder: Path, config: FinetuneConfig, network: NetworkConfig | None = None, **options: Any) -> Run:

@@ -1,0 +1,99 @@
+"""Two processes that torchrun starts train as one does: gloo, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ladder_runs import BATCH, INSTANCE, N_STEPS, PLAIN_INSTANCE, make_settings, make_trainer, make_unet, train
+
+from monai_tl.errors import CheckpointError, ConfigError
+from monai_tl.training.checkpoint import read_newest
+from monai_tl.training.ranks import Ranks
+
+ROOT = Path(__file__).parents[2]
+
+
+def _start(folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(ROOT / "tests/support/train_ranks.py"), str(folder), json.dumps(settings)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+def _losses(path: Path) -> list[float]:
+    return [row["train_loss"] for row in json.loads(path.read_text())]
+
+
+def test_the_same_batches_give_the_same_losses(tmp_path: Path) -> None:
+    """Layers thaw on the way, and the rate is looked for before: each must happen in both processes alike."""
+    settings: dict[str, Any] = {"strategy": "gradual", "ema_decay": 0.7, "find_learning_rate": True}
+    result = _start(tmp_path / "two", **settings)
+    assert result.returncode == 0, result.stderr
+    config = make_settings(**settings)
+    one = train(tmp_path / "one", config, make_unet(PLAIN_INSTANCE, dropout=0.0))
+    expected = [row.train_loss for row in one.outcome.position.history]
+    assert len(expected) == N_STEPS
+    found = _losses(tmp_path / "two" / "history.json")
+    assert found == pytest.approx(expected, abs=1e-5)
+    # the other process came to the same losses, and wrote no checkpoint of its own
+    assert _losses(tmp_path / "two" / "rank-1.json") == found
+    # what the weights give: some of them (a bias before a normalisation) move by rounding alone
+    scores = {row.step: row.val_dice for row in one.outcome.position.history if row.val_dice is not None}
+    rows = json.loads((tmp_path / "two" / "history.json").read_text())
+    assert {row["step"]: row["val_dice"] for row in rows if row["step"] in scores} == pytest.approx(scores, abs=1e-4)
+    checkpoints = [path.name for path in (tmp_path / "two" / "checkpoints").iterdir() if path.suffix == ".pt"]
+    assert len({name.split(".")[0] for name in checkpoints}) == len(checkpoints)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_others_and_they_go_on_later(rank: int, tmp_path: Path) -> None:
+    """Dropout draws other masks in each process, so each must find its own random state again."""
+    settings: dict[str, Any] = {"strategy": "full", "dropout": 0.3, "validate_every": 3}
+    whole = _start(tmp_path / "whole", **settings)
+    assert whole.returncode == 0, whole.stderr
+    folder = tmp_path / "cut"
+    killed = _start(folder, kill=[rank, 7], **settings)
+    assert killed.returncode != 0
+    assert f"rank {1 - rank}: another of the processes that train together ended" in killed.stderr
+    assert "goes on from the last checkpoint" in killed.stderr
+    state = read_newest(folder / "checkpoints")
+    assert state is not None
+    assert state["step"] == 6
+    with pytest.raises(CheckpointError, match=r"and 2 process\(es\); going on with others"):
+        train(folder / "checkpoints", make_settings("full", validate_every=3), make_unet(PLAIN_INSTANCE))
+    again = _start(folder, **settings)
+    assert again.returncode == 0, again.stderr
+    assert (folder / "history.json").read_bytes() == (tmp_path / "whole" / "history.json").read_bytes()
+    weights = [torch.load(path / "weights.pt", weights_only=True) for path in (folder, tmp_path / "whole")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+@pytest.mark.parametrize("norm", [BATCH, INSTANCE], ids=["batch", "running statistics"])
+def test_statistics_of_a_batch_are_not_taken_of_a_share(norm: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="takes statistics of its batch, and each process sees only a share"):
+        make_trainer(tmp_path, make_settings("full"), make_unet(norm), ranks=Ranks(0, 2))
+    make_trainer(tmp_path, make_settings("full"), make_unet(norm), ranks=Ranks(0, 1))
+
+
+def test_features_are_computed_by_one_process(tmp_path: Path) -> None:
+    config = make_settings("feature_extraction")
+    with pytest.raises(ConfigError, match="one process is enough"):
+        make_trainer(tmp_path, config, make_unet(PLAIN_INSTANCE), ranks=Ranks(0, 2))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"finetune\.batch_size: is 3, which 2 processes cannot share evenly"):
+        Ranks(0, 2).check(3, "key")
+
+
+def test_shares_are_the_whole_batch() -> None:
+    batch = list(range(6))
+    assert [sample for rank in range(3) for sample in batch[Ranks(rank, 3).share(6)]] == batch
