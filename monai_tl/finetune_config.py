@@ -76,6 +76,8 @@ class FinetuneConfig(Section):
         validate_every: Steps between validations; the weights with the best validation Dice are kept.
         ema_decay: Average the weights over about ``1 / (1 - ema_decay)`` steps, and validate and keep the average;
             0 is off.
+        average_power: The same with an average in which step n counts about n**average_power, so that it is of the
+            last part of the steps, however many there are; for a rate that does not fall. 0 is off.
         patience: Early stop after so many validations without a better Dice.
         precision: Of the network's products in training and validation; weights and optimiser are float32. ``bfloat16``
             halves a step where the processor has it (AVX-512 BF16, AMX; recent GPUs).
@@ -107,6 +109,7 @@ class FinetuneConfig(Section):
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     gradient_clip: Annotated[Real, Field(gt=0.0)] = 12.0
     ema_decay: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.0
+    average_power: Annotated[Whole, Field(ge=0, le=16)] = Field(default=0, validate_default=True)
     foreground_fraction: Fraction = 0.67
     augmentation: Literal["none", "light", "elastic", "strong"] = "light"
     validate_every: Positive = 25
@@ -145,6 +148,13 @@ class FinetuneConfig(Section):
         if info.data.get("strategy") == "l2_sp" and rate is not None and weight * rate > 1.0:
             raise ValueError(f"is {weight:g}, but l2_sp needs it at most 1 / learning_rate, which is {1 / rate:g}")
         return weight
+
+    @field_validator("average_power")
+    @classmethod
+    def _average_in_one_way(cls, power: int, info: ValidationInfo) -> int:
+        if power and info.data.get("ema_decay"):
+            raise ValueError("and ema_decay are two kinds of average; set one of them to 0")
+        return power
 
     @property
     def seed(self) -> int:

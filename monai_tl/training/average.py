@@ -1,4 +1,4 @@
-"""An exponential average of the weights, free of its start."""
+"""An average of the weights over the steps, exponential or polynomial, free of its start."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from torch import Tensor, nn
 class WeightAverage:
     """Average of the weights seen since the start, recent ones counting more.
 
-    With decay d, the weights of t steps ago count d**t; the sum of these is divided out, so the average of the first
-    step is that step's weights and no start value drags behind (the correction of Adam, Kingma and Ba 2015). Tensors
-    that never change stay to the bit; counts of batches are taken as they are.
+    Exponential, with decay d: the weights of t steps ago count d**t; the sum of these is divided out, so the average of
+    the first step is that step's weights and no start value drags behind (the correction of Adam, Kingma and Ba 2015).
+    Polynomial, with power p: the weights of step n, from 1, count n (n + 1) ... (n + p - 1), about n**p, so whenever
+    one looks it is mostly the last part of the steps so far: for p = 2 three quarters of the way on average. No length
+    of the run need be known.
+
+    Tensors that never change stay to the bit; counts of batches are taken as they are.
 
     Args:
         network: Floating tensors of its ``state_dict()`` are averaged, running statistics included.
         decay: 0 to 1.
+        power: Above 0 the average is polynomial, and ``decay`` has no meaning.
+
+    References:
+        Polynomial: Shamir and Zhang 2013, arXiv:1212.1824, section 4.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float, power: int = 0) -> None:
         self.decay = decay
+        self.power = power
         self.n_seen = 0
         self.network = network
         self.values = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
@@ -41,7 +50,10 @@ class WeightAverage:
     def update(self) -> None:
         """See the network's present weights."""
         self.n_seen += 1
-        weight = (1.0 - self.decay) / (1.0 - self.decay**self.n_seen)
+        if self.power:
+            weight = (self.power + 1.0) / (self.n_seen + self.power)
+        else:
+            weight = (1.0 - self.decay) / (1.0 - self.decay**self.n_seen)
         averages, present = [], []
         with torch.no_grad():
             for name, tensor in self._tensors().items():

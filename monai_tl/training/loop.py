@@ -93,7 +93,7 @@ class Trainer:
         self.facts: dict[str, Any] = {}
         self.saved_at = time.monotonic()
         self.tuning = Tuning(network, groups, strategy, config)
-        self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
+        self.average = _average(network, config)
         self.cache: FeatureCache | None = None
         # what a batch's image goes through: the network, or its head where features are kept
         self.forward: nn.Module = network
@@ -309,3 +309,9 @@ class Trainer:
         restore_random_state(state["random"][self.ranks.rank])
         self.progress.resume(self.position.step)
         self.progress.show("resumed from a checkpoint")
+
+
+def _average(network: nn.Module, config: FinetuneConfig) -> WeightAverage | None:
+    if not config.ema_decay and not config.average_power:
+        return None
+    return WeightAverage(network, config.ema_decay, config.average_power)

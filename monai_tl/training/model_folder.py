@@ -124,6 +124,7 @@ def describe_training(config: FinetuneConfig, strategy: Strategy, outcome: Outco
         "strategy": strategy.name,
         "settings": dict(strategy.settings),
         "ema_decay": config.ema_decay,
+        "average_power": config.average_power,
         "n_held_statistics": len(strategy.held),
         "n_steps": position.step,
         "max_steps": config.max_steps,

@@ -71,7 +71,7 @@ class Ranks:
         with _noticing_loss():
             dist.all_reduce(flat)
         flat /= self.n_ranks
-        parts = flat[:-1].split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat[:-1], [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
         return float(flat[-1])

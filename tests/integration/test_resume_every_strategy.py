@@ -42,6 +42,8 @@ def test_cut_off_again_and_again(
     # a checkpoint after each step, so that a resume begins at each kind of place
     monkeypatch.setattr(monai_tl.training.loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     config = make_settings(strategy, ema_decay=ema_decay, find_learning_rate=strategy == "lp_ft")
+    if not ema_decay:
+        config = config.model_copy(update={"average_power": 2})
     expected = train(tmp_path / "whole", config)
     folder, reached = tmp_path / "cut", []
     for step in (2, 3, 4, 7):

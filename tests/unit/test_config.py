@@ -69,6 +69,7 @@ def test_every_fault_is_reported_with_its_key_path():
         ("finetune", {"strategy": "lora", "lora_rank": 0}, "finetune.lora_rank"),
         ("finetune", {"layer_decay": 1.5}, "finetune.layer_decay"),
         ("finetune", {"ema_decay": 1.0}, "finetune.ema_decay"),
+        ("finetune", {"average_power": 2, "ema_decay": 0.9}, "finetune.average_power: and ema_decay are two kinds"),
         ("finetune", {"strategy": "scratch"}, r"finetune.strategy: .*set arms: \[scratch\]"),
         ("evaluate", {"source_classes": []}, "evaluate.source_classes"),
         ("evaluate", {"source_classes": [{"name": "a"}, {"name": "A"}]}, "evaluate.source_classes: .*each class needs"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from ladder_runs import make_trained_network, make_unet
@@ -37,10 +39,24 @@ def test_it_is_the_weighted_mean_of_all_weights_seen_and_nothing_else(n_steps: i
     assert torch.allclose(average.values["weight"], expected, rtol=1e-12, atol=1e-9)
 
 
-def test_what_does_not_change_stays_to_the_bit() -> None:
+@pytest.mark.parametrize("power", [1, 2, 3])
+@pytest.mark.parametrize("n_steps", [1, 2, 9])
+def test_a_polynomial_average_counts_steps_by_rising_factorials(n_steps: int, power: int) -> None:
+    network = nn.Linear(3, 2).double()
+    nn.init.constant_(network.weight, 1e6)
+    average = WeightAverage(network, 0.0, power)
+    nn.init.zeros_(network.weight)
+    seen = _walk(network, n_steps, average)
+    counts = torch.tensor([math.prod(range(n, n + power)) for n in range(1, n_steps + 1)], dtype=torch.float64)
+    expected = torch.einsum("k,kij->ij", counts / counts.sum(), torch.stack(seen))
+    assert torch.allclose(average.values["weight"], expected, rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize(("decay", "power"), [(0.99, 0), (0.0, 2)])
+def test_what_does_not_change_stays_to_the_bit(decay: float, power: int) -> None:
     network = make_trained_network(make_unet())
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    average = WeightAverage(network, 0.99)
+    average = WeightAverage(network, decay, power)
     for _ in range(20):
         average.update()
     with average.in_place():
