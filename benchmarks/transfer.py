@@ -20,7 +20,7 @@ from benchmarks.hippocampus import (
 
 TITLE = "Transfer: Dice against labels on real hippocampi"
 PACKAGES = ("torch", "monai", "numpy", "scipy")
-SECONDS, SECONDS_ALL = 130.0, 1200.0
+SECONDS, SECONDS_ALL = 140.0, 1200.0
 """Of optimiser steps: for up to 64 labels, and for all 160; start and checkpoints come to them."""
 STEPS_LABELS, STEPS_SHARES = "16", (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """The curve over steps: with so many labels, at these shares of the time."""
