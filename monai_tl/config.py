@@ -143,10 +143,17 @@ class PreprocessConfig(Section):
 
 
 class PredictConfig(Section):
-    """Sliding windows over each test case.
+    """Windows over each test case.
 
     Attributes:
-        overlap: Share of a window that its neighbour covers too; more costs time and smooths seams.
+        overlap: Share of a window that the next one covers again; ``fast`` has its own.
+        mode: ``exact`` passes the windows of MONAI's sliding-window inferer in float32. ``fast`` passes larger windows,
+            or the whole case, in bfloat16 where the processor has it, and none that lies outside the body; see
+            docs/inference.md.
+        memory_gib: What ``fast`` may take beside the image, GiB: the larger, the fewer windows. It is no measure of the
+            machine, so that the same input gives the same bits everywhere.
+        flips: Directions along which each window is passed mirrored too, all combinations of them, and the mean taken:
+            ``LR`` is wrong where left and right are classes of their own.
         blending: Weights of a window's voxels where windows overlap: ``gaussian`` trusts the middle more.
         batch_size: Windows that go through the network at once.
         n_threads: CPU threads; results depend on it to the last bit.
@@ -156,6 +163,9 @@ class PredictConfig(Section):
     blending: Literal["gaussian", "constant"] = "gaussian"
     batch_size: Positive = 2
     n_threads: Positive = 2
+    mode: Literal["exact", "fast"] = "exact"
+    memory_gib: Annotated[Real, Field(gt=0.0)] = 1.5
+    flips: tuple[Literal["LR", "AP", "SI"], ...] = ()
 
 
 class EvaluateConfig(Section):

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from monai_tl.errors import ContractError
-from monai_tl.networks import windows
-from monai_tl.networks.device import place_network, set_up_torch
-from monai_tl.networks.windows import Blending
-from monai_tl.records import Plan
+from monai_tl.config import PrecisionName, PredictConfig
+from monai_tl.dataset.intensity import scale_intensity
+from monai_tl.dataset.restoring import Restoring
+from monai_tl.errors import ConfigError, ContractError
+from monai_tl.geometry import Shape
+from monai_tl.networks.device import describe_torch, place_network, set_up_torch
+from monai_tl.networks.memory import PassCost, is_local, measure_pass
+from monai_tl.networks.onnx_engine import OnnxNetwork
+from monai_tl.networks.passes import Passing
+from monai_tl.networks.precision import fastest_precision
+from monai_tl.networks.slabs import Blend, Blending, Skip, Slab, stream_probabilities
+from monai_tl.networks.tiling import Tiling, exact_tiling, fast_tiling
+from monai_tl.networks.windows import collect_probabilities, network_size, window_size
+from monai_tl.records import Plan, PreparedCase
 from monai_tl.sources.audit import load_trained
 
 PLAN_FILE = "plan.json"
 """Beside a model's card: how its input is prepared."""
+
+
+Engine = Literal["torch", "onnx"]
+_GIB = float(1 << 30)
 
 
 @dataclass(frozen=True)
@@ -29,15 +45,19 @@ class Predictor:
     Attributes:
         networks: In eval mode on one device, one a fold.
         plan: How their input must be prepared.
+        engine: What runs them.
+        onnx: The same networks for the engine onnx.
     """
 
     networks: tuple[nn.Module, ...]
     plan: Plan
+    engine: Engine = "torch"
+    onnx: tuple[OnnxNetwork, ...] = ()
 
     def predict_probabilities(
         self, image: NDArray[Any], overlap: float = 0.5, blending: Blending = "gaussian", batch_size: int = 1
     ) -> NDArray[np.float32]:
-        """Class probabilities of one case, the mean over the models.
+        """Class probabilities of one case in exact mode, the mean over the models.
 
         Args:
             image: (C, I, J, K) prepared by the plan; may be memory-mapped.
@@ -51,15 +71,173 @@ class Predictor:
         Raises:
             ContractError: The image has another number of channels than the plan.
         """
+        config = PredictConfig(overlap=overlap, blending=blending, batch_size=batch_size)
+        return collect_probabilities(self.stream(image, config), _shape_of(image))
+
+    def predict_label(self, image: NDArray[Any], record: PreparedCase, config: PredictConfig) -> NDArray[np.uint8]:
+        """Label map of one case on its native grid, the mean over the models.
+
+        No class has a whole volume of probabilities at any time: each slab becomes labels once it is finished.
+
+        Args:
+            image: (C, I, J, K) prepared by the plan; may be memory-mapped.
+            record: What the way back needs, as preparing gave it.
+            config: Mode, windows, mirrored passes.
+
+        Returns:
+            (I, J, K) uint8 of ``record.native_shape``.
+
+        Raises:
+            ContractError: The image has another number of channels than the plan.
+            GeometryError: The image is not the record's.
+        """
+        restoring = Restoring(record)
+        for slab in self.stream(image, config):
+            restoring.add(slab.axis, slab.start, slab.values)
+        return restoring.finish()
+
+    def stream(self, image: NDArray[Any], config: PredictConfig) -> Iterator[Slab]:
+        """Class probabilities of one case in slabs, of which each is gone when the next one comes.
+
+        Args:
+            image: (C, I, J, K) prepared by the plan; may be memory-mapped.
+            config: Mode, windows, mirrored passes.
+
+        Raises:
+            ContractError: The image has another number of channels than the plan.
+        """
         if image.ndim != 4 or image.shape[0] != self.plan.n_channels:
             raise ContractError(
                 f"the model takes {self.plan.n_channels} channels, the image has shape {image.shape}; prepare it by "
                 "the model's own plan"
             )
-        plan = self.plan
-        return windows.predict_probabilities(
-            self.networks, image, plan.patch_size_vox, plan.size_rule, overlap, blending, batch_size
+        is_fast, rule = config.mode == "fast", self.plan.size_rule
+        passing = Passing(
+            self.onnx or self.networks, self.precision(config)[0], mirrored_axes(config.flips, self.plan.orientation)
         )
+        blend = Blend(
+            config.blending,
+            config.batch_size,
+            rule.padding,
+            dtype=torch.float16 if is_fast else torch.float32,
+            skip=skip_outside(self.plan, image, self._cost.n_outputs) if is_fast else None,
+        )
+        return stream_probabilities(passing, image, self.tiling(_shape_of(image), config), blend)
+
+    def tiling(self, shape: Shape, config: PredictConfig) -> Tiling:
+        """Windows over a case of some shape."""
+        rule = self.plan.size_rule
+        window = window_size(shape, self.plan.patch_size_vox, rule)
+        if config.mode == "exact":
+            return exact_tiling(shape, window, config.overlap)
+        return fast_tiling(
+            shape,
+            window,
+            rule,
+            is_local=all(is_local(network) for network in self.networks),
+            n_outputs=self._cost.n_outputs,
+            voxel_bytes=self._cost.voxel_bytes,
+            budget=config.memory_gib * _GIB,
+        )
+
+    def precision(self, config: PredictConfig) -> tuple[PrecisionName, str]:
+        """Number format of the products, and why."""
+        if config.mode == "exact":
+            return "float32", "the mode exact computes in it"
+        if self.engine == "onnx":
+            return "float32", "the engine onnx computes in it"
+        return fastest_precision(next(self.networks[0].parameters()).device)
+
+    @cached_property
+    def _cost(self) -> PassCost:
+        return measure_pass(self.networks[0], self.plan.n_channels, network_size((1, 1, 1), self.plan.size_rule))
+
+    def describe(self, config: PredictConfig) -> dict[str, Any]:
+        """How labels come about: mode, engine, number format and why, what the results' bits depend on."""
+        precision, reason = self.precision(config)
+        found: dict[str, Any] = {
+            "mode": config.mode,
+            "engine": self.engine,
+            "precision": precision,
+            "precision_reason": reason,
+            "n_networks": len(self.networks),
+            "flips": list(config.flips),
+        }
+        if config.mode == "fast":
+            grows = all(is_local(network) for network in self.networks)
+            found["windows"] = "as large as memory_gib allows" if grows else "the plan's patch, overlap a quarter"
+            found["memory_gib"] = config.memory_gib
+        else:
+            found["windows"] = f"the plan's patch, overlap {config.overlap:g}"
+        return found | {"software": describe_torch(next(self.networks[0].parameters()).device)}
+
+
+def mirrored_axes(flips: Sequence[str], orientation: str) -> tuple[int, ...]:
+    """Axes of the network's grid that run along directions.
+
+    Args:
+        flips: ``LR``, ``AP``, ``SI``.
+        orientation: Axis codes of the grid, e.g. ``RAS``.
+    """
+    return tuple(axis for axis, code in enumerate(orientation) if any(code in flip for flip in flips))
+
+
+def skip_outside(plan: Plan, image: NDArray[Any], n_outputs: int) -> Skip | None:
+    """What counts as empty in a prepared image, where the plan's contract has a foreground.
+
+    Only a window of fixed ends says which value the threshold became; else empty is what has the lowest value of all.
+    """
+    if plan.foreground != "above":
+        return None
+    if plan.intensity.rule == "window":
+        limits = (float(plan.intensity.low or 0.0), float(plan.intensity.high or 0.0))
+        value = np.full((1, 1, 1), np.clip(plan.foreground_threshold, *limits), dtype=np.float32)
+        level = float(scale_intensity(value, plan.intensity).astype(image.dtype)[0, 0, 0])
+    else:
+        level = float(image.min())
+    return Skip(level, n_outputs)
+
+
+def _shape_of(image: NDArray[Any]) -> Shape:
+    i, j, k = (int(size) for size in image.shape[1:])
+    return i, j, k
+
+
+def with_engine(predictor: Predictor, engine: str, n_threads: int) -> Predictor:
+    """The same networks run by another engine.
+
+    Args:
+        predictor: Of ``load_models``.
+        engine: ``torch``; ``onnx``; or ``fastest``, which passes the plan's patch by both and keeps the faster one, so
+            that two runs may differ in the last bits.
+        n_threads: CPU threads.
+
+    Raises:
+        ConfigError: No such engine, or its package is missing.
+    """
+    if engine not in ("torch", "onnx", "fastest"):
+        raise ConfigError(f"--engine: {engine!r} is none of torch, onnx, fastest", "arguments")
+    if engine == "torch":
+        return predictor
+    by_onnx = replace(
+        predictor, engine="onnx", onnx=tuple(OnnxNetwork(network, n_threads) for network in predictor.networks)
+    )
+    if engine == "onnx":
+        return by_onnx
+    return min((predictor, by_onnx), key=_seconds_of_a_window)
+
+
+def _seconds_of_a_window(predictor: Predictor) -> float:
+    plan, config = predictor.plan, PredictConfig(mode="fast")
+    passing = Passing(predictor.onnx or predictor.networks, predictor.precision(config)[0])
+    window = torch.zeros((1, plan.n_channels, *network_size(plan.patch_size_vox, plan.size_rule)))
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        passing(window)
+        seconds.append(time.perf_counter() - started)
+    # the first pass prepares, and a busy machine slows some
+    return min(seconds[1:])
 
 
 def load_models(folders: Sequence[Path], n_threads: int) -> Predictor:

@@ -78,13 +78,34 @@ def segment(
         str,
         typer.Option(help="'source' keeps the patient's identity in the SEG for the PACS; 'pseudonymous' does not."),
     ] = "source",
+    mode: Annotated[
+        str, typer.Option(help="'fast', or 'exact': the windows and the float32 that the model was judged with.")
+    ] = "fast",
+    engine: Annotated[
+        str, typer.Option(help="'torch', 'onnx' (ONNX Runtime), or 'fastest', which times both on one window.")
+    ] = "torch",
+    flip: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Also pass each window mirrored along LR, AP or SI, and take the mean; can be repeated."),
+    ] = None,
 ) -> None:
     """Apply a model to new studies and write DICOM SEG and NIfTI."""
     from monai_tl.commands import segment as command
     from monai_tl.files import named_output
 
     with named_output(out):
-        typer.echo(command.run(dicom_dir, out, model, identity=identity, key_file=key_file.expanduser()))
+        typer.echo(
+            command.run(
+                dicom_dir,
+                out,
+                model,
+                identity=identity,
+                key_file=key_file.expanduser(),
+                mode=mode,
+                engine=engine,
+                flips=flip or (),
+            )
+        )
 
 
 @app.command()

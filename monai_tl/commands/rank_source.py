@@ -23,7 +23,6 @@ from monai_tl.commands.rank_scores import VOXELS_A_CLASS, case_features, score_f
 from monai_tl.config import Params, parse_params
 from monai_tl.dataset.manifest import DATASET_FILE, Manifest, read_unprepared
 from monai_tl.dataset.nifti import read_label
-from monai_tl.dataset.transforms import restore_probabilities
 from monai_tl.files import code_digest, read_json, sha256_of, to_json, write_json
 from monai_tl.inference import load_models
 from monai_tl.metrics.overlap import dice
@@ -244,11 +243,8 @@ class _Work:
             # a case that cannot be prepared under this contract scores as nothing found
             if case_id not in failed:
                 image = np.load(self.prepared / case_id / "image.npy", mmap_mode="r", allow_pickle=False)
-                probabilities = predictor.predict_probabilities(
-                    image, settings.overlap, settings.blending, settings.batch_size
-                )
                 record = PreparedCase.read(self.prepared / case_id / "meta.json")
-                prediction = restore_probabilities(probabilities, record)
+                prediction = predictor.predict_label(image, record, settings)
             found[case_id] = _class_dice(reference, prediction, len(self.plan.scheme.classes))
         return found
 

@@ -9,20 +9,21 @@ from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from monai_tl import DEFAULT_KEY_FILE, __version__
-from monai_tl.config import ExportConfig
+from monai_tl.config import ExportConfig, PredictConfig
 from monai_tl.dataset.nifti import write_image
-from monai_tl.dataset.transforms import prepare_image, restore_probabilities
+from monai_tl.dataset.transforms import prepare_image
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
 from monai_tl.dicom.image_series import ImageSeries
 from monai_tl.dicom.index import index_folder
 from monai_tl.dicom.segmentation import Algorithm, write_segmentation
 from monai_tl.dicom.volume import DicomVolume, labels_to_source, read_volume, to_ras
 from monai_tl.errors import ConfigError, ContractError, DataError, DicomError, describe_fault
-from monai_tl.files import sha256_of, sweep_abandoned, whole_folder
+from monai_tl.files import sha256_of, sweep_abandoned, whole_folder, write_json
 from monai_tl.geometry import Affine, spacing_of
-from monai_tl.inference import Predictor, load_models
+from monai_tl.inference import Predictor, load_models, with_engine
 from monai_tl.progress import Progress
 from monai_tl.records import Rejection, RejectionList
 from monai_tl.sources.card import read_source
@@ -30,6 +31,8 @@ from monai_tl.sources.ensemble import InferenceSettings, read_ensemble
 
 Identity = Literal["pseudonymous", "source"]
 SEGMENTATION_FILE, LABEL_FILE, REJECTED_FILE = "segmentation.dcm", "segmentation.nii.gz", "rejected.json"
+METHOD_FILE = "method.json"
+"""How the labels came about: mode, engine, number format and why, versions."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,22 @@ class _Target:
 
 
 def run(
-    dicom_dir: Path, out: Path, model: Sequence[Path], identity: str = "source", key_file: Path = Path(DEFAULT_KEY_FILE)
+    dicom_dir: Path,
+    out: Path,
+    model: Sequence[Path],
+    identity: str = "source",
+    key_file: Path = Path(DEFAULT_KEY_FILE),
+    mode: str = "fast",
+    engine: str = "torch",
+    flips: Sequence[str] = (),
 ) -> str:
     """Segment every image series below a folder.
 
     A series that cannot be used goes to ``OUT/rejected.json`` with its reason; the others go on. Each result is a
     folder ``OUT/<case_id>/`` with ``segmentation.dcm`` and ``segmentation.nii.gz`` (uint8, RAS+, on the image's grid).
 
-    With a model that ``export`` wrote (``artifacts/export/model``) the labels are those of the run it was judged in.
+    ``OUT/method.json`` says how: mode, engine, number format and why. With a model that ``export`` wrote
+    (``artifacts/export/model``) and the mode ``exact`` the labels are those of the run it was judged in.
 
     Args:
         dicom_dir: Any nesting.
@@ -65,12 +76,15 @@ def run(
         identity: ``source`` keeps the patient's identity in the SEG, so that a PACS takes it; ``pseudonymous`` does
             not.
         key_file: Secret behind pseudonyms and derived UIDs.
+        mode: ``fast``; ``exact`` takes the windows of MONAI's inferer in float32; see docs/inference.md.
+        engine: ``torch``; ``onnx`` runs the networks by ONNX Runtime; ``fastest`` times both on one window.
+        flips: Directions ``LR``, ``AP``, ``SI`` along which windows are passed mirrored too; none takes the model's.
 
     Returns:
         One line a case with the volume of each class, a count, and a note where the settings are the defaults.
 
     Raises:
-        ConfigError: No such identity or folder of studies.
+        ConfigError: No such identity, folder of studies, mode, engine or direction; or the engine is not installed.
         DataError: Nothing could be segmented; rejected.json says why.
         PrivacyError: The key is missing or readable by others.
         SourceError: A model cannot be loaded, or takes more than one channel.
@@ -81,7 +95,7 @@ def run(
     if not dicom_dir.is_dir():
         raise ConfigError("DICOM_DIR: there is no such folder; give the one that holds the studies", "arguments")
     hasher = Pseudonyms(load_key(key_file))
-    loaded = _load(model)
+    loaded = _load(model, _Wanted(mode, engine, tuple(flips)))
     # before the work, so that a place that cannot be written costs nobody an hour
     out.mkdir(parents=True, exist_ok=True)
     sweep_abandoned(out, "case-*")
@@ -103,6 +117,7 @@ def run(
         progress.advance(line)
     in_order = tuple(sorted(rejected, key=lambda item: (item.kind, item.code, item.item)))
     RejectionList(rejected=in_order).write(out / REJECTED_FILE)
+    write_json(out / METHOD_FILE, loaded.predictor.describe(loaded.settings.predict))
     if not lines:
         found = f"none of {len(index.series)} image series could be segmented" if index.series else (
             "no DICOM image was found in the folder given"
@@ -112,7 +127,24 @@ def run(
     return "\n".join([*sorted(lines), count, *filter(None, [loaded.note])])
 
 
-def _load(given: Sequence[Path]) -> _Model:
+@dataclass(frozen=True)
+class _Wanted:
+    """What the command line asks of inference, as it was given."""
+
+    mode: str
+    engine: str
+    flips: tuple[str, ...]
+
+    def applied_to(self, predict: PredictConfig) -> PredictConfig:
+        given = predict.model_dump() | {"mode": self.mode} | ({"flips": self.flips} if self.flips else {})
+        try:
+            return PredictConfig.model_validate(given)
+        except ValidationError:
+            asked = " ".join([f"--mode {self.mode}", *(f"--flip {flip}" for flip in self.flips)])
+            raise ConfigError(f"{asked}: a mode is exact or fast, a flip is LR, AP or SI", "arguments") from None
+
+
+def _load(given: Sequence[Path], wanted: _Wanted) -> _Model:
     ensemble = read_ensemble(given)
     folders, settings, note = ensemble.folders, ensemble.settings, ""
     if settings is None:
@@ -121,7 +153,9 @@ def _load(given: Sequence[Path]) -> _Model:
             "Applied with the default settings, since the model records none; artifacts/export/model of its run "
             "records those it was judged with."
         )
-    predictor = load_models(folders, settings.predict.n_threads)
+    settings = settings.model_copy(update={"predict": wanted.applied_to(settings.predict)})
+    n_threads = settings.predict.n_threads
+    predictor = with_engine(load_models(folders, n_threads), wanted.engine, n_threads)
     if predictor.plan.n_channels != 1:
         raise ContractError(
             f"the model takes {predictor.plan.n_channels} channels, a DICOM series has one; use a model of one channel"
@@ -157,10 +191,10 @@ def _segment_series(series: ImageSeries, model: _Model, target: _Target) -> _Fou
     # as it would be read back from the case's NIfTI file, which keeps single precision: the pipeline's own bits
     affine = exact.astype(np.float32).astype(np.float64)
     prepared, record = prepare_image(image, affine, plan, settings.preprocess, case_id)
-    probabilities = model.predictor.predict_probabilities(
-        prepared, settings.predict.overlap, settings.predict.blending, settings.predict.batch_size
-    )
-    return _Found(case_id, volume, restore_probabilities(probabilities, record), affine)
+    # while the networks run, the prepared copy is enough
+    del image
+    label = model.predictor.predict_label(prepared, record, settings.predict)
+    return _Found(case_id, volume, label, affine)
 
 
 def _write(found: _Found, model: _Model, target: _Target) -> str:

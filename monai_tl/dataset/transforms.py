@@ -6,7 +6,6 @@ rotated, so an oblique case stays oblique and the way back is exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from monai_tl.dataset.resampling import (
     resample_label,
     resampled_axis,
 )
+from monai_tl.dataset.restoring import restore_probabilities as restore_probabilities
 from monai_tl.errors import DataError, GeometryError
 from monai_tl.geometry import Affine, Shape, check_affine, orientation_of, spacing_of
 from monai_tl.records import IntTriple, Matrix, Plan, PreparedCase
@@ -34,7 +34,6 @@ Label = NDArray[np.uint8]
 
 SAME_SPACING_MM = 1e-3
 """An axis whose spacing differs by no more is not resampled."""
-_SLAB_VOXELS = 1 << 22
 
 
 def prepare_case(
@@ -94,70 +93,6 @@ def prepare_image(
     """``prepare_case`` for a new study: no label."""
     prepared, _, record = prepare_case(image, affine, plan, config, case_id=case_id)
     return prepared, record
-
-
-def restore_probabilities(probabilities: NDArray[np.float32], prepared: PreparedCase) -> Label:
-    """Class probabilities on the network's grid → label map on the case's native grid.
-
-    Probabilities, not labels, are interpolated (linearly), then the largest wins; ties go to the lower class. Outside
-    the crop all is background. Works in slabs, so that memory beyond input and output stays small.
-
-    Args:
-        probabilities: (C, I, J, K), background first; any values of which the largest wins.
-        prepared: The record that ``prepare_case`` gave.
-
-    Returns:
-        (I, J, K) uint8 of ``prepared.native_shape``.
-
-    Raises:
-        GeometryError: The shape is not the record's.
-    """
-    if probabilities.ndim != 4 or tuple(probabilities.shape[1:]) != prepared.spatial_shape:
-        raise GeometryError(
-            f"case {prepared.case_id}: probabilities are {tuple(probabilities.shape)}, but the case was prepared as "
-            f"(C, {', '.join(map(str, prepared.spatial_shape))}); run preprocess again"
-        )
-    native = np.asarray(prepared.native_affine, dtype=np.float64)
-    stored = np.asarray(prepared.affine, dtype=np.float64)
-    axes, flips = axes_and_flips(orientation_of(stored), orientation_of(native))
-    turned = [turn_array(channel, axes, flips) for channel in probabilities]
-    turned_affine = turn_affine(stored, prepared.spatial_shape, axes, flips)
-    crop_shape = _shape3([high - low for low, high in zip(prepared.crop_start, prepared.crop_stop, strict=True)])
-    to_stored = np.linalg.inv(turned_affine) @ crop_affine(native, prepared.crop_start)
-    matrices = [
-        axis_matrix(np.arange(crop_shape[axis]) * to_stored[axis, axis] + to_stored[axis, 3], turned[0].shape[axis])
-        for axis in range(3)
-    ]
-    result = np.zeros(prepared.native_shape, dtype=np.uint8)
-    view = result[tuple(slice(low, high) for low, high in zip(prepared.crop_start, prepared.crop_stop, strict=True))]
-    for slab in _slabs(crop_shape):
-        view[slab] = _largest_class(turned, matrices, slab)
-    return result
-
-
-def _largest_class(channels: list[NDArray[np.float32]], matrices: list[AxisMatrix | None], slab: slice) -> Label:
-    """Argmax over channels of one slab of the crop, channel by channel."""
-    first = matrices[0]
-
-    def sample(channel: NDArray[np.float32]) -> NDArray[np.float32]:
-        if first is None:
-            return apply_axis_matrices(channel[slab], [None, *matrices[1:]])
-        return apply_axis_matrices(channel, [first[slab], *matrices[1:]])
-
-    best = sample(channels[0])
-    label = np.zeros(best.shape, dtype=np.uint8)
-    for value, channel in enumerate(channels[1:], start=1):
-        score = sample(channel)
-        larger = score > best
-        label[larger] = value
-        best = np.where(larger, score, best)
-    return label
-
-
-def _slabs(shape: Shape) -> Iterator[slice]:
-    thickness = max(1, _SLAB_VOXELS // max(1, shape[1] * shape[2]))
-    for low in range(0, shape[0], thickness):
-        yield slice(low, min(low + thickness, shape[0]))
 
 
 def _check_input(channels: Image, affine: Affine, plan: Plan, label: Label | None) -> Shape:

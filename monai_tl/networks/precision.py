@@ -27,3 +27,19 @@ def computing_in(device: torch.device, precision: PrecisionName) -> AbstractCont
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def fastest_precision(device: torch.device) -> tuple[PrecisionName, str]:
+    """The number format that a device multiplies fastest in, by what it says of itself, and the reason.
+
+    The same device always gets the same answer: a measured one would change from run to run, and the bits with it.
+    """
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        has_it = capability >= (8, 0)
+        words = f"CUDA capability {capability[0]}.{capability[1]} {'multiplies' if has_it else 'does not multiply'}"
+    else:
+        # the one question there is; the version of torch is pinned
+        has_it = bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        words = "the processor multiplies" if has_it else "the processor does not multiply"
+    return ("bfloat16" if has_it else "float32"), f"{words} in bfloat16"

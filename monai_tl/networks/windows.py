@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, cast
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
-import torch
-from monai.inferers.utils import sliding_window_inference
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from monai_tl.geometry import Shape
+from monai_tl.networks.passes import Passing
+from monai_tl.networks.slabs import Blend, Slab, stream_probabilities
+from monai_tl.networks.slabs import Blending as Blending
+from monai_tl.networks.tiling import exact_tiling
 from monai_tl.records import SizeRule
 
-Blending = Literal["gaussian", "constant"]
 WHOLE_CASE_FACTOR = 1.5
 """A case of at most this many patches' voxels is passed whole: less work than overlapping windows, and no seams."""
 
@@ -56,9 +57,10 @@ def predict_probabilities(
     blending: Blending = "gaussian",
     batch_size: int = 1,
 ) -> NDArray[np.float32]:
-    """Class probabilities of a case, the mean over networks.
+    """Class probabilities of a case in float32, the mean over networks.
 
-    A case smaller than the window is padded as the size rule says, centred, and cut back.
+    A case hardly larger than the patch is one pass; see ``window_size``. One smaller than the
+    window is padded as the size rule says, centred, and cut back.
 
     Args:
         networks: In eval mode, on one device.
@@ -72,25 +74,24 @@ def predict_probabilities(
     Returns:
         (n_outputs, I, J, K), background first, summing to 1.
     """
-    device = next(networks[0].parameters()).device
+    shape = _shape3(image.shape[1:])
+    tiling = exact_tiling(shape, window_size(shape, patch_size_vox, size_rule), overlap)
+    return collect_probabilities(
+        stream_probabilities(Passing(networks), image, tiling, Blend(blending, batch_size, size_rule.padding)), shape
+    )
 
-    def mean_probabilities(windows: Tensor) -> Tensor:
-        total = torch.softmax(networks[0](windows).float(), dim=1)
-        for network in networks[1:]:
-            total += torch.softmax(network(windows).float(), dim=1)
-        return total.div_(len(networks))
 
-    with torch.inference_mode():
-        blended = sliding_window_inference(
-            torch.from_numpy(np.array(image, dtype=np.float32))[None],
-            roi_size=window_size(image.shape[1:], patch_size_vox, size_rule),
-            sw_batch_size=batch_size,
-            predictor=mean_probabilities,
-            overlap=overlap,
-            mode=blending,
-            padding_mode="replicate" if size_rule.padding == "edge" else "constant",
-            sw_device=device,
-            # only windows go to the device; the sum stays in main memory, so a case may be larger than the device
-            device=torch.device("cpu"),
-        )
-    return cast("NDArray[np.float32]", cast("Tensor", blended)[0].numpy())
+def collect_probabilities(slabs: Iterable[Slab], shape: Shape) -> NDArray[np.float32]:
+    """All slabs of a case in one array (n_outputs, I, J, K) float32."""
+    result = np.empty((0,), dtype=np.float32)
+    for slab in slabs:
+        if slab.start == 0:
+            result = np.empty((slab.values.shape[0], *shape), dtype=np.float32)
+        planes = slice(slab.start, slab.start + slab.values.shape[1 + slab.axis])
+        result[(slice(None), *[slice(None)] * slab.axis, planes)] = slab.values
+    return result
+
+
+def _shape3(values: Sequence[int]) -> Shape:
+    i, j, k = (int(value) for value in values)
+    return i, j, k

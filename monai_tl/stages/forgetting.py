@@ -12,7 +12,7 @@ import numpy as np
 from monai_tl.config import EvaluateConfig, IngestConfig, PredictConfig, PreprocessConfig
 from monai_tl.dataset.manifest import Manifest, read_manifest
 from monai_tl.dataset.nifti import read_image, write_image
-from monai_tl.dataset.transforms import prepare_image, restore_probabilities
+from monai_tl.dataset.transforms import prepare_image
 from monai_tl.errors import ConfigError, ContractError, DataError, describe_fault
 from monai_tl.inference import Predictor, load_models
 from monai_tl.labels import ClassSpec, LabelScheme
@@ -198,16 +198,13 @@ def _predict(
             progress.advance(f"{case_id} left out: {reason}", is_warning=True)
             continue
         for arm, (predictor, values) in arms.items():
-            probabilities = predictor.predict_probabilities(
-                prepared, windows.overlap, windows.blending, windows.batch_size
-            )
-            table = np.zeros(probabilities.shape[0], dtype=np.uint8)
+            found = predictor.predict_label(prepared, record, windows)
+            table = np.zeros(256, dtype=np.uint8)
             for value, wanted in values.items():
                 table[value] = wanted
             folder = out / predictions_of(arm, 0)
             folder.mkdir(parents=True, exist_ok=True)
-            label = table[restore_probabilities(probabilities, record)]
-            write_image(folder / f"{case_id}.nii.gz", label, np.asarray(record.native_affine))
+            write_image(folder / f"{case_id}.nii.gz", table[found], np.asarray(record.native_affine))
         done.append(case_id)
         progress.advance(case_id)
     if not done:

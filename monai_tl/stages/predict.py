@@ -14,7 +14,6 @@ import numpy as np
 from monai_tl.config import Params, PredictConfig
 from monai_tl.dataset.manifest import read_unprepared
 from monai_tl.dataset.nifti import write_image
-from monai_tl.dataset.transforms import restore_probabilities
 from monai_tl.errors import ConfigError, DataError, StageError, describe_fault
 from monai_tl.files import whole_folder, write_json
 from monai_tl.inference import Predictor, load_models
@@ -26,11 +25,13 @@ from monai_tl.sources.card import read_source
 FAILED_FILE = "failed.json"
 MODELS_FILE = "models.json"
 """sha256 of the weights that predicted, by the name of their folder."""
+METHOD_FILE = "method.json"
+"""Mode, number format and why, versions: what the labels' bits depend on beside models and cases."""
 
 
 def run(workspace: Path, params: Params) -> None:
     """Predict with every arm and seed: ``artifacts/predictions/<arm>/seed-<seed>/<case_id>.nii.gz``,
-    ``failed.json`` and ``models.json``.
+    ``failed.json``, ``models.json`` and ``method.json``.
 
     The models of a seed's folds are averaged; seeds are not, since their spread is part of the verdict. Without a test
     set each validation case is predicted by its own fold's model instead, which has not trained on it; such scores are
@@ -55,6 +56,7 @@ def run(workspace: Path, params: Params) -> None:
     progress = Progress("predict", total=len(runs) * sum(len(case_ids) for _, case_ids in rounds))
     failed: list[dict[str, Any]] = []
     models: dict[str, str] = {}
+    method: dict[str, Any] = {}
     with whole_folder(workspace / "artifacts/predictions") as out:
         for arm, seed in runs:
             name = f"{arm} seed {seed}"
@@ -65,7 +67,8 @@ def run(workspace: Path, params: Params) -> None:
                 weights = {folder.name: read_source(folder).card.weights.sha256 for folder in folders}
                 models |= weights
                 # here too, so that a model that cannot be loaded is known before any case
-                _predictor(tuple(folders), tuple(weights.values()), params.predict.n_threads)
+                predictor = _predictor(tuple(folders), tuple(weights.values()), params.predict.n_threads)
+                method = predictor.describe(params.predict)
                 n_cases += len(case_ids)
                 for case_id in case_ids:
                     if case_id in unprepared:
@@ -89,6 +92,7 @@ def run(workspace: Path, params: Params) -> None:
                 failed.append({"case_id": case_id, "arm": arm, "seed": seed, "code": code, "reason": reason})
         write_json(out / FAILED_FILE, {"failed": failed})
         write_json(out / MODELS_FILE, models)
+        write_json(out / METHOD_FILE, method)
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def predict_case(predictor: Predictor, prepared: Path, out: Path, config: Predic
         predictor: Models of one arm and seed.
         prepared: ``artifacts/prepared/<case_id>``.
         out: Folder for ``<case_id>.nii.gz``.
-        config: Windows.
+        config: Mode and windows.
 
     Returns:
         The file written: uint8, on the grid of the case's image.nii.gz.
@@ -153,8 +157,7 @@ def predict_case(predictor: Predictor, prepared: Path, out: Path, config: Predic
         image = np.load(prepared / "image.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"case {prepared.name}: its prepared image cannot be read; run preprocess again") from error
-    probabilities = predictor.predict_probabilities(image, config.overlap, config.blending, config.batch_size)
-    label = restore_probabilities(probabilities, record)
+    label = predictor.predict_label(image, record, config)
     path = out / f"{prepared.name}.nii.gz"
     out.mkdir(parents=True, exist_ok=True)
     write_image(path, label, np.asarray(record.native_affine))

@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def labels(run: Path, out: Path, *models: Path) -> tuple[dict[str, np.ndarray], str]:
     """Label map of each test case, and the summary."""
-    summary = segment.run(run / "data/hospital_b", out, list(models), key_file=run / "key")
+    summary = segment.run(run / "data/hospital_b", out, list(models), key_file=run / "key", mode="exact")
     test = json.loads((run / "artifacts/split/split.json").read_text())["test"]
     assert test
     return {one: np.asarray(nibabel.load(out / one / "segmentation.nii.gz").dataobj) for one in test}, summary

@@ -279,7 +279,7 @@ def test_the_record_survives_the_disk(tmp_path):
 
 
 def test_slabs_do_not_change_the_result(monkeypatch):
-    from monai_tl.dataset import transforms
+    from monai_tl.dataset import restoring
 
     affine = np.diag([1.0, 1.0, 2.0, 1.0])
     plan = make_plan((1.7, 0.8, 1.1), "SPL")
@@ -287,5 +287,5 @@ def test_slabs_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(8)
     probabilities = rng.random((4, *record.spatial_shape), dtype=np.float32)
     whole = restore_probabilities(probabilities, record)
-    monkeypatch.setattr(transforms, "_SLAB_VOXELS", 200)
+    monkeypatch.setattr(restoring, "_SLAB_VOXELS", 200)
     np.testing.assert_array_equal(restore_probabilities(probabilities, record), whole)

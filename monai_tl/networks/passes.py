@@ -1,0 +1,62 @@
+"""Windows through the networks of an ensemble: number format, mirrored passes, softmax, mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import combinations, product
+
+import torch
+from torch import Tensor, nn
+
+from monai_tl.config import PrecisionName
+from monai_tl.networks.precision import computing_in
+
+Network = Callable[[Tensor], Tensor]
+"""Windows (B, C, i, j, k) → logits (B, n_outputs, i, j, k)."""
+
+
+class Passing:
+    """Class probabilities of windows, the mean over networks and mirrored passes.
+
+    Args:
+        networks: In eval mode on one device, or functions that stand for them on the CPU; at least one.
+        precision: In which the networks compute; softmax and mean are float32 always.
+        mirrored_axes: Spatial axes 0 to 2; each combination of them is passed mirrored too, and mirrored back.
+    """
+
+    def __init__(
+        self, networks: Sequence[Network], precision: PrecisionName = "float32", mirrored_axes: Sequence[int] = ()
+    ) -> None:
+        self.networks = tuple(networks)
+        self.precision = precision
+        axes = sorted(set(mirrored_axes))
+        self.mirrors = [chosen for n in range(len(axes) + 1) for chosen in combinations(axes, n)]
+        first = self.networks[0]
+        parameter = next(first.parameters(), None) if isinstance(first, nn.Module) else None
+        self.device = torch.device("cpu") if parameter is None else parameter.device
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Pass windows.
+
+        Args:
+            windows: (B, C, i, j, k) float32.
+
+        Returns:
+            (B, n_outputs, i, j, k) float32 on the CPU, summing to 1.
+        """
+        parts: list[Tensor] = []
+        with torch.inference_mode(), self._context():
+            placed = windows.to(self.device)
+            for mirror, network in product(self.mirrors, self.networks):
+                dims = [2 + axis for axis in mirror]
+                logits = network(torch.flip(placed, dims) if dims else placed)
+                found = torch.softmax(logits.float(), dim=1)
+                parts.append(torch.flip(found, dims) if dims else found)
+                if len(parts) == 2:
+                    parts = [parts[0].add_(parts[1])]
+            n_passes = len(self.mirrors) * len(self.networks)
+            return (parts[0].div_(n_passes) if n_passes > 1 else parts[0]).cpu()
+
+    def _context(self) -> AbstractContextManager[object]:
+        return computing_in(self.device, self.precision) if self.precision != "float32" else nullcontext()
