@@ -90,9 +90,9 @@ def fast_tiling(
         _sizes(size, length, rule.divisors[axis], is_local)
         for axis, (size, length) in enumerate(zip(shape, patch, strict=True))
     ]
-    best: tuple[tuple[bool, float, int], Tiling] | None = None
-    for counts in itertools.product(*choices):
-        i, j, k = (window for _, window in counts)
+
+    def make(counts: Sequence[tuple[int, int]]) -> tuple[tuple[bool, float, int], Tiling]:
+        i, j, k = (length for _, length in counts)
         window = (i, j, k)
         axis = _thinnest(shape, window)
         # sums of two bytes, and one float32 of weights
@@ -104,11 +104,10 @@ def fast_tiling(
         # past the budget what needs least; within it what costs least, and of equals the fewest windows
         over = needed > budget
         key = (over, needed if over else float(work), math.prod(count for count, _ in counts))
-        if best is None or key < best[0]:
-            a, b, c = (_spread(size, length, count) for size, (count, length) in zip(shape, counts, strict=True))
-            best = key, Tiling(shape, window, (a, b, c), axis)
-    assert best is not None
-    return best[1]
+        a, b, c = (_spread(size, length, count) for size, (count, length) in zip(shape, counts, strict=True))
+        return key, Tiling(shape, window, (a, b, c), axis)
+
+    return min(map(make, itertools.product(*choices)), key=lambda choice: choice[0])[1]
 
 
 def _sizes(size: int, patch: int, divisor: int, is_local: bool) -> list[tuple[int, int]]:

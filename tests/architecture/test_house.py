@@ -88,7 +88,7 @@ def test_every_error_has_the_exit_code_of_the_tree():
         "ConfigError": 2,
         **dict.fromkeys(["DataError", "DicomError", "GeometryError", "LabelError", "LeakageError", "PrivacyError"], 3),
         **dict.fromkeys(["SourceError", "WeightsError", "ContractError"], 4),
-        **dict.fromkeys(["TrainingError", "DivergenceError", "CheckpointError"], 5),
+        **dict.fromkeys(["TrainingError", "DivergenceError", "CheckpointError", "RankLostError"], 5),
         **dict.fromkeys(["StageError", "WorkerLostError"], 6),
         "PromotionError": 7,
     }
