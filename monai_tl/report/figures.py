@@ -22,7 +22,7 @@ INK, MUTED, RULE, PAPER, BAND = "#010203", "#010204", "#010205", "#010206", "#01
 _VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", BAND: "band"}
 _ARM_COLOURS = {"transfer": "#020201", "scratch": "#020202"}
 _VARIABLES.update({colour: arm for arm, colour in _ARM_COLOURS.items()})
-_STYLE = {
+FIGURE_STYLE = {
     **plain_style(INK, MUTED, RULE),
     "svg.fonttype": "none",
     "font.size": 9.0,
@@ -53,7 +53,7 @@ def verdict_plot(arms: Sequence[ArmResult], verdict: Verdict, null_margin: float
     found = np.sort(np.nanmean(table[np.isfinite(table).any(axis=1)], axis=1))
     if verdict.difference is None or not len(found):
         return ""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(10.0, 1.45))
         axes = figure.add_axes((0.01, 0.19, 0.98, 0.79))
         axes.axvspan(-null_margin, null_margin, color=BAND, lw=0)
@@ -73,14 +73,14 @@ def verdict_plot(arms: Sequence[ArmResult], verdict: Verdict, null_margin: float
                 text, (x, 0.92), xytext=(8 * side, 0), textcoords="offset points", va="center",
                 ha="left" if side > 0 else "right",
             )  # fmt: skip
-        return _svg(figure, "verdict", f"Difference in Dice, transfer minus scratch: {verdict.sentence}")
+        return figure_svg(figure, "verdict", f"Difference in Dice, transfer minus scratch: {verdict.sentence}")
 
 
 def box_plots(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
     """Each metric by class and arm: boxes, each case a point, the same case in both arms joined by a line."""
     wide = len(class_names) * len(arms) > 8
     rows, columns = (3, 1) if wide else (1, 3)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(10.0, 3.2 * rows))
         panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=_margins(rows)).ravel()
         for axes, (metric, title) in zip(panels, _PANELS, strict=True):
@@ -101,7 +101,7 @@ def box_plots(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
                 axes.set_ylim(-0.5, highest * 1.3)
             else:
                 axes.set_ylim(-0.03 * max(highest, 1.0), max(highest, 1.0) * 1.08)
-        return _svg(
+        return figure_svg(
             figure,
             "boxes",
             "Box plots of each metric by class and arm; each case is a point. The table of cases holds the numbers.",
@@ -110,7 +110,7 @@ def box_plots(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
 
 def learning_curves(models: Sequence[TrainedModel]) -> str:
     """Validation Dice and training loss by step, one line an arm, fold and seed; the kept step is marked."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(10.0, 3.2))
         dice, loss = figure.subplots(1, 2, gridspec_kw=_margins(1, bottom_in=0.45))
         for model in models:
@@ -139,7 +139,7 @@ def learning_curves(models: Sequence[TrainedModel]) -> str:
         for axes in (dice, loss):
             axes.set_xlabel("optimiser steps")
             axes.set_xlim(left=0)
-        return _svg(
+        return figure_svg(
             figure, "curves", "Learning curves of each arm: validation Dice and training loss by optimiser step."
         )
 
@@ -202,7 +202,7 @@ def _class_boxes(axes: Any, columns: Sequence[Any], arms: Sequence[ArmResult], k
         axes.plot(x[failed], column[failed], "X", ms=6.5, color=colour, mec=PAPER, mew=0.6, clip_on=False)
 
 
-def _svg(figure: Figure, name: str, description: str) -> str:
+def figure_svg(figure: Figure, name: str, description: str) -> str:
     """The figure as an SVG element: no date, no version, page colours, fluid width."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from monai_tl.config import IntensityConfig
 from monai_tl.geometry import Spacing, Volume
 from monai_tl.metrics.cohort import ArmResult
+from monai_tl.report.viewer import SliceView, draw_slices
 
 LabelMap = NDArray[np.uint8]
 Window = tuple[float, float]
@@ -70,12 +71,14 @@ class Overlay:
     Attributes:
         title: Why it is shown, e.g. ``Worst case``.
         dice: Arm → mean foreground Dice of the case; NaN where undefined.
+        slices: The case to look through, with the first arm's prediction.
     """
 
     title: str
     case_id: str
     dice: dict[str, float]
     pictures: tuple[Picture, ...]
+    slices: SliceView | None = None
 
 
 def choose_cases(arm: ArmResult) -> list[tuple[str, str]]:
@@ -117,9 +120,7 @@ def draw_planes(
         spacing_mm: Voxel size along I, J, K, mm.
         window: Values shown as black and white.
     """
-    maps = [reference, *predictions.values()]
-    anchor = next((labels for labels in maps if labels.any()), np.ones_like(reference))
-    centre, side = _view(anchor, maps[1] if len(maps) > 1 else anchor, spacing_mm)
+    anchor, centre, side = _frame(reference, predictions, spacing_mm)
     roles = {"reference": reference, **predictions}
     pictures = []
     for plane, axis, letters in _PLANES:
@@ -144,6 +145,24 @@ def draw_planes(
             )
         )
     return tuple(pictures)
+
+
+def look_through(
+    image: Volume, reference: LabelMap, predictions: Mapping[str, LabelMap], spacing_mm: Spacing, window: Window
+) -> SliceView:
+    """The same part of the case for the viewer, with the first prediction; arguments as of ``draw_planes``."""
+    _, centre, side = _frame(reference, predictions, spacing_mm)
+    return draw_slices(image, reference, next(iter(predictions.values()), None), spacing_mm, centre, side, window)
+
+
+def _frame(
+    reference: LabelMap, predictions: Mapping[str, LabelMap], spacing_mm: Spacing
+) -> tuple[LabelMap, list[float], float]:
+    """The map that decides what is shown, and centre and side of a cube around it, mm."""
+    maps = [reference, *predictions.values()]
+    anchor = next((labels for labels in maps if labels.any()), np.ones_like(reference))
+    centre, side = _view(anchor, maps[1] if len(maps) > 1 else anchor, spacing_mm)
+    return anchor, centre, side
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no script, no font, no request."""
+"""The report as one HTML file that needs nothing else: no font, no request; scripts only look through cases."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import monai_tl
-from monai_tl.report import tables
+from monai_tl.report import more_tables, tables
 from monai_tl.report.audit_table import group_rows
 from monai_tl.report.choice import choices
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
 from monai_tl.report.findings import Findings, TrainedModel
+from monai_tl.report.size_figure import size_plot
+from monai_tl.report.viewer import viewer_scripts
 from monai_tl.sources.accounting import describe_audit
 from monai_tl.transfer.shift_words import describe_shift
 
@@ -47,6 +49,10 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "n_plain": 1 + len(more) + len(tables.decisions(findings)),
         "verdict_plot": verdict_plot(arms, verdict, findings.settings.null_margin) if verdict else "",
         "metric_rows": tables.metric_rows(findings),
+        "measure_names": more_tables.measure_names(),
+        "measure_rows": more_tables.measure_rows(findings),
+        "group_rows": more_tables.group_of_case_rows(findings),
+        "sizes": size_plot(arms, findings.class_names),
         "forgetting_rows": tables.forgetting_rows(findings.forgetting) if findings.forgetting else [],
         "seed_lines": tables.seed_lines(findings),
         "rejections": tables.rejection_rows(findings.rejections),
@@ -64,6 +70,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "case_rows": tables.case_rows(arms, findings.class_names),
         "facts": facts(findings),
         "limits": limits(findings),
+        "scripts": viewer_scripts() if any(overlay.slices for overlay in findings.overlays) else (),
         "version": monai_tl.__version__,
     }
 
@@ -148,7 +155,7 @@ def _model_facts(model: TrainedModel) -> str:
 def limits(findings: Findings) -> list[str]:
     """What these numbers do not say; only what applies to this run."""
     settings, arms = findings.settings, findings.arms
-    texts = []
+    texts = [sentence] if (sentence := more_tables.look_sentence(findings)) else []
     if findings.n_patients < _FEW_PATIENTS:
         texts.append(
             f"With {findings.n_patients} patients a bootstrap interval can be narrower than its name says where the "

@@ -19,7 +19,7 @@ from monai_tl.progress import Progress
 from monai_tl.records import Plan, Split, model_name, predictions_of, read_refused
 from monai_tl.report.findings import Failure, Findings, read_model
 from monai_tl.report.numbers import format_cases, format_history, metrics_record
-from monai_tl.report.overlays import Overlay, choose_cases, display_window, draw_planes
+from monai_tl.report.overlays import Overlay, choose_cases, display_window, draw_planes, look_through
 from monai_tl.report.page import render_page
 from monai_tl.report.tables import markdown_summary
 from monai_tl.scoring import judge_arms, score_arms, subgroups_of
@@ -161,7 +161,8 @@ def draw_overlays(
         maps = {arm: read_label(path)[0] for arm, path in paths.items() if path.is_file()}
         window = display_window(volume, plan.intensity)
         dice = {arm.arm: case.mean("dice") for arm in arms for case in arm.by_seed[seed] if case.case_id == case_id}
-        overlays.append(Overlay(title, case_id, dice, draw_planes(volume, reference, maps, spacing_of(affine), window)))
+        shown = (volume, reference, maps, spacing_of(affine), window)
+        overlays.append(Overlay(title, case_id, dice, draw_planes(*shown), look_through(*shown)))
     return tuple(overlays)
 
 

@@ -1,0 +1,100 @@
+"""Tables beside the headline numbers: the other measures, the groups of cases, how often the test set was looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from monai_tl.metrics.summary import MetricSummary
+from monai_tl.report.findings import Findings
+from monai_tl.report.tables import NOTHING, number
+
+OTHER_MEASURES = (
+    ("iou", "IoU", 3),
+    ("mean_surface_distance_mm", "Mean surface distance, mm", 2),
+    ("hd100_mm", "HD100, mm", 1),
+    ("volume_error_ml", "Volume error, ml", 2),
+    ("relative_volume_error", "Relative volume error", 3),
+)
+"""Name of the metric, its heading, digits; in the order of the table."""
+
+
+@dataclass(frozen=True)
+class MeasureRow:
+    """One arm, over all classes or of one: mean and interval of each of OTHER_MEASURES as text."""
+
+    arm: str
+    class_name: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group of cases; ``means`` holds the mean Dice of each arm with its interval."""
+
+    attribute: str
+    group: str
+    n_cases: int
+    n_patients: int
+    means: tuple[str, ...]
+    warning: str
+    begins: bool
+
+
+def measure_rows(findings: Findings) -> list[MeasureRow]:
+    """The other measures of all arms, over all classes and then class by class where there is more than one."""
+    names = findings.class_names if len(findings.class_names) > 1 else ()
+    tables = [(arm.arm, "", arm.overall) for arm in findings.arms]
+    tables += [(arm.arm, name, arm.classes[name]) for name in names for arm in findings.arms]
+    return [
+        MeasureRow(arm, name, tuple(_with_interval(found[metric], digits) for metric, _, digits in OTHER_MEASURES))
+        for arm, name, found in tables
+    ]
+
+
+def group_of_case_rows(findings: Findings) -> list[GroupRow]:
+    """Mean foreground Dice group by group, all arms side by side; empty where all cases are alike."""
+    tables = [findings.subgroups.get(arm.arm, ()) for arm in findings.arms]
+    rows = []
+    before = ""
+    for same in zip(*tables, strict=True):
+        first = same[0]
+        rows.append(
+            GroupRow(
+                attribute=first.attribute,
+                group=first.group,
+                n_cases=first.summary.n + first.summary.n_empty,
+                n_patients=first.n_patients,
+                means=tuple(_with_interval(one.summary, 3) for one in same),
+                warning=first.warning,
+                begins=first.attribute != before,
+            )
+        )
+        before = first.attribute
+    return rows
+
+
+def look_sentence(findings: Findings) -> str:
+    """How often this test set was looked at; empty without one."""
+    if findings.look is None:
+        return ""
+    if findings.look.number == 1:
+        return "This is the first time that models were scored on this test set."
+    return (
+        f"This is look {findings.look.number} at this test set: {findings.look.number - 1} other sets of models were "
+        "scored on it before. The more often models are chosen by what it shows, the more its numbers flatter the one "
+        "that is kept; test_looks.json lists them."
+    )
+
+
+def _with_interval(summary: MetricSummary, digits: int) -> str:
+    mean = number(summary.mean, digits)
+    if mean == NOTHING or not math.isfinite(summary.low):
+        return mean
+    return f"{mean} ({number(summary.low, digits)} to {number(summary.high, digits)})"
+
+
+def measure_names() -> Sequence[str]:
+    """Headings of the measures."""
+    return [heading for _, heading, _ in OTHER_MEASURES]
