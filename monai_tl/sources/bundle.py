@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,23 @@ from monai_tl.records import Plan
 from monai_tl.sources.audit import load_trained
 from monai_tl.sources.bundle_text import describe_model, state_licence
 from monai_tl.sources.card import Card
+from monai_tl.sources.evaluation_text import describe_evaluation
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 BUNDLE_VERSION = "1.0.0"
+METRICS_FILE = "metrics.json"
 _TOOLS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 
 
-def write_bundle(model_folder: Path, out: Path) -> None:
+def write_bundle(model_folder: Path, out: Path, metrics: Mapping[str, Any] | None = None, arm: str = "") -> None:
     """Write a MONAI bundle of a model of this pipeline; equal models give equal bytes.
 
     Args:
         model_folder: A source folder with plan.json, as the finetune stage makes it.
         out: Folder of the bundle; its name is the bundle's name. Made if missing.
+        metrics: Content of ``metrics.json`` of the run, for the model card; also kept beside it as
+            ``docs/metrics.json``.
+        arm: Of the model, in ``metrics``.
 
     Raises:
         SourceError: The folder is no model of this pipeline, or its weights do not fit.
@@ -49,9 +55,11 @@ def write_bundle(model_folder: Path, out: Path) -> None:
     # into memory, because torch.save writes the file's name into the file; all names, because MONAI loads strictly
     torch.save(dict(network.state_dict()), buffer)
     write_bytes(out / "models" / "model.pt", buffer.getvalue())
-    write_text(
-        out / "docs" / "README.md", describe_model(card, plan, model_folder, find_network(card.network.name).target)
-    )
+    judged = "" if metrics is None else describe_evaluation(metrics, arm)
+    target = find_network(card.network.name).target
+    write_text(out / "docs" / "README.md", describe_model(card, plan, model_folder, target, judged))
+    if metrics is not None:
+        write_json(out / "docs" / METRICS_FILE, dict(metrics))
     write_text(out / "LICENSE", state_licence(card, model_folder))
 
 

@@ -67,7 +67,7 @@ def run(workspace: Path, params: Params) -> None:
         if not done:
             raise StageError("export", f"every case failed; the first: {failed[0]['reason']}", failed[0]["case_id"])
         best = best_model(models)
-        write_bundle(best, folder / "bundle")
+        write_bundle(best, folder / "bundle", _metrics(workspace / "reports/metrics.json", arm), arm)
         settings = InferenceSettings(
             predict=params.predict, preprocess=params.preprocess, min_slices=params.ingest.min_slices
         )
@@ -104,6 +104,16 @@ def choose_arm(config: ExportConfig, arms: Sequence[Arm], metrics_path: Path) ->
     if verdict == "harm":
         return "scratch", "the pretrained start did harm"
     return "transfer", f"the verdict on the pretrained start is {verdict}"
+
+
+def _metrics(path: Path, arm: Arm) -> dict[str, Any]:
+    try:
+        metrics: dict[str, Any] = read_json(path)
+        if arm in metrics["arms"]:
+            return metrics
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise StageError("export", f"reports/metrics.json holds no scores of arm {arm}; run the evaluate stage again")
 
 
 def best_model(folders: Sequence[Path]) -> Path:

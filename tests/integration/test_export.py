@@ -24,6 +24,7 @@ from monai_tl.dicom.segmentation import read_segmentation
 from monai_tl.dicom.volume import read_volume
 from monai_tl.errors import PrivacyError, StageError
 from monai_tl.files import read_json, write_json
+from monai_tl.metrics.case import METRIC_NAMES
 from monai_tl.sources.card import read_source
 from monai_tl.stages import export, export_case, ingest
 
@@ -43,6 +44,21 @@ def make_params(workspace: Path, **settings: object) -> Params:
             "export": settings,
         }
     )
+
+
+def write_metrics(workspace):
+    summary = {"mean": 0.81, "low": 0.7, "high": 0.9, "n": 3, "n_empty": 0, "n_failed": 0}
+    scores = dict.fromkeys(METRIC_NAMES, summary) | {"classes": {}}
+    metrics = {
+        "evaluated_on": "test",
+        "n_test_cases": 3,
+        "n_test_patients": 3,
+        "arms": {"transfer": scores, "scratch": scores},
+        "verdict": {"verdict": "gain", "sentence": "Gain: the start helped."},
+        "subgroups": {},
+        "test_set_look": None,
+    }
+    write_json(workspace / "reports/metrics.json", metrics)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +82,7 @@ def finished(tmp_path_factory, model) -> Path:
             image, affine = read_image(manifest.image_path(case.case_id))
             prediction = (image > 60).astype(np.uint8) + (image > (200 if arm == "transfer" else 300))
             write_image(artifacts / "predictions" / arm / "seed-0" / f"{case.case_id}.nii.gz", prediction, affine)
-    write_json(workspace / "reports/metrics.json", {"verdict": {"verdict": "gain"}})
+    write_metrics(workspace)
     return workspace
 
 
@@ -189,6 +205,20 @@ def test_bundle_is_of_the_chosen_arm(workspace):
     assert (index["arm"], index["model"], index["arm_reason"]) == ("scratch", "scratch-0-0", "named by export.arm")
     metadata = json.loads((workspace / "artifacts/export/bundle/configs/metadata.json").read_text())
     assert metadata["network_data_format"]
+    card = (workspace / "artifacts/export/bundle/docs/README.md").read_text()
+    assert "Gain: the start helped." in card
+    assert "Arm scratch, 3 test cases of 3 patients" in card
+    assert "| all | 0.810 (0.700 to 0.900) |" in card
+    written = json.loads((workspace / "artifacts/export/bundle/docs/metrics.json").read_text())
+    assert written == json.loads((workspace / "reports/metrics.json").read_text())
+
+
+def test_a_model_without_scores_does_not_go_out(workspace):
+    metrics = json.loads((workspace / "reports/metrics.json").read_text())
+    del metrics["arms"]["scratch"]
+    write_json(workspace / "reports/metrics.json", metrics)
+    with pytest.raises(StageError, match="no scores of arm scratch; run the evaluate stage again"):
+        rerun(workspace, arm="scratch")
 
 
 def test_a_changed_or_lost_series_costs_its_case_alone(workspace):
@@ -232,6 +262,7 @@ def test_cases_from_nifti_become_nifti(tmp_path, model):
         label, affine = read_label(tmp_path / f"artifacts/cases/{case_id}/label.nii.gz")
         write_image(tmp_path / f"artifacts/predictions/transfer/seed-0/{case_id}.nii.gz", label, affine)
     shutil.copytree(model, tmp_path / "artifacts/models/transfer-0-0")
+    write_metrics(tmp_path)
     index = rerun(tmp_path, arm="transfer")
     assert [entry["file"] for entry in index["cases"]] == [f"nifti/{case_id}.nii.gz" for case_id in case_ids]
     found, _ = read_label(tmp_path / "artifacts/export" / index["cases"][0]["file"])

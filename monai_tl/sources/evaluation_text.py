@@ -1,0 +1,65 @@
+"""What a model's card says of how it was judged: the facts of ``metrics.json`` in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_MEASURES = (
+    ("dice", "Dice", 3),
+    ("iou", "IoU", 3),
+    ("surface_dice", "Surface Dice", 3),
+    ("hd95_mm", "HD95, mm", 1),
+    ("mean_surface_distance_mm", "Mean surface distance, mm", 2),
+    ("volume_error_ml", "Volume error, ml", 2),
+)
+
+
+def describe_evaluation(metrics: Mapping[str, Any], arm: str) -> str:
+    """A section of the card: the verdict, the arm's means with their intervals, and what they do not say.
+
+    Args:
+        metrics: Content of ``reports/metrics.json``.
+        arm: Whose model the card is of.
+    """
+    found = metrics["arms"][arm]
+    cases = f"{metrics['n_test_cases']} {metrics['evaluated_on']} cases of {metrics['n_test_patients']} patients"
+    lines = ["## How it was judged"]
+    if metrics["verdict"]:
+        lines.append(metrics["verdict"]["sentence"])
+    lines.append(f"Arm {arm}, {cases}; means with their intervals over patients.")
+    headings = ["class", *(heading for _, heading, _ in _MEASURES), "cases", "empty", "failed"]
+    rows = [("all", found), *found["classes"].items()]
+    table = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    for name, summaries in rows:
+        cells = [_with_interval(summaries[metric], digits) for metric, _, digits in _MEASURES]
+        counts = [str(summaries["dice"][key]) for key in ("n", "n_empty", "n_failed")]
+        table.append(f"| {' | '.join([_plain(name), *cells, *counts])} |")
+    lines += ["\n".join(table), "\n".join(f"- {text}" for text in _warnings(metrics, arm))]
+    return "\n\n".join(lines)
+
+
+def _warnings(metrics: Mapping[str, Any], arm: str) -> list[str]:
+    texts = []
+    if metrics["evaluated_on"] != "test":
+        texts.append("These are validation cases, which also chose the kept step: their scores flatter the network.")
+    look = metrics.get("test_set_look")
+    if look and look["number"] > 1:
+        texts.append(f"This was look {look['number']} at this test set; a model chosen by it is flattered by it.")
+    if few := [f"{row['attribute']} {row['group']}" for row in metrics["subgroups"].get(arm, ()) if row["warning"]]:
+        texts.append(f"Groups of too few patients to judge: {_plain('; '.join(few))}.")
+    texts.append("Nothing is known of scanners, sites and patients unlike these. For research; not a medical device.")
+    return texts
+
+
+def _with_interval(summary: Mapping[str, Any], digits: int) -> str:
+    if summary["mean"] is None:
+        return "–"
+    mean = f"{summary['mean']:.{digits}f}"
+    if summary["low"] is None:
+        return mean
+    return f"{mean} ({summary['low']:.{digits}f} to {summary['high']:.{digits}f})"
+
+
+def _plain(name: str) -> str:
+    return name.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
