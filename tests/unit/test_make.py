@@ -47,7 +47,7 @@ def in_readme(target: str) -> list[str]:
     if target == "install-dev":
         (ending,) = re.fullmatch(r"the same, ending in `(.*)`", ROWS[target]).groups()
         *first, last = in_readme("install")
-        return [*first, f"{last.removesuffix('-e .')}{ending}"]
+        return [*first, f"{last.rpartition('-e ')[0]}{ending}"]
     (text,) = re.fullmatch(r"`(.*)`", ROWS[target]).groups()
     return text.split(" && ")
 
