@@ -46,8 +46,8 @@ types: install-dev  ## static types, strict
 imports: install-dev  ## who may import whom
 	lint-imports
 
-pipeline: install-dev  ## tests that run DVC and a Prefect server
-	python -m pytest -q -m pipeline -n 2 --dist loadfile
+pipeline: install-dev  ## tests that run DVC, a Prefect server or many processes
+	python -m pytest -q -m 'pipeline or slow' -n 2 --dist loadfile
 
 realdata: install-dev  ## tests on real images and weights (folder MONAI_TL_SHARED, else ../shared)
 	python -m pytest -q -m realdata -n 2 --dist loadfile

@@ -173,6 +173,7 @@ def test_names_of_structures_that_identify_are_not_classes(server, sandbox):
     assert not found, "\n".join(found)
 
 
+@pytest.mark.slow
 def test_bombs_do_not_add_up(server, sandbox):
     for number in range(3):
         damaged.make("deflate_bomb_in_the_header", sandbox / "in" / str(number), seed=number)

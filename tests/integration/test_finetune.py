@@ -105,6 +105,7 @@ def test_twice_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     assert _contents(again) == _contents(finished / "artifacts/models/scratch-0-0")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_never_killed(finished: Path, tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path)
     process = _start(workspace)
@@ -120,6 +121,7 @@ def test_killed_and_resumed_equals_never_killed(finished: Path, tmp_path: Path) 
     assert _contents(resumed) == _contents(finished / "artifacts/models/scratch-0-0")
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_sigterm_gives_a_checkpoint_and_143(finished: Path, tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path)
     process = _start(workspace)

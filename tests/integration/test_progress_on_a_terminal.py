@@ -208,6 +208,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_work_over_cases_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = TerminalRun(monai_tl("phantom", str(out), "--n-a", "1", "--n-b", "60"), tmp_path, {"MONAI_TL_JOBS": "2"})
@@ -225,6 +226,7 @@ def test_ctrl_c_ends_work_over_cases_at_once_and_says_how_to_go_on(tmp_path: Pat
     assert [path for path in out.rglob("*") if path.name.endswith(".part")] == []
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_ingest_goes_on_with_the_cases_that_are_left(cohort: Path, tmp_path: Path) -> None:
     import yaml
 

@@ -127,6 +127,7 @@ def test_harm_is_refused_whatever_is_accepted(copy) -> None:
     assert not (workspace / "promoted.json").exists()
 
 
+@pytest.mark.slow
 def test_the_command_says_why_and_ends_with_its_own_status(copy) -> None:
     workspace = copy("harm")
     command = [sys.executable, "-m", "monai_tl", "promote", "--accept-undecided", "--workspace", str(workspace)]
@@ -220,6 +221,7 @@ def test_an_arm_that_the_exported_models_are_not_of_is_refused(copy) -> None:
     refuse(workspace, "names the arm transfer, but", accept_undecided=True)
 
 
+@pytest.mark.slow
 def test_promotions_at_the_same_time_are_all_kept(copy) -> None:
     """Each of three processes has a model of its own; a promotion that read an older list would drop another's."""
     workspace = copy("gain")

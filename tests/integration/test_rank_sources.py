@@ -182,6 +182,7 @@ def test_faults_come_before_work(place: Place, tmp_path: Path) -> None:
         rank.run([place.sources / "trained"], tmp_path, place.params)
 
 
+@pytest.mark.slow
 def test_the_verb_prints_the_table_and_ends_well_if_one_could_be_ranked(place: Place, ranking: Ranking) -> None:
     assert ranking.sources
     command = [sys.executable, "-m", "monai_tl", "rank", "-w", str(place.workspace), "--no-probe", "--n-cases", "12"]

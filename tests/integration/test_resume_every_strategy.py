@@ -101,6 +101,7 @@ def _kill(workspace: Path, source: Path, step: int, changes: dict[str, Any]) -> 
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -17,6 +17,8 @@ from monai_tl.errors import CheckpointError, ConfigError
 from monai_tl.training.checkpoint import read_newest
 from monai_tl.training.ranks import Ranks
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -78,6 +78,7 @@ def test_a_title_of_one_training_each_says_so():
     assert "one training" not in make_findings().labels_sentence + make_findings().steps_sentence
 
 
+@pytest.mark.slow
 def test_among_many_equal_strategies_the_best_is_seldom_called_a_saving():
     """Four strategies that are scratch by another name, patients drawn anew; 5 % is promised over all 12 savings.
 

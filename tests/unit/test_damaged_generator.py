@@ -35,6 +35,7 @@ def written(folder, names, seed):
     return {entry: (facts[1], facts[3]) for entry, facts in tree(folder).items()}
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_bytes_always(tmp_path):
     assert written(tmp_path / "once", KINDS, 7) == written(tmp_path / "again", KINDS, 7)
 
