@@ -77,20 +77,15 @@ def _entry(stage: Stage, code: Sequence[str], unset: Collection[str], beside_sou
     entry["params"] = _parameters(stage)
     entry["outs"] = [re.sub(r"\{(\w+)\}", r"${item.\1}", item) for item in stage.outs]
     # not under outs: an output without cache would switch off DVC's run-cache for the stage
-    for key, items in (("metrics", stage.metrics), ("plots", stage.plots)):
-        if items:
-            fields = stage.plot_fields if key == "plots" else {}
-            entry[key] = [{item: {"cache": False, **fields, **_axis_of(item, fields)}} for item in items]
+    if stage.metrics:
+        entry["metrics"] = [{item: {"cache": False}} for item in stage.metrics]
+    if stage.plots:
+        entry["plots"] = [{item: {"cache": False, **fields}} for item, fields in stage.plots.items()]
     return entry
 
 
 def _as_written(deps: Sequence[str]) -> list[str]:
     return [_PARAMETER.sub(r"${\1.\2}", item) for item in deps]
-
-
-def _axis_of(item: str, fields: Mapping[str, str]) -> dict[str, str]:
-    """A table that is drawn is called as the column that is its x axis."""
-    return {"x": Path(item).stem, "x_label": Path(item).stem} if fields else {}
 
 
 def _parameters(stage: Stage) -> list[str]:

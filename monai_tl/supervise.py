@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -169,6 +169,7 @@ def supervised(
     env: Mapping[str, str],
     stdout: int | IO[bytes],
     grace_s: float = 5.0,
+    patience_s: float | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A command in its own session that ends with this block, or with this process, together with all its children.
 
@@ -178,6 +179,8 @@ def supervised(
         env: Its whole environment.
         stdout: For its standard output and standard error: a file, or ``subprocess.PIPE``.
         grace_s: Time between SIGTERM and SIGKILL, seconds.
+        patience_s: Seconds that whoever pressed Ctrl-C waits at most; what is not done by then ends by itself within
+            the grace. None waits for the end.
 
     Yields:
         The process that supervises it; its exit status is the command's.
@@ -191,12 +194,19 @@ def supervised(
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+    limit_s: float | None = None
     try:
         yield process
+    except KeyboardInterrupt:
+        # all at once: from parent to child each would wait for the one before
+        _send(descendants(process.pid), signal.SIGTERM)
+        limit_s = patience_s
+        raise
     finally:
         if process.stdin is not None:
             process.stdin.close()
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(limit_s)
         if process.stdout is not None:
             process.stdout.close()
 

@@ -34,7 +34,8 @@ def run(folder: Path, *, refresh: bool = False, console: Console | None = None) 
 
     Args:
         folder: New or empty; with ``refresh`` an existing workspace, of which dvc.yaml, curve/dvc.yaml where there is
-            one, and the version file are written again and nothing else: its parameters and flows are its owner's.
+            one, the templates of DVC's plots and the version file are written again and nothing else: its parameters
+            and flows are its owner's.
         refresh: See ``folder``.
         console: For the last words; None prints on standard output.
 
@@ -75,6 +76,7 @@ def _refresh(folder: Path) -> None:
     if not holds_own_code(folder):
         write_text(folder / VERSION_FILE, version_text())
     write_text(folder / PIPELINE_FILE, text)
+    _write_plots(folder)
     if (folder / CURVE_FILE).is_file():
         write_text(folder / CURVE_FILE, curve)
 
@@ -91,6 +93,11 @@ def _fill(folder: Path) -> None:
     write_text(folder / PIPELINE_FILE, pipeline_text(folder))
 
 
+def _write_plots(folder: Path) -> None:
+    """What dvc.yaml names as templates of its plots, where DVC looks for them."""
+    shutil.copytree(template_folder() / "plots", folder / ".dvc" / "plots", dirs_exist_ok=True)
+
+
 def _start_history(folder: Path) -> None:
     """A repository of the workspace's own; inside another one its files would belong to that one."""
     _call(folder, "git", "init", "--quiet")
@@ -98,6 +105,8 @@ def _start_history(folder: Path) -> None:
     _call(folder, *dvc, "init", "--quiet")
     for name, value in _DVC_SETTINGS:
         _call(folder, *dvc, "config", "--quiet", name, value)
+    # not before: DVC starts where there is no .dvc yet
+    _write_plots(folder)
     _call(folder, "git", "add", "--all")
     # a first commit must not fail where nobody has told git who they are
     identity = () if _knows_author(folder) else ("-c", "user.name=monai-tl", "-c", "user.email=monai-tl@localhost")

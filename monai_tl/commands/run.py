@@ -24,6 +24,8 @@ from monai_tl.supervise import supervised
 from monai_tl.workspace import check_installed_version, python_path
 
 _TAIL_LINES = 40
+_PATIENCE_S = 0.7
+"""After Ctrl-C; with the time to notice and to say how to go on it makes a second."""
 
 
 def run(workspace: Path, *, plain: bool = False) -> int:
@@ -76,7 +78,9 @@ def run_flow(workspace: Path, module: str, console: Console, *, plain: bool) -> 
         with (
             log.open("w", encoding="utf-8") as record,
             view,
-            supervised(command, cwd=workspace, env=environment, stdout=subprocess.PIPE) as process,
+            supervised(
+                command, cwd=workspace, env=environment, stdout=subprocess.PIPE, patience_s=_PATIENCE_S
+            ) as process,
         ):
             last = follow(process.stdout or (), view, record)
             code = process.wait()

@@ -24,22 +24,21 @@ class Stage:
         deps: Files or folders read, relative to the workspace; ``{ingest.source}`` is filled from params.yaml;
             one that is null there is no dependency.
         outs: Folders made, cached by DVC.
-        metrics, plots: Files at stage level, in git and not in DVC's cache.
+        metrics, plots: Files at stage level, in git and not in DVC's cache; of a plot also what DVC draws of it, and by
+            which template.
         matrix: Keys of its params section that make one run each, e.g. arm × fold × seed.
         section: Its section in params.yaml where that is not its name.
         keys: Keys of this section that its result depends on, in place of the whole section.
-        plot_fields: What DVC draws of ``plots``, and how.
     """
 
     name: str
     deps: tuple[str, ...]
     outs: tuple[str, ...]
     metrics: tuple[str, ...] = ()
-    plots: tuple[str, ...] = ()
+    plots: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     matrix: tuple[str, ...] = ()
     section: str = ""
     keys: tuple[str, ...] = ()
-    plot_fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def section_name(self) -> str:
@@ -80,7 +79,24 @@ STAGES: tuple[Stage, ...] = (
         ),
         outs=("reports/html",),
         metrics=("reports/metrics.json",),
-        plots=("reports/plots/cases.csv", "reports/plots/history.csv"),
+        plots={
+            "reports/plots/cases.csv": {
+                "template": "cases",
+                "title": "Dice of each test case",
+                "x": "class",
+                "x_label": "class",
+                "y": "dice",
+                "y_label": "Dice",
+            },
+            "reports/plots/history.csv": {
+                "template": "training",
+                "title": "Validation Dice while training",
+                "x": "step",
+                "x_label": "optimiser step",
+                "y": "val_dice",
+                "y_label": "mean foreground Dice",
+            },
+        },
     ),
     Stage(
         "export",
@@ -130,8 +146,7 @@ CURVE: tuple[Stage, ...] = (
         deps=("artifacts/curve/labels", "artifacts/curve/steps"),
         outs=("reports/curve/html",),
         metrics=("reports/curve/curve.json",),
-        plots=("reports/curve/labels.csv", "reports/curve/steps.csv"),
-        plot_fields=_PLOT,
+        plots={f"reports/curve/{axis}.csv": {**_PLOT, "x": axis, "x_label": axis} for axis in ("labels", "steps")},
     ),
 )
 """The stages of ``monai-tl curve``: what it trains, then what it makes of that."""

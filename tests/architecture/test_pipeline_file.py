@@ -44,7 +44,14 @@ def test_stages_are_the_table():
         for key in ("metrics", "plots"):
             assert [next(iter(item)) for item in entry.get(key, [])] == list(getattr(stage, key))
             # an uncached output under outs: would switch off the run-cache
-            assert all(next(iter(item.values())) == {"cache": False} for item in entry.get(key, []))
+            assert all(next(iter(item.values()))["cache"] is False for item in entry.get(key, []))
+
+
+def test_templates_of_plots_are_where_dvc_looks_for_them():
+    packed = {path.name: path.read_bytes() for path in (ROOT / "monai_tl/template/plots").iterdir()}
+    assert packed == {path.name: path.read_bytes() for path in (ROOT / ".dvc/plots").iterdir()}
+    named = {fields["template"] for stage in STAGES for fields in stage.plots.values()}
+    assert {f"{name}.json" for name in named} == packed.keys()
 
 
 def test_each_section_of_the_parameters_belongs_to_a_stage():

@@ -189,16 +189,32 @@ def test_a_changed_parameter_runs_what_depends_on_it_and_a_change_back_restores(
     by_flow.extra["PREFECT_API_URL"] = served.url
     params = by_flow.folder / "params.yaml"
     text, lock = params.read_text(), by_flow.lock
+    by_flow.commit("A run")
     params.write_text(text.replace("confidence: 0.95", "confidence: 0.9"))
     output = by_flow.run("monai_tl", "run", "--plain")
     assert "predict: unchanged" in output
     assert "evaluate: ran" in output
     changed = by_flow.lock
     assert changed != lock
+    _dvc_tells_what_changed(by_flow)
     params.write_text(text)
     output = by_flow.run("monai_tl", "run", "--plain")
     assert "evaluate: restored" in output
     assert by_flow.lock == lock
+
+
+def _dvc_tells_what_changed(place: Place) -> None:
+    diff = json.loads(place.run("dvc", "metrics", "diff", "--json"))["diff"]["reports/metrics.json"]
+    # the level moves ends of intervals and no mean
+    ends = {name.rpartition(".")[2] for name in diff if name.startswith("arms.")}
+    assert ends
+    assert "mean" not in ends
+    plots = json.loads(place.run("dvc", "plots", "show", "--json"))["data"]
+    drawn = {name: spec["content"] for name, (spec,) in plots.items()}
+    for name, title in (("cases", "Dice of each test case"), ("history", "Validation Dice while training")):
+        content = drawn[f"reports/plots/{name}.csv"]
+        assert content["title"]["text"] == title
+        assert len({row["arm"] for row in content["data"]["values"]}) == 2
 
 
 def test_lost_products_come_back_from_the_cache(by_flow, served):

@@ -98,6 +98,11 @@ class Place:
             time.sleep(0.1)
         assert not left, f"alive after {seconds:g} s: {[_command_line(process) for process in left]}"
 
+    def commit(self, message: str) -> None:
+        """All that git does not ignore."""
+        _git(self, "add", "--all")
+        _git(self, "commit", "-q", "-m", message)
+
     @property
     def lock(self) -> bytes:
         return (self.folder / "dvc.lock").read_bytes()
@@ -180,8 +185,7 @@ def make_stand_in(folder: Path, site: Path) -> Place:
 
 def _committed(place: Place) -> Place:
     place.run("dvc", "add", "-q", "data")
-    _git(place, "add", "--all")
-    _git(place, "commit", "-q", "-m", "Inputs")
+    place.commit("Inputs")
     return place
 
 
