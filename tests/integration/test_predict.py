@@ -75,7 +75,7 @@ def test_a_cluster_gives_the_same_bytes(workspace: Path, monkeypatch: pytest.Mon
             predict.run(workspace, PARAMS)
             found = sorted((workspace / "artifacts/predictions").rglob("*.*"))
             contents.append({str(path): path.read_bytes() for path in found if path.is_file()})
-    assert len(contents[0]) == 5
+    assert len(contents[0]) == 6
     assert contents[0] == contents[1]
 
 
