@@ -189,6 +189,10 @@ class EvaluateConfig(Section):
             the report says what tuning cost there. Null measures nothing.
         source_classes: Its classes, of those the source has; null takes the card's names with their label values in
             order.
+        lesions: Classes that are counted lesion by lesion too: sensitivity, false positives, F1, panoptic quality.
+        groups: CSV table in the workspace with a column ``case`` (case ids), and columns to group the test cases by:
+            ``age`` is banded, ``sex`` and others are taken as they are. Null groups by what the images tell.
+        data_licence, data_citation: Of the data set, for the report and the model card.
     """
 
     surface_tolerance_mm: Annotated[Real, Field(gt=0.0)] = 2.0
@@ -198,6 +202,10 @@ class EvaluateConfig(Section):
     seed: Whole = 0
     source_set: str | None = None
     source_classes: tuple[ClassSpec, ...] | None = Field(default=None, min_length=1, max_length=254)
+    lesions: tuple[str, ...] = ()
+    groups: str | None = None
+    data_licence: str = ""
+    data_citation: str = ""
 
     @field_validator("source_classes")
     @classmethod
@@ -280,6 +288,9 @@ def _faults_between_sections(content: dict[str, Any], faulty: set[str]) -> Itera
         yield "finetune.arms: has 'transfer', but plan.source is null; name a source, or set arms: [scratch]"
     if "transfer" not in items("finetune", "arms") and isinstance(value("evaluate", "source_set"), str):
         yield "evaluate.source_set: is given, but finetune.arms has no 'transfer' that could forget; leave it out"
+    names = [one.get("name") for one in items("ingest", "classes") if isinstance(one, dict)]
+    if names and (unknown := [one for one in items("evaluate", "lesions") if one not in names]):
+        yield f"evaluate.lesions: {unknown[0]!r} is none of ingest.classes ({', '.join(map(str, names))})"
     if not faulty & {"curve", "finetune", "finetune.max_steps"} and isinstance(content.get("curve"), dict):
         yield from _curve_faults(content["curve"], value("finetune", "max_steps"), has_no_source)
 

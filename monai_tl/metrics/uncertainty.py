@@ -91,7 +91,8 @@ class RiskCoverage:
         coverage: (n,) share of cases kept, 1/n to 1, the surest first.
         risk: (n,) mean error of the kept ones; cases of equal uncertainty count as in any order, on the mean.
         area: Mean of ``risk``.
-        best_area: Of the order by the error itself: none can be lower.
+        best_risk: (n,) the same, in the order of the error itself.
+        best_area: Its mean: none can be lower.
         random_area: Of no order at all: the mean error.
         excess: (area − best_area) / (random_area − best_area): 0 is perfect, 1 says nothing, above 1 misleads; NaN
             where all errors are the same.
@@ -100,6 +101,7 @@ class RiskCoverage:
 
     coverage: NDArray[np.float64]
     risk: NDArray[np.float64]
+    best_risk: NDArray[np.float64]
     area: float
     best_area: float
     random_area: float
@@ -127,12 +129,14 @@ def risk_coverage(uncertainty: Sequence[float], error: Sequence[float]) -> RiskC
     if not n:
         raise DataError("no case has both an uncertainty and an error; evaluate the predictions first")
     risk = _risk(_tied_means(unsure, wrong))
-    best = float(_risk(np.sort(wrong)).mean())
+    best_risk = _risk(np.sort(wrong))
+    best = float(best_risk.mean())
     area, mean = float(risk.mean()), float(wrong.mean())
     room = mean - best
     return RiskCoverage(
         coverage=np.arange(1, n + 1) / n,
         risk=risk,
+        best_risk=best_risk,
         area=area,
         best_area=best,
         random_area=mean,

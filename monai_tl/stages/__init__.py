@@ -77,6 +77,7 @@ STAGES: tuple[Stage, ...] = (
             "artifacts/predictions",
             "{plan.source}",
             "{evaluate.source_set}",
+            "{evaluate.groups}",
         ),
         outs=("reports/html",),
         metrics=("reports/metrics.json",),

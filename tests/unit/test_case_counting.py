@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -23,10 +25,12 @@ def drawn(sharper: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return softmax(logits * sharper, axis=0).astype(np.float32), np.minimum(label, 2).astype(np.uint8)
 
 
-def counted(values: np.ndarray, label: np.ndarray, axis: int, cuts: tuple[int, ...], **settings: object) -> CaseCounting:
+def counted(
+    values: np.ndarray, label: np.ndarray, axis: int, cuts: tuple[int, ...], **settings: object
+) -> CaseCounting:
     counting = CaseCounting(label, **settings)  # type: ignore[arg-type]
     ends = (0, *cuts, SHAPE[axis])
-    for start, stop in zip(ends, ends[1:], strict=False):
+    for start, stop in pairwise(ends):
         counting.add(axis, start, np.take(values, range(start, stop), axis=1 + axis))
     return counting
 
@@ -91,8 +95,6 @@ def test_members_are_what_each_gives_alone_and_the_mean_stays_the_same_bits(
         alone = [1 - Passing([network], mirrored_axes=axes)(windows)[:, 0] for network in made]
     else:
         dims = [[2 + axis for axis in mirror] for mirror in passing.mirrors] if n_members else []
-        alone = [
-            1 - torch.softmax(made[0](windows.flip(turned)), 1).flip(turned)[:, 0].detach() for turned in dims
-        ]
+        alone = [1 - torch.softmax(made[0](windows.flip(turned)), 1).flip(turned)[:, 0].detach() for turned in dims]
     for index, expected in enumerate(alone):
         assert (found[:, 3 + index] - expected).abs().max() < 1e-6
