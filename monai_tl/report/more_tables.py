@@ -78,14 +78,12 @@ def group_of_case_rows(findings: Findings) -> list[GroupRow]:
 
 @dataclass(frozen=True)
 class LesionRow:
-    """One class of one arm, lesion by lesion; each cell is a mean over cases with its interval."""
+    """One class of one arm, lesion by lesion; each cell is a mean over cases and its interval, in the order of
+    LESION_METRICS."""
 
     arm: str
     class_name: str
-    sensitivity: str
-    false_positives: str
-    f1: str
-    panoptic: str
+    cells: tuple[tuple[str, str], ...]
     together: str
 
 
@@ -95,9 +93,8 @@ def lesion_rows(findings: Findings) -> list[LesionRow]:
     for name in findings.settings.lesions:
         for arm in findings.arms:
             found = findings.lesions[arm.arm][name]
-            cells = [_with_interval(found.metrics[metric], 2) for metric in LESION_METRICS]
-            together = f"{found.n_found:g} of {found.n_reference}"
-            rows.append(LesionRow(arm.arm, name, cells[0], cells[1], cells[2], cells[3], together))
+            cells = tuple(_with_interval(found.metrics[metric], 2).partition(" ")[::2] for metric in LESION_METRICS)
+            rows.append(LesionRow(arm.arm, name, cells, f"{found.n_found:g} of {found.n_reference}"))
     return rows
 
 

@@ -139,7 +139,7 @@ def test_subgroups_stand_beside_the_means(evaluated: Path) -> None:
     assert (sites[0]["mean"] + sites[1]["mean"]) / 2 == pytest.approx(overall, abs=2e-6)
     assert sites[0]["warning"] == "3 patients: too few for an interval"
     # all slices are alike, and nobody said which scanner
-    assert {attribute for attribute, _ in rows} == {"site", "reference volume, ml"}
+    assert {attribute for attribute, _ in rows} == {"site", "reference volume, ml", "tumour, ml"}
 
 
 def test_page_is_whole_and_asks_for_nothing(evaluated: Path) -> None:
@@ -164,9 +164,15 @@ def test_page_is_whole_and_asks_for_nothing(evaluated: Path) -> None:
         "What the pretrained weights",
         "How the arms learned",
         "Case by case",
-        "Best, median and worst",
+        'id="boxes-',
+        'id="sizes-',
+        "Groups of cases",
+        'id="calibration"',
+        'id="certainty-',
+        "Worst, median and best",
         "How it was done",
         "What these numbers do not",
+        "Licences and citations",
     ]
     places = [text.index(words) for words in order]
     assert places == sorted(places)

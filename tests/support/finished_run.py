@@ -129,6 +129,14 @@ def remove_prediction(workspace: Path, arm: str, name: str, seed: int = 0) -> No
     """Make a case fail, as predict would tell it."""
     predictions = workspace / "artifacts/predictions"
     (predictions / arm / f"seed-{seed}" / f"{name}.nii.gz").unlink()
+    known = Certainty.read(predictions / "certainty.json")
+    runs = tuple(
+        run.model_copy(update={"cases": {one: case for one, case in run.cases.items() if one != name}})
+        if (run.arm, run.seed) == (arm, seed)
+        else run
+        for run in known.runs
+    )
+    Certainty(runs=runs).write(predictions / "certainty.json")
     entry = {"case_id": name, "arm": arm, "seed": seed, "code": "geometry_error"}
     write_json(predictions / "failed.json", {"failed": [entry]})
 
