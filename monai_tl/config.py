@@ -191,7 +191,8 @@ class EvaluateConfig(Section):
             order.
         lesions: Classes that are counted lesion by lesion too: sensitivity, false positives, F1, panoptic quality.
         groups: CSV table in the workspace with a column ``case`` (case ids), and columns to group the test cases by:
-            ``age`` is banded, ``sex`` and others are taken as they are. Null groups by what the images tell.
+            ``age`` is banded, ``sex`` and others are taken as they are and stand in the report: no names. Null groups
+            by what the images tell.
         data_licence, data_citation: Of the data set, for the report and the model card.
     """
 

@@ -13,7 +13,7 @@ from monai_tl.metrics.calibration import ReliabilityCounts
 from monai_tl.metrics.certainty import Calibration, Uncertainty
 from monai_tl.report.figures import FIGURE_STYLE, MUTED, arm_colour, figure_svg
 
-FEWEST_VOXELS = 50
+FEWEST_VOXELS = 200
 """A bin of fewer has no accuracy worth a point."""
 _DASHED = (0, (4, 3))
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import monai_tl
 from monai_tl.report import certainty, more_tables, tables
 from monai_tl.report.audit_table import group_rows
-from monai_tl.report.certainty_figure import certainty_plot
+from monai_tl.report.certainty_figure import FEWEST_VOXELS, certainty_plot
 from monai_tl.report.choice import choices
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
 from monai_tl.report.findings import Findings
@@ -78,6 +78,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "region": certainty.REGION,
         "temperature_sentence": certainty.temperature_sentence(findings),
         "uncertainty_sentence": certainty.uncertainty_sentence(findings),
+        "fewest_voxels": FEWEST_VOXELS,
         "certainty_plot": certainty_plot(findings.calibration, findings.uncertainty),
         "scripts": viewer_scripts() if any(overlay.slices for overlay in findings.overlays) else (),
         "version": monai_tl.__version__,

@@ -20,7 +20,7 @@ from monai_tl.files import read_json
 from monai_tl.inference import load_models
 from monai_tl.labels import ClassSpec
 from monai_tl.metrics.calibration import reference_box, region_of
-from monai_tl.records import Plan
+from monai_tl.records import Fold, Plan, Split
 from monai_tl.stages import predict
 
 PARAMS = Params(
@@ -119,6 +119,18 @@ def test_mirrored_passes_disagree_and_what_is_not_asked_for_is_not_kept(workspac
     predict.run(workspace, PARAMS.model_copy(update={"predict": alone}))
     (found,) = Certainty.read(workspace / "artifacts/predictions/certainty.json").runs
     assert (found.members, found.cases[CASE_IDS[2]].disagreement) == (None, None)
+
+
+def test_models_of_two_folds_are_the_members_and_each_has_its_own_validation_cases(workspace: Path) -> None:
+    models = workspace / "artifacts/models"
+    shutil.copytree(models / "scratch-0-0", models / "scratch-1-0")
+    folds = tuple(Fold(train=CASE_IDS[1 - k : 2 - k], val=CASE_IDS[k : k + 1]) for k in range(2))
+    Split(test=CASE_IDS[2:], folds=folds).write(workspace / "artifacts/split/split.json")
+    predict.run(workspace, PARAMS.model_copy(update={"finetune": make_config(arms=("scratch",), folds=(0, 1))}))
+    (found,) = Certainty.read(workspace / "artifacts/predictions/certainty.json").runs
+    assert (found.members, found.n_members, found.n_validation_cases) == ("models", 2, 2)
+    # twice the same model
+    assert {case.disagreement for case in found.cases.values()} == {0.0}
 
 
 def test_the_labels_do_not_depend_on_what_is_kept(workspace: Path) -> None:
