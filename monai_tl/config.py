@@ -208,6 +208,13 @@ class EvaluateConfig(Section):
     data_licence: str = ""
     data_citation: str = ""
 
+    @field_validator("lesions")
+    @classmethod
+    def _are_given_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("a class is given twice")
+        return names
+
     @field_validator("source_classes")
     @classmethod
     def _are_distinct(cls, classes: tuple[ClassSpec, ...] | None) -> tuple[ClassSpec, ...] | None:

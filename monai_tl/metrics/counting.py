@@ -24,6 +24,8 @@ from monai_tl.metrics.uncertainty import UncertaintyCounting
 MOST_FITTED = 50_000
 """Voxels of a validation case, evenly taken, that a temperature is fitted on: it is one number, and a large case must
 not outweigh the others."""
+_PART_VOXELS = 1 << 18
+"""About so many are worked on at a time: a slab may be a whole case of a hundred classes."""
 
 
 class CaseCounting:
@@ -57,8 +59,14 @@ class CaseCounting:
             start: First plane.
             values: (C + n_members, I, J, K): the classes, background first, then the members' foreground.
         """
+        n_planes = values.shape[1 + axis]
+        step = max(1, _PART_VOXELS * n_planes // values[0].size)
+        for first in range(0, n_planes, step):
+            part = tuple(slice(first, first + step) if one == axis else slice(None) for one in range(3))
+            self._add_part(axis, start + first, values[(slice(None), *part)])
+
+    def _add_part(self, axis: int, start: int, values: NDArray[Any]) -> None:
         n_outputs, n_planes = len(values) - self.n_members, values.shape[1 + axis]
-        planes = tuple(slice(start, start + n_planes) if one == axis else slice(None) for one in range(3))
         box = [slice(0, 0)] * 3
         if self.box is not None:
             box = list(self.box)
@@ -70,6 +78,7 @@ class CaseCounting:
         self.uncertainty.add(classes, chosen[n_outputs:])
         if self.reference is None:
             return
+        planes = tuple(slice(start, start + n_planes) if one == axis else slice(None) for one in range(3))
         truth = self.reference[planes][region]
         if self.fits:
             losses, n = temperature_losses(classes[:, :: self.step], truth[:: self.step])

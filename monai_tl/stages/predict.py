@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from monai_tl.certainty_records import CERTAINTY_FILE, CaseCertainty, Certainty, RunCertainty
 from monai_tl.config import Params, PredictConfig
 from monai_tl.dataset.manifest import read_unprepared
-from monai_tl.dataset.nifti import write_image
 from monai_tl.errors import ConfigError, DataError, StageError, describe_fault
 from monai_tl.files import whole_folder, write_json
-from monai_tl.inference import Predictor, load_models
 from monai_tl.metrics.calibration import Reals, fit_temperature
-from monai_tl.metrics.counting import CaseCounting
 from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
-from monai_tl.records import PreparedCase, Rejection, Split, model_name, predictions_of
+from monai_tl.records import Rejection, Split, model_name, predictions_of
 from monai_tl.sources.card import read_source
+from monai_tl.stages.predict_case import PredictTask, kept_predictor, predict_one, sum_losses
 
 FAILED_FILE = "failed.json"
 MODELS_FILE = "models.json"
@@ -107,7 +101,7 @@ class _Run:
         for folds, case_ids in rounds:
             usable = [case_id for case_id in case_ids if case_id not in self.unprepared]
             work = self._work(folds, None)
-            for case_id, found in zip(usable, self._map(_sum_losses, usable, work), strict=True):
+            for case_id, found in zip(usable, self._map(sum_losses, usable, work), strict=True):
                 is_fault = isinstance(found, Exception)
                 words = " left out of the temperature" if is_fault else ""
                 self.progress.advance(f"{self.name} validation {case_id}{words}", is_warning=is_fault)
@@ -130,7 +124,7 @@ class _Run:
         for folds, case_ids in rounds:
             work = self._work(folds, temperature)
             # here too, so that a model that cannot be loaded is known before any case
-            predictor = _predictor(work.folders, work.weights, self.config.n_threads)
+            predictor = kept_predictor(work.folders, work.weights, self.config.n_threads)
             self.models |= dict(zip([folder.name for folder in work.folders], work.weights, strict=True))
             self.method = predictor.describe(self.config)
             self.n_members = predictor.count_members(self.config) if self.config.disagreement else 0
@@ -140,7 +134,7 @@ class _Run:
                     faults[case_id] = DataError(self.unprepared[case_id].reason, self.unprepared[case_id].code)
                     self.progress.advance(f"{self.name} {case_id} failed", is_warning=True)
             usable = [case_id for case_id in case_ids if case_id not in self.unprepared]
-            for case_id, found in zip(usable, self._map(_predict, usable, work), strict=True):
+            for case_id, found in zip(usable, self._map(predict_one, usable, work), strict=True):
                 is_fault = isinstance(found, Exception)
                 if isinstance(found, Exception):
                     faults[case_id] = found
@@ -165,60 +159,14 @@ class _Run:
             cases=dict(sorted(cases.items())),
         )
 
-    def _work(self, folds: Sequence[int], temperature: float | None) -> _Work:
+    def _work(self, folds: Sequence[int], temperature: float | None) -> PredictTask:
         folders = tuple(self.artifacts / "models" / model_name(self.arm, fold, self.seed) for fold in folds)
         weights = tuple(read_source(folder).card.weights.sha256 for folder in folders)
-        return _Work(folders, weights, self.artifacts / "prepared", self.out, self.config, temperature)
+        return PredictTask(folders, weights, self.artifacts / "prepared", self.out, self.config, temperature)
 
     @staticmethod
-    def _map(function: Callable[..., Found], case_ids: Sequence[str], work: _Work) -> Iterator[Found]:
+    def _map(function: Callable[..., Found], case_ids: Sequence[str], work: PredictTask) -> Iterator[Found]:
         return map_cases(partial(function, work=work), case_ids, takes_all_cores=True)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What each process needs beside the case; ``weights`` are the sha256 of the models' weights."""
-
-    folders: tuple[Path, ...]
-    weights: tuple[str, ...]
-    prepared: Path
-    out: Path
-    config: PredictConfig
-    temperature: float | None
-
-
-_FAULTS = (DataError, ValueError, RuntimeError, MemoryError)
-
-
-def _predict(case_id: str, work: _Work) -> CaseCertainty | Exception:
-    """Predict one case; its fault if it has one."""
-    predictor = _predictor(work.folders, work.weights, work.config.n_threads)
-    try:
-        n_members = predictor.count_members(work.config) if work.config.disagreement else 0
-        reference = _prepared_label(work.prepared / case_id) if work.config.calibration else None
-        counting = CaseCounting(reference, n_members, work.temperature)
-        predict_case(predictor, work.prepared / case_id, work.out, work.config, counting)
-        return counting.record()
-    except _FAULTS as error:
-        return error
-
-
-def _sum_losses(case_id: str, work: _Work) -> tuple[Reals, int] | Exception:
-    """What a temperature is fitted on; no label map is made."""
-    predictor = _predictor(work.folders, work.weights, work.config.n_threads)
-    try:
-        counting = CaseCounting(_prepared_label(work.prepared / case_id), fits=True)
-        for slab in predictor.stream(_prepared_image(work.prepared / case_id), work.config):
-            counting.add(slab.axis, slab.start, slab.values)
-        return counting.losses, counting.n_fitted
-    except _FAULTS as error:
-        return error
-
-
-@lru_cache(maxsize=1)
-def _predictor(folders: tuple[Path, ...], weights: tuple[str, ...], n_threads: int) -> Predictor:
-    """Loaded once a process; anew where the weights in the folders have changed, since workers outlive a run."""
-    return load_models(folders, n_threads)
 
 
 def validation_rounds(split: Split, folds: Sequence[int]) -> Rounds:
@@ -240,41 +188,3 @@ def plan_rounds(split: Split, folds: Sequence[int]) -> Rounds:
             "split: there is neither a test nor a validation case to predict; ingest more labelled studies"
         )
     return rounds
-
-
-def predict_case(
-    predictor: Predictor, prepared: Path, out: Path, config: PredictConfig, counting: CaseCounting | None = None
-) -> Path:
-    """Predict one prepared case and write its label map on the native grid.
-
-    Args:
-        predictor: Models of one arm and seed.
-        prepared: ``artifacts/prepared/<case_id>``.
-        out: Folder for ``<case_id>.nii.gz``.
-        config: Mode and windows.
-        counting: Sees the probabilities.
-
-    Returns:
-        The file written: uint8, on the grid of the case's image.nii.gz.
-    """
-    record = PreparedCase.read(prepared / "meta.json")
-    label = predictor.predict_label(_prepared_image(prepared), record, config, counting)
-    path = out / f"{prepared.name}.nii.gz"
-    out.mkdir(parents=True, exist_ok=True)
-    write_image(path, label, np.asarray(record.native_affine))
-    return path
-
-
-def _prepared_image(prepared: Path) -> NDArray[Any]:
-    return _prepared_array(prepared, "image")
-
-
-def _prepared_label(prepared: Path) -> NDArray[np.uint8]:
-    return np.asarray(_prepared_array(prepared, "label"))
-
-
-def _prepared_array(prepared: Path, name: str) -> NDArray[Any]:
-    try:
-        return np.asanyarray(np.load(prepared / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"case {prepared.name}: its prepared {name} cannot be read; run preprocess again") from error
