@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from monai_tl.curve_config import CurveConfig as CurveConfig
+from monai_tl.curve_config import CurveTraining as CurveTraining
 from monai_tl.errors import ConfigError
 from monai_tl.faults import fault_lines, parse_yaml, read_text
 from monai_tl.finetune_config import Arm as Arm
@@ -157,6 +159,10 @@ class PredictConfig(Section):
         blending: Weights of a window's voxels where windows overlap: ``gaussian`` trusts the middle more.
         batch_size: Windows that go through the network at once.
         n_threads: CPU threads; results depend on it to the last bit.
+        calibration: Also count how often the network is as right as it says, and fit a temperature, on validation cases
+            alone, which costs one more prediction of each of them.
+        disagreement: Where a prediction is the mean of several (models of several folds, else mirrored passes), also
+            tell how far these disagree, case by case; in memory one more channel for each, beside ``memory_gib``.
     """
 
     overlap: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.5
@@ -166,6 +172,8 @@ class PredictConfig(Section):
     mode: Literal["exact", "fast"] = "exact"
     memory_gib: Annotated[Real, Field(gt=0.0)] = 1.5
     flips: tuple[Literal["LR", "AP", "SI"], ...] = ()
+    calibration: bool = True
+    disagreement: bool = True
 
 
 class EvaluateConfig(Section):
@@ -181,6 +189,11 @@ class EvaluateConfig(Section):
             the report says what tuning cost there. Null measures nothing.
         source_classes: Its classes, of those the source has; null takes the card's names with their label values in
             order.
+        lesions: Classes that are counted lesion by lesion too: sensitivity, false positives, F1, panoptic quality.
+        groups: CSV table in the workspace with a column ``case`` (case ids), and columns to group the test cases by:
+            ``age`` is banded, ``sex`` and others are taken as they are and stand in the report: no names. Null groups
+            by what the images tell.
+        data_licence, data_citation: Of the data set, for the report and the model card.
     """
 
     surface_tolerance_mm: Annotated[Real, Field(gt=0.0)] = 2.0
@@ -190,6 +203,17 @@ class EvaluateConfig(Section):
     seed: Whole = 0
     source_set: str | None = None
     source_classes: tuple[ClassSpec, ...] | None = Field(default=None, min_length=1, max_length=254)
+    lesions: tuple[str, ...] = ()
+    groups: str | None = None
+    data_licence: str = ""
+    data_citation: str = ""
+
+    @field_validator("lesions")
+    @classmethod
+    def _are_given_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("a class is given twice")
+        return names
 
     @field_validator("source_classes")
     @classmethod
@@ -214,58 +238,6 @@ class ExportConfig(Section):
     identity: Literal["pseudonymous", "source"] = "pseudonymous"
     series_description: str = Field(default="monai_tl segmentation", max_length=64)
     series_number: Annotated[Whole, Field(ge=1, le=9999)] = 9001
-
-
-class CurveTraining(Section):
-    """How one point of the curve is trained, where that differs from the section finetune.
-
-    Attributes:
-        max_steps: Full budget of a point, optimiser steps; null takes finetune's. All else that is counted in steps is
-            scaled along.
-        validate_every: Steps between validations of a full budget; null takes finetune's, scaled.
-        val_fraction: Largest share of a point's labels that choose the best weights instead of training; with 0, or
-            where no whole patient fits in, the last weights count.
-        keep_weights: Whether a point keeps its model, beside its scores.
-    """
-
-    max_steps: Positive | None = None
-    validate_every: Positive | None = None
-    val_fraction: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.25
-    keep_weights: bool = False
-
-
-class CurveConfig(Section):
-    """Dice against labels and against steps: each combination is one training, and one stage run of DVC.
-
-    Attributes:
-        labels: Labels in all, those for validation included; ``all`` takes all outside the test set.
-        strategies: Names of the ladder; ``scratch`` is the twin that the savings are measured against.
-        seeds: Each draws its own nested subsets, weights and order, the same for all strategies.
-        steps: Budgets below the full one, each a training with its own schedule; the full one is among ``labels``.
-        steps_labels: How many labels these have; one of ``labels``.
-        training: What a point is trained by.
-    """
-
-    labels: tuple[Positive | Literal["all"], ...] = Field(min_length=1)
-    strategies: tuple[StrategyName, ...] = Field(min_length=1)
-    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = Field(min_length=1)
-    steps: tuple[Positive, ...] = Field(min_length=1)
-    steps_labels: Positive | Literal["all"]
-    training: CurveTraining = CurveTraining()
-
-    @field_validator("labels", "strategies", "seeds", "steps")
-    @classmethod
-    def _are_given_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(values)) != len(values):
-            raise ValueError("must be given once each")
-        return values
-
-    @field_validator("steps_labels")
-    @classmethod
-    def _is_one_of_the_labels(cls, value: int | str, info: ValidationInfo) -> int | str:
-        if "labels" in info.data and value not in info.data["labels"]:
-            raise ValueError("must be one of curve.labels, whose points are the full budget")
-        return value
 
 
 class Params(Section):
@@ -324,6 +296,9 @@ def _faults_between_sections(content: dict[str, Any], faulty: set[str]) -> Itera
         yield "finetune.arms: has 'transfer', but plan.source is null; name a source, or set arms: [scratch]"
     if "transfer" not in items("finetune", "arms") and isinstance(value("evaluate", "source_set"), str):
         yield "evaluate.source_set: is given, but finetune.arms has no 'transfer' that could forget; leave it out"
+    names = [one.get("name") for one in items("ingest", "classes") if isinstance(one, dict)]
+    if names and (unknown := [one for one in items("evaluate", "lesions") if one not in names]):
+        yield f"evaluate.lesions: {unknown[0]!r} is none of ingest.classes ({', '.join(map(str, names))})"
     if not faulty & {"curve", "finetune", "finetune.max_steps"} and isinstance(content.get("curve"), dict):
         yield from _curve_faults(content["curve"], value("finetune", "max_steps"), has_no_source)
 

@@ -19,6 +19,7 @@ from monai_tl.dataset.intensity import scale_intensity
 from monai_tl.dataset.restoring import Restoring
 from monai_tl.errors import ConfigError, ContractError
 from monai_tl.geometry import Shape
+from monai_tl.metrics.counting import CaseCounting
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
 from monai_tl.networks.memory import PassCost, is_local, measure_pass
 from monai_tl.networks.onnx_engine import OnnxNetwork
@@ -74,7 +75,9 @@ class Predictor:
         config = PredictConfig(overlap=overlap, blending=blending, batch_size=batch_size)
         return collect_probabilities(self.stream(image, config), _shape_of(image))
 
-    def predict_label(self, image: NDArray[Any], record: PreparedCase, config: PredictConfig) -> NDArray[np.uint8]:
+    def predict_label(
+        self, image: NDArray[Any], record: PreparedCase, config: PredictConfig, counting: CaseCounting | None = None
+    ) -> NDArray[np.uint8]:
         """Label map of one case on its native grid, the mean over the models.
 
         No class has a whole volume of probabilities at any time: each slab becomes labels once it is finished.
@@ -83,6 +86,7 @@ class Predictor:
             image: (C, I, J, K) prepared by the plan; may be memory-mapped.
             record: What the way back needs, as preparing gave it.
             config: Mode, windows, mirrored passes.
+            counting: Sees all probabilities too; the label does not depend on it.
 
         Returns:
             (I, J, K) uint8 of ``record.native_shape``.
@@ -92,16 +96,28 @@ class Predictor:
             GeometryError: The image is not the record's.
         """
         restoring = Restoring(record)
-        for slab in self.stream(image, config):
-            restoring.add(slab.axis, slab.start, slab.values)
+        n_members = 0 if counting is None else counting.n_members
+        for slab in self.stream(image, config, n_members > 0):
+            if counting is not None:
+                counting.add(slab.axis, slab.start, slab.values)
+            restoring.add(slab.axis, slab.start, slab.values[: len(slab.values) - n_members])
         return restoring.finish()
 
-    def stream(self, image: NDArray[Any], config: PredictConfig) -> Iterator[Slab]:
+    def count_members(self, config: PredictConfig) -> int:
+        """Of how many predictions the mean is that can be told apart: networks, else mirrored passes; 0 of one."""
+        return self._passing(config, True).n_members
+
+    def _passing(self, config: PredictConfig, tells_members: bool) -> Passing:
+        axes = mirrored_axes(config.flips, self.plan.orientation)
+        return Passing(self.onnx or self.networks, self.precision(config)[0], axes, tells_members)
+
+    def stream(self, image: NDArray[Any], config: PredictConfig, tells_members: bool = False) -> Iterator[Slab]:
         """Class probabilities of one case in slabs, of which each is gone when the next one comes.
 
         Args:
             image: (C, I, J, K) prepared by the plan; may be memory-mapped.
             config: Mode, windows, mirrored passes.
+            tells_members: Whether the foreground probability by each of ``count_members`` stands behind the classes.
 
         Raises:
             ContractError: The image has another number of channels than the plan.
@@ -112,15 +128,13 @@ class Predictor:
                 "the model's own plan"
             )
         is_fast, rule = config.mode == "fast", self.plan.size_rule
-        passing = Passing(
-            self.onnx or self.networks, self.precision(config)[0], mirrored_axes(config.flips, self.plan.orientation)
-        )
+        passing = self._passing(config, tells_members)
         blend = Blend(
             config.blending,
             config.batch_size,
             rule.padding,
             dtype=torch.float16 if is_fast else torch.float32,
-            skip=skip_outside(self.plan, image, self._cost.n_outputs) if is_fast else None,
+            skip=skip_outside(self.plan, image, self._cost.n_outputs + passing.n_members) if is_fast else None,
         )
         return stream_probabilities(passing, image, self.tiling(_shape_of(image), config), blend)
 

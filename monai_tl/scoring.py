@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_tl.case_table import read_case_table
 from monai_tl.dataset.manifest import Manifest
 from monai_tl.dataset.nifti import read_label
 from monai_tl.dataset.splits import patients_of
-from monai_tl.errors import DataError, GeometryError, StageError
+from monai_tl.errors import ConfigError, DataError, GeometryError, StageError
 from monai_tl.geometry import Affine, same_grid, spacing_of
 from monai_tl.metrics.case import ClassScore, score_case, worst_scores
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult
+from monai_tl.metrics.lesions import LesionScore, no_prediction, score_lesions
 from monai_tl.metrics.subgroups import Subgroup, group_column, summarise_groups, tercile_groups
 from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
@@ -38,6 +40,7 @@ class ScoreTask:
     prediction: Path
     n_classes: int
     tolerance_mm: float
+    lesions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class ScoreOutcome:
     """What a worker found.
 
     Attributes:
+        lesions: Of the classes asked for, from 0.
         failed: There is no prediction.
         fault: Why the prediction cannot be scored at all; as text, because not every error survives the way back.
     """
@@ -52,6 +56,7 @@ class ScoreOutcome:
     scores: tuple[ClassScore, ...]
     failed: bool = False
     fault: str | None = None
+    lesions: Mapping[int, LesionScore] = field(default_factory=dict)
 
 
 def score_arms(
@@ -62,18 +67,22 @@ def score_arms(
     case_ids: Sequence[str],
     tolerance_mm: float,
     progress: Progress,
+    lesions: Sequence[str] = (),
 ) -> dict[str, dict[int, list[CaseResult]]]:
     """Score each case of each arm and seed, several at a time.
 
-    A missing prediction scores worst and is marked as failed.
+    A missing prediction scores worst and is marked as failed. Classes in ``lesions`` are counted lesion by lesion too.
 
     Returns:
         Arm → seed → one result a case, in the order of ``case_ids``.
 
     Raises:
+        ConfigError: A class of ``lesions`` is none of the data set.
         StageError: A prediction is damaged, on another grid, or holds an unknown class.
     """
-    n_classes = len(manifest.dataset.scheme.names)
+    names = manifest.dataset.scheme.names
+    if unknown := [name for name in lesions if name not in names]:
+        raise ConfigError(f"evaluate.lesions: {unknown[0]!r} is none of the classes {', '.join(names)}")
     tasks = [
         ScoreTask(
             arm=arm,
@@ -81,8 +90,9 @@ def score_arms(
             case_id=case_id,
             reference=manifest.label_path(case_id),
             prediction=predictions / predictions_of(arm, seed) / f"{case_id}.nii.gz",
-            n_classes=n_classes,
+            n_classes=len(names),
             tolerance_mm=tolerance_mm,
+            lesions=tuple(names.index(name) for name in lesions),
         )
         for arm in arms
         for seed in seeds
@@ -96,7 +106,7 @@ def score_arms(
         name = f"{task.arm} seed {task.seed}"
         if outcome.fault is not None:
             faults.append(StageError("evaluate", f"{name}: {outcome.fault}", task.case_id))
-        result = CaseResult(task.case_id, patients[task.case_id], outcome.scores, outcome.failed)
+        result = CaseResult(task.case_id, patients[task.case_id], outcome.scores, outcome.failed, outcome.lesions)
         results[task.arm][task.seed].append(result)
     if faults:
         raise faults[0]
@@ -114,9 +124,12 @@ def score_prediction(task: ScoreTask) -> ScoreOutcome:
         reference, affine = read_label(task.reference)
         spacing_mm = spacing_of(affine)
         if not task.prediction.is_file():
-            return ScoreOutcome(worst_scores(reference, task.n_classes, spacing_mm), failed=True)
+            missed = {index: no_prediction(np.asarray(reference == index + 1)) for index in task.lesions}
+            return ScoreOutcome(worst_scores(reference, task.n_classes, spacing_mm), failed=True, lesions=missed)
         prediction = _read_prediction(task.prediction, reference, affine)
-        return ScoreOutcome(score_case(reference, prediction, task.n_classes, spacing_mm, task.tolerance_mm))
+        scores = score_case(reference, prediction, task.n_classes, spacing_mm, task.tolerance_mm)
+        lesions = {index: score_lesions(reference == index + 1, prediction == index + 1) for index in task.lesions}
+        return ScoreOutcome(scores, lesions=lesions)
     except DataError as error:
         return ScoreOutcome((), fault=str(error))
 
@@ -131,15 +144,26 @@ def _read_prediction(path: Path, reference: LabelMap, affine: Affine) -> LabelMa
     return prediction
 
 
-def subgroups_of(arm: ArmResult, cases: Sequence[CaseRecord], bootstrap: BootstrapRule) -> tuple[Subgroup, ...]:
+def subgroups_of(
+    arm: ArmResult,
+    cases: Sequence[CaseRecord],
+    bootstrap: BootstrapRule,
+    lesions: Sequence[str] = (),
+    table: Path | None = None,
+) -> tuple[Subgroup, ...]:
     """The mean foreground Dice of an arm by what the cases' records tell: site, scanner, slices, size.
 
-    Age and sex are in no record: de-identified cases do not keep them.
+    Age and sex are in no record: de-identified cases do not keep them; a table may tell them.
 
     Args:
         arm: Its cases.
         cases: Records of these, and maybe of others.
         bootstrap: How intervals are drawn.
+        lesions: Classes whose volume groups the cases too.
+        table: CSV with a column ``case`` and what to group by besides; None: there is none.
+
+    Raises:
+        ConfigError: The table is missing, is none, or lacks a case.
     """
     known = {case.case_id: case for case in cases}
     records = [known[case.case_id] for case in arm.cases]
@@ -157,6 +181,13 @@ def subgroups_of(arm: ArmResult, cases: Sequence[CaseRecord], bootstrap: Bootstr
         ),
         "slice thickness, mm": group_column("slice_thickness_mm", thickness),
         "reference volume, ml": tercile_groups(sizes),
+        **{
+            f"{name}, ml": tercile_groups(
+                [math.prod(record.spacing_mm) * record.class_voxels.get(name, 0) / 1000.0 for record in records]
+            )
+            for name in lesions
+        },
+        **read_case_table(table, [case.case_id for case in arm.cases], "give each test case by its id").attributes,
     }
     return summarise_groups(
         [case.mean("dice") for case in arm.cases],

@@ -85,7 +85,8 @@ def stage(
 
     die_with_parent()
     from monai_tl.config import load_params
-    from monai_tl.stages import CURVE, STAGES, run_stage
+    from monai_tl.effort import measured
+    from monai_tl.stages import CURVE, STAGES, STATE_FOLDER, run_stage
     from monai_tl.workspace import check_installed_version
 
     known = {item.name: item for item in (*STAGES, *CURVE)}
@@ -100,7 +101,8 @@ def stage(
     check_installed_version(workspace)
     params = load_params(workspace)
     try:
-        run_stage(name, workspace.resolve(), params, given)
+        with measured(workspace.resolve() / STATE_FOLDER, name, given):
+            run_stage(name, workspace.resolve(), params, given)
     except MemoryError as error:
         raise StageError(name, "out of memory; lower the batch size or patch size in params.yaml") from error
     except OSError as error:

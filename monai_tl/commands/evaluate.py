@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_tl.case_table import CaseTable, read_case_table
 from monai_tl.commands.evaluate_case import Outcome, Task, score_pair
 from monai_tl.commands.evaluate_files import LabelFile, Pair, look_through, one_kind, pair_files
 from monai_tl.commands.evaluate_results import (
@@ -16,13 +17,13 @@ from monai_tl.commands.evaluate_results import (
     format_scores,
     format_summary,
 )
-from monai_tl.commands.evaluate_table import CaseTable, read_case_table
 from monai_tl.config import EvaluateConfig
 from monai_tl.dicom.structures import scheme_of
 from monai_tl.errors import ConfigError, DataError
 from monai_tl.files import write_json, write_text
 from monai_tl.labels import MAX_CLASSES, ClassSpec, LabelScheme, read_scheme
 from monai_tl.metrics.cohort import BootstrapRule, CaseResult, summarise_arm
+from monai_tl.metrics.lesion_summary import summarise_lesions
 from monai_tl.metrics.subgroups import THICKNESS_BANDS_MM, band_numbers, summarise_groups, tercile_groups
 from monai_tl.new_folder import new_folder
 from monai_tl.parallel import map_cases
@@ -88,7 +89,8 @@ def _evaluate(
     confidence: float,
 ) -> Evaluation:
     pairs, n_unused = pair_files(references, predictions)
-    table = read_case_table(cases, [pair.name for pair in pairs])
+    named = "a case is called as its file below --references, without the ending"
+    table = read_case_table(cases, [pair.name for pair in pairs], named)
     _check_faults(pairs, [fault for pair in pairs for fault in [_looked_fault(pair)]])
     scheme = _classes_found(pairs) if classes is None else read_scheme(classes)
     unknown = [name for name in lesions if name not in scheme.names]
@@ -119,7 +121,7 @@ def _summarise(
     bootstrap = BootstrapRule(defaults.n_bootstrap, confidence, defaults.seed)
     # in the order of case ids, which is that of the pairs
     results = [
-        CaseResult(pair.name, patient, outcome.scores, pair.prediction is None)
+        CaseResult(pair.name, patient, outcome.scores, pair.prediction is None, outcome.lesions or {})
         for pair, outcome, patient in zip(pairs, outcomes, table.patients, strict=True)
     ]
     sizes = [sum(score.reference_ml for score in outcome.scores) for outcome in outcomes]
@@ -131,12 +133,11 @@ def _summarise(
     notes = [] if table.is_given else ["nobody said whose the cases are (--cases): each counts as a patient of its own"]
     if n_unused:
         notes.append(f"{n_unused} prediction{' has' if n_unused == 1 else 's have'} no reference and no score")
+    result = summarise_arm("predictions", {0: results}, scheme.names, bootstrap)
     return Evaluation(
-        result=summarise_arm("predictions", {0: results}, scheme.names, bootstrap),
+        result=result,
         class_names=scheme.names,
-        lesions={
-            scheme.names[index]: tuple((outcome.lesions or {})[index] for outcome in outcomes) for index in counted
-        },
+        lesions={scheme.names[index]: summarise_lesions(result, index, bootstrap) for index in counted},
         subgroups=summarise_groups(
             [case.mean("dice") for case in results],
             table.patients,

@@ -6,14 +6,15 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from monai_tl.metrics.case import METRIC_NAMES, ClassScore
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, MetricSummaries
-from monai_tl.metrics.lesions import LESION_METRICS, LesionScore, pooled_sensitivity
+from monai_tl.metrics.lesion_summary import LesionSummary
+from monai_tl.metrics.lesions import LesionScore
 from monai_tl.metrics.subgroups import Subgroup, subgroup_record
-from monai_tl.metrics.summary import MetricSummary, summarise
+from monai_tl.metrics.summary import MetricSummary
 
 CASES_FILE, METRICS_FILE, SUMMARY_FILE = "cases.csv", "metrics.json", "summary.md"
 CASE_COLUMNS = ("case", "patient", "class", "failed")
@@ -26,7 +27,7 @@ class Evaluation:
 
     Attributes:
         result: The predictions as one arm of one seed.
-        lesions: Class name → its lesions in each case, in the order of ``result.cases``.
+        lesions: Class name → its lesions over all cases; ``result.cases`` hold those of each.
         subgroups: Of the mean foreground Dice.
         n_unused: Predictions that belong to no reference.
         notes: What the reader must know.
@@ -34,25 +35,12 @@ class Evaluation:
 
     result: ArmResult
     class_names: tuple[str, ...]
-    lesions: Mapping[str, tuple[LesionScore, ...]]
+    lesions: Mapping[str, LesionSummary]
     subgroups: tuple[Subgroup, ...]
     bootstrap: BootstrapRule
     tolerance_mm: float
     n_unused: int
     notes: tuple[str, ...]
-
-
-def lesion_summaries(evaluation: Evaluation, name: str) -> dict[str, MetricSummary]:
-    """Each lesion metric of a class over the cases; a failed case that has no worst number is not empty."""
-    scores, cases, rule = evaluation.lesions[name], evaluation.result.cases, evaluation.bootstrap
-    patients, failed = [case.patient_key for case in cases], [case.failed for case in cases]
-    summaries = {}
-    for metric in LESION_METRICS:
-        values = [getattr(score, metric) for score in scores]
-        summary = summarise(values, patients, failed, rule.n_bootstrap, rule.confidence, rule.seed)
-        n_empty = sum(math.isnan(value) and not score.failed for value, score in zip(values, scores, strict=True))
-        summaries[metric] = replace(summary, n_empty=n_empty)
-    return summaries
 
 
 def format_scores(evaluation: Evaluation) -> str:
@@ -61,10 +49,10 @@ def format_scores(evaluation: Evaluation) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*CASE_COLUMNS, *measured, *_LESION_FIELDS])
-    for number, case in enumerate(evaluation.result.cases):
-        for name, score in zip(evaluation.class_names, case.scores, strict=True):
-            lesions = evaluation.lesions.get(name)
-            counts = [getattr(lesions[number], field) for field in _LESION_FIELDS] if lesions else [""] * 5
+    for case in evaluation.result.cases:
+        for index, (name, score) in enumerate(zip(evaluation.class_names, case.scores, strict=True)):
+            lesions = case.lesions.get(index)
+            counts = [getattr(lesions, field) for field in _LESION_FIELDS] if lesions else [""] * 5
             values = [getattr(score, field) for field in measured]
             writer.writerow(
                 [case.case_id, case.patient_key, name, int(case.failed), *map(_cell, values), *map(_cell, counts)]
@@ -91,11 +79,11 @@ def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
         "classes": {name: _summaries(summaries) for name, summaries in result.classes.items()},
         "lesions": {
             name: {
-                **_summaries(lesion_summaries(evaluation, name)),
-                "pooled_sensitivity": _plain(pooled_sensitivity(scores)),
-                "n_reference_lesions": sum(score.n_reference for score in scores),
+                **_summaries(found.metrics),
+                "pooled_sensitivity": _plain(found.pooled_sensitivity),
+                "n_reference_lesions": found.n_reference,
             }
-            for name, scores in evaluation.lesions.items()
+            for name, found in evaluation.lesions.items()
         },
         "subgroups": [subgroup_record(row, "dice") for row in evaluation.subgroups],
         "notes": list(evaluation.notes),
@@ -117,10 +105,10 @@ def format_summary(evaluation: Evaluation) -> str:
     groups = [("mean over classes", result.overall), *result.classes.items()]
     for name, summaries in groups:
         lines += [f"| {name} | {metric} | {_row(summaries[metric])} |" for metric in METRIC_NAMES]
-    for name, scores in evaluation.lesions.items():
-        lines += [f"| {name} | {metric} | {_row(one)} |" for metric, one in lesion_summaries(evaluation, name).items()]
-        total, found = sum(one.n_reference for one in scores), sum(one.n_found for one in scores)
-        lines.append(f"| {name} | lesions of all cases together | {found} of {total} found | | | | |")
+    for name, found in evaluation.lesions.items():
+        lines += [f"| {name} | {metric} | {_row(one)} |" for metric, one in found.metrics.items()]
+        pooled = f"{found.n_found:g} of {found.n_reference} found"
+        lines.append(f"| {name} | lesions of all cases together | {pooled} | | | | |")
     if evaluation.subgroups:
         lines += ["", "| group | | mean Dice | interval | n | empty | failed | |", "|---|---|---|---|---|---|---|---|"]
         lines += [

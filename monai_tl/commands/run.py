@@ -16,6 +16,7 @@ from rich.console import Console
 
 from monai_tl.commands.run_views import EventView, LiveView, PlainView, View
 from monai_tl.config import load_params
+from monai_tl.effort import describe_effort, read_effort
 from monai_tl.json_lines import MARK, OUTCOME_MARK, VARIABLE, are_events_on, write_event
 from monai_tl.pipeline_file import check_sections
 from monai_tl.report.terminal import show_results
@@ -48,6 +49,8 @@ def run(workspace: Path, *, plain: bool = False) -> int:
     code = run_flow(workspace, "flows", console, plain=plain)
     if code == 0:
         show_results(workspace, console)
+        if text := describe_effort(read_effort(workspace / STATE_FOLDER)):
+            console.print(f"Each stage's last run took {text}.", highlight=False)
     return code
 
 

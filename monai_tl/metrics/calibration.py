@@ -1,8 +1,12 @@
 """Whether a probability of 0.8 is right in 80 of 100 voxels: counts by confidence, the error made of them, its cure.
 
-Nothing here needs the probabilities of a whole cohort at once: of each case a table of some dozen numbers is kept
-(``ReliabilityCounts``), and tables add up. What temperature scaling needs is the loss at a row of temperatures
-(``temperature_losses``), a dozen numbers a case too, so predict can hand both over beside its label maps.
+Nothing here needs the probabilities of a whole cohort at once, nor of a whole case: they come part by part, and of each
+part a table of some dozen numbers is kept (``ReliabilityCounts``); tables add up. What temperature scaling needs is the
+loss at a row of temperatures (``temperature_losses``), a dozen numbers a case too.
+
+Which voxels count (``region_of``): the box around the reference, widened by MARGIN voxels, and beyond it every voxel
+whose foreground probability is above DOUBT. The air around is right with confidence 1 and would make any network look
+calibrated; voxels beyond the box are chosen by the prediction alone, never by whether it is right.
 """
 
 from __future__ import annotations
@@ -22,6 +26,10 @@ N_BINS = 20
 """Of equal width over 0 to 1."""
 TEMPERATURES = np.exp(np.linspace(math.log(0.25), math.log(8.0), 41))
 """At which ``temperature_losses`` is tabulated; 1 among them, to the last bits."""
+MARGIN = 5
+"""Voxels of the network's grid around the reference's box."""
+DOUBT = 0.01
+"""Foreground probability from which a voxel beyond the box counts."""
 _CHUNK = 1 << 18
 _TINY = 1e-12
 Reals = NDArray[np.float64]
@@ -40,6 +48,11 @@ class ReliabilityCounts:
     n: NDArray[np.int64]
     confidence: Reals
     n_right: NDArray[np.int64]
+
+    @classmethod
+    def nothing(cls) -> ReliabilityCounts:
+        """Of no voxel."""
+        return cls(np.zeros(N_BINS, dtype=np.int64), np.zeros(N_BINS), np.zeros(N_BINS, dtype=np.int64))
 
     def __add__(self, other: ReliabilityCounts) -> ReliabilityCounts:
         """Of both together."""
@@ -61,96 +74,93 @@ class ReliabilityCounts:
             return self.confidence / self.n, self.n_right / self.n
 
 
-def count_reliability(
-    probabilities: NDArray[np.floating], reference: NDArray[np.integer], region: NDArray[np.bool_] | None = None
-) -> ReliabilityCounts:
-    """Count the voxels of a case.
+def count_reliability(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> ReliabilityCounts:
+    """Count voxels.
 
     Args:
-        probabilities: (C, I, J, K), channel 0 background, sums of 1.
-        reference: (I, J, K), values 0 to C − 1.
-        region: (I, J, K) voxels that count; None for all. Air far from any organ is right with confidence 1 and makes
-            any network look calibrated: see ``region_of``.
+        probabilities: (C, N), channel 0 background, sums of 1.
+        truth: (N,) class of each voxel in the reference, 0 to C − 1.
 
     Raises:
         GeometryError: The shapes differ.
         DataError: The reference has a value without a channel.
     """
-    _check(probabilities, reference)
-    inside = np.ones(reference.shape, dtype=np.bool_) if region is None else region
-    flat = probabilities.reshape(len(probabilities), -1)
-    chosen, truth = np.flatnonzero(inside), reference.reshape(-1)
-    n, right = np.zeros(N_BINS, dtype=np.int64), np.zeros(N_BINS, dtype=np.int64)
-    sums = np.zeros(N_BINS)
-    for start in range(0, len(chosen), _CHUNK):
-        part = chosen[start : start + _CHUNK]
-        values = flat[:, part]
-        winner, confidence = values.argmax(axis=0), values.max(axis=0).astype(np.float64)
+    _check(probabilities, truth)
+    found = ReliabilityCounts.nothing()
+    for start in range(0, len(truth), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        winner, confidence = probabilities[:, part].argmax(axis=0), probabilities[:, part].max(axis=0)
+        confidence = confidence.astype(np.float64)
         bins = np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)
-        n += np.bincount(bins, minlength=N_BINS)
-        sums += np.bincount(bins, weights=confidence, minlength=N_BINS)
-        right += np.bincount(bins[winner == truth[part]], minlength=N_BINS)
-    return ReliabilityCounts(n, sums, right)
+        found += ReliabilityCounts(
+            np.bincount(bins, minlength=N_BINS),
+            np.asarray(np.bincount(bins, weights=confidence, minlength=N_BINS), dtype=np.float64),
+            np.bincount(bins[np.asarray(winner == truth[part])], minlength=N_BINS),
+        )
+    return found
 
 
-def region_of(
-    probabilities: NDArray[np.floating], reference: NDArray[np.integer], margin: int = 5
-) -> NDArray[np.bool_]:
-    """The box around all that is foreground in reference or prediction, widened.
+def reference_box(reference: NDArray[np.integer], margin: int = MARGIN) -> tuple[slice, slice, slice]:
+    """The box around the reference's foreground, widened and kept within the volume; of no voxel where there is none.
 
     Args:
-        probabilities: (C, I, J, K).
         reference: (I, J, K).
         margin: Voxels on each side.
+    """
+    foreground = np.asarray(reference > 0)
+    lines = [foreground.any(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    i, j, k = (_widened(np.flatnonzero(line), line.size, margin) for line in map(np.asarray, lines))
+    return i, j, k
+
+
+def _widened(found: NDArray[np.intp], size: int, margin: int) -> slice:
+    return slice(max(0, int(found[0]) - margin), min(size, int(found[-1]) + margin + 1)) if len(found) else slice(0, 0)
+
+
+def region_of(background: NDArray[np.floating], box: Sequence[slice]) -> NDArray[np.bool_]:
+    """Voxels that count, as the head of this module says.
+
+    Args:
+        background: (I, J, K) probability of the background.
+        box: Of the reference, in the same voxels.
 
     Returns:
-        (I, J, K) bool; nowhere when there is no foreground.
+        (I, J, K) bool.
     """
-    _check(probabilities, reference)
-    foreground = (reference > 0) | (probabilities.argmax(axis=0) > 0)
-    region = np.zeros(reference.shape, dtype=np.bool_)
-    if foreground.any():
-        found = [np.flatnonzero(foreground.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-        region[tuple(slice(max(0, int(one[0]) - margin), int(one[-1]) + margin + 1) for one in found)] = True
+    region = np.asarray(background < 1.0 - DOUBT)
+    region[tuple(box)] = True
     return region
 
 
 def temperature_losses(
-    probabilities: NDArray[np.floating],
-    reference: NDArray[np.integer],
-    region: NDArray[np.bool_] | None = None,
-    temperatures: Reals = TEMPERATURES,
+    probabilities: NDArray[np.floating], truth: NDArray[np.integer], temperatures: Reals = TEMPERATURES
 ) -> tuple[Reals, int]:
-    """Summed cross-entropy of a case if its logits were divided by each of some temperatures.
+    """Summed cross-entropy of voxels if their logits were divided by each of some temperatures.
 
     Args:
-        probabilities: (C, I, J, K); their logarithms are logits up to a constant, which softmax forgets. Below 1e-12
+        probabilities: (C, N); their logarithms are logits up to a constant, which softmax forgets. Below 1e-12
             they count as 1e-12.
-        reference: (I, J, K).
-        region: Voxels that count.
+        truth: (N,).
         temperatures: (T,) above 0.
 
     Returns:
-        (T,) nats, and how many voxels they are of; both add up over cases.
+        (T,) nats, and how many voxels they are of; both add up over parts and cases.
 
     Raises:
         GeometryError: The shapes differ.
         DataError: The reference has a value without a channel.
     """
-    _check(probabilities, reference)
-    inside = np.ones(reference.shape, dtype=np.bool_) if region is None else region
-    flat, truth = probabilities.reshape(len(probabilities), -1), reference.reshape(-1)
-    chosen = np.flatnonzero(inside)
+    _check(probabilities, truth)
     losses = np.zeros(len(temperatures))
-    for start in range(0, len(chosen), _CHUNK):
-        part = chosen[start : start + _CHUNK]
-        logits = np.log(np.maximum(flat[:, part].astype(np.float64), _TINY))
+    for start in range(0, len(truth), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        logits = np.log(np.maximum(probabilities[:, part].astype(np.float64), _TINY))
         logits -= logits.max(axis=0)
         of_truth = np.take_along_axis(logits, truth[part][np.newaxis].astype(np.intp), axis=0)[0]
         for index, temperature in enumerate(temperatures):
             norm = np.log(np.exp(logits / temperature).sum(axis=0))
             losses[index] += float((norm - of_truth / temperature).sum())
-    return losses, len(chosen)
+    return losses, len(truth)
 
 
 def fit_temperature(losses: Sequence[tuple[Reals, int]], temperatures: Reals = TEMPERATURES) -> float:
@@ -189,7 +199,7 @@ def scale_temperature(probabilities: NDArray[np.floating], temperature: float) -
     """Probabilities of the logits divided by a temperature; the winning class stays.
 
     Args:
-        probabilities: (C, I, J, K).
+        probabilities: (C, …).
         temperature: Above 0.
 
     Returns:
@@ -204,11 +214,11 @@ def scale_temperature(probabilities: NDArray[np.floating], temperature: float) -
     return np.asarray(raised / raised.sum(axis=0), dtype=probabilities.dtype)
 
 
-def _check(probabilities: NDArray[np.floating], reference: NDArray[np.integer]) -> None:
-    if probabilities.ndim != 4 or probabilities.shape[1:] != reference.shape:
+def _check(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> None:
+    if probabilities.ndim != 2 or probabilities.shape[1:] != truth.shape:
         raise GeometryError(
-            f"probabilities of shape {probabilities.shape} are not on the reference's grid {reference.shape}; bring "
-            "both to the grid of the case's image first"
+            f"probabilities of shape {probabilities.shape} are not of the reference's {truth.shape} voxels; bring "
+            "both to one grid first"
         )
-    if reference.size and int(reference.max()) >= len(probabilities):
+    if truth.size and int(truth.max()) >= len(probabilities):
         raise DataError(f"the reference has a value above the {len(probabilities) - 1} classes; run predict again")

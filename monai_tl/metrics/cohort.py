@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from monai_tl.metrics.case import METRIC_NAMES, PERFECT, ClassScore
+from monai_tl.metrics.lesions import LesionScore
 from monai_tl.metrics.summary import MetricSummary, summarise
 
 MetricSummaries = dict[str, MetricSummary]
@@ -23,12 +24,14 @@ class CaseResult:
         patient_key: Pseudonym; groups cases in the bootstrap.
         scores: One a class.
         failed: There is no prediction of one seed or more; its scores are the worst there are.
+        lesions: Class from 0 → its lesions, of the classes counted so; empty in a mean over seeds.
     """
 
     case_id: str
     patient_key: str
     scores: tuple[ClassScore, ...]
     failed: bool = False
+    lesions: Mapping[int, LesionScore] = field(default_factory=dict)
 
     def mean(self, metric: str) -> float:
         """Mean of a metric over the classes with a defined value; NaN when there is none."""
@@ -76,6 +79,23 @@ class BootstrapRule:
     n_bootstrap: int
     confidence: float
     seed: int
+
+
+def summarise_without_worst(
+    values: Sequence[float], patients: Sequence[str], failed: Sequence[bool], bootstrap: BootstrapRule
+) -> MetricSummary:
+    """Of a number that has no worst value: a failed case without one is counted as failed alone, and not as empty.
+
+    Args:
+        values: One a case; NaN is undefined.
+        patients: Patient of each case.
+        failed: Whether the case has no prediction.
+        bootstrap: How intervals are drawn.
+    """
+    rule = bootstrap
+    summary = summarise(values, patients, failed, rule.n_bootstrap, rule.confidence, rule.seed)
+    n_empty = sum(math.isnan(value) and not is_failed for value, is_failed in zip(values, failed, strict=True))
+    return replace(summary, n_empty=n_empty)
 
 
 def mean_over_seeds(results: Sequence[CaseResult]) -> CaseResult:

@@ -1,108 +1,86 @@
 """One number a case that says how unsure a prediction is, and whether it tells where the prediction is wrong.
 
-Several predictions of a case are compared: of folds, of seeds, or of mirrored copies of the image. The maps are given
-one after another and only running sums are kept.
+A prediction that is the mean of several (of the folds' models, or of mirrored passes) tells how far these disagree; any
+prediction tells its entropy. The maps come part by part and only running sums are kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_tl.errors import DataError, GeometryError
+from monai_tl.errors import DataError
 from monai_tl.metrics.overlap import dice_from_counts
 
-Probabilities = NDArray[np.floating]
-"""(C, I, J, K), channel 0 background, sums of 1."""
-FLIPS: tuple[tuple[int, ...], ...] = tuple(
-    axes for count in range(4) for axes in combinations((0, 1, 2), count)
-)  # fmt: skip
-"""The image itself and its seven mirrored copies: axes turned round."""
+DOUBT = 0.1
+"""Foreground probability from which a voxel's entropy counts: what was nearly outlined is in it too."""
 
 
 @dataclass(frozen=True)
 class CaseUncertainty:
-    """How unsure several predictions of a case are; higher is less sure.
+    """How unsure the prediction of a case is; higher is less sure.
 
     Attributes:
-        disagreement: 1 − mean Dice of the foreground of each pair of predictions; 0 where none predicts any.
-        entropy: Of the mean prediction, nats, mean over the voxels that any prediction calls foreground; 0 without any.
-        information: The part of the entropy that the predictions' own does not explain (mutual information), likewise:
-            what more training data would mend.
-        volume_variation: Standard deviation over mean of the predicted foreground's volume; 0 without any.
-    """
-
-    disagreement: float
-    entropy: float
-    information: float
-    volume_variation: float
-
-
-def flipped_predictions(
-    predict: Callable[[NDArray[np.floating]], Probabilities],
-    image: NDArray[np.floating],
-    flips: Sequence[tuple[int, ...]] = FLIPS,
-) -> Iterator[Probabilities]:
-    """Predictions of an image and its mirrored copies, each turned back, one after another.
-
-    A network with classes that a side tells apart (left and right kidney) must not be mirrored along that axis.
-
-    Args:
-        predict: (C', I, J, K) image → (C, I, J, K) probabilities.
-        image: (C', I, J, K).
-        flips: Axes of I, J, K to mirror in each copy.
-    """
-    for axes in flips:
-        behind = tuple(axis + 1 for axis in axes)
-        yield np.flip(predict(np.ascontiguousarray(np.flip(image, behind))), behind)
-
-
-def case_uncertainty(predictions: Iterable[Probabilities]) -> CaseUncertainty:
-    """Compare the predictions of one case.
-
-    Args:
-        predictions: Two or more on one grid; from folds, seeds or ``flipped_predictions``.
-
-    Raises:
-        DataError: There are fewer than two.
-        GeometryError: Their shapes differ.
+        entropy: Of the mean prediction, nats, mean over the voxels with a foreground probability above DOUBT; 0 without
+            any: such a prediction is sure that there is nothing.
+        disagreement: 1 − mean Dice of the foreground of each pair of members; 0 where none predicts any, NaN with
+            fewer than two.
+        volume_variation: Standard deviation over mean of the members' foreground volumes; 0 without any, NaN likewise.
 
     References:
         Roy et al. 2019, doi:10.1016/j.neuroimage.2019.03.042 (agreement of samples, variation of volume).
-        Gal 2016, Uncertainty in Deep Learning, 3.3 (mutual information).
     """
-    total: NDArray[np.float64] | None = None
-    own: NDArray[np.float64] | None = None
-    masks: list[NDArray[np.uint8]] = []
-    shape: tuple[int, ...] = ()
-    for one in predictions:
-        values = one.astype(np.float64)
-        if total is None or own is None:
-            total, own, shape = values, _entropy(values), values.shape
-        elif values.shape != shape:
-            raise GeometryError(f"predictions of shapes {shape} and {values.shape} are of one case; predict again")
-        else:
-            total += values
-            own += _entropy(values)
-        # a bit a voxel: all of them are needed for the pairs
-        masks.append(np.packbits(one.argmax(axis=0) > 0))
-    if total is None or own is None or len(masks) < 2:
-        raise DataError("uncertainty needs two predictions or more; train several folds or seeds, or mirror the image")
-    volumes = np.array([int(np.bitwise_count(mask).sum()) for mask in masks], dtype=np.float64)
-    anywhere = np.bitwise_or.reduce(masks)
-    inside = np.unpackbits(anywhere, count=own.size).view(np.bool_).reshape(own.shape)
-    whole, single = _entropy(total / len(masks))[inside], (own / len(masks))[inside]
-    return CaseUncertainty(
-        disagreement=_disagreement(masks, volumes),
-        entropy=float(whole.mean()) if whole.size else 0.0,
-        information=max(0.0, float((whole - single).mean())) if whole.size else 0.0,
-        volume_variation=float(volumes.std() / volumes.mean()) if volumes.any() else 0.0,
-    )
+
+    entropy: float
+    disagreement: float
+    volume_variation: float
+
+
+class UncertaintyCounting:
+    """Running sums over the parts of a case.
+
+    Args:
+        n_members: How many predictions the mean is of, where they are told apart; 0 otherwise.
+    """
+
+    def __init__(self, n_members: int = 0) -> None:
+        self._entropy, self._n = 0.0, 0
+        self._shared = np.zeros((n_members, n_members), dtype=np.int64)
+
+    def add(self, probabilities: NDArray[np.floating], foregrounds: NDArray[np.floating]) -> None:
+        """Count voxels.
+
+        Args:
+            probabilities: (C, N) mean prediction, channel 0 background.
+            foregrounds: (n_members, N) foreground probability by each; a voxel is a member's above one half.
+        """
+        doubtful = probabilities[:, probabilities[0] < 1.0 - DOUBT].astype(np.float64)
+        positive = np.where(doubtful > 0.0, doubtful, 1.0)
+        self._entropy -= float((positive * np.log(positive)).sum())
+        self._n += doubtful.shape[1]
+        masks = foregrounds > 0.5
+        for a in range(len(masks)):
+            for b in range(a, len(masks)):
+                self._shared[a, b] += np.count_nonzero(masks[a] & masks[b])
+
+    def finish(self) -> CaseUncertainty:
+        """What all parts together give."""
+        volumes = np.diag(self._shared).astype(np.float64)
+        pairs = list(combinations(range(len(volumes)), 2))
+        scores = [dice_from_counts(int(volumes[a]), int(volumes[b]), int(self._shared[a, b])) for a, b in pairs]
+        # two that both predict nothing agree
+        agreed = [1.0 if math.isnan(score) else score for score in scores]
+        varied = float(volumes.std() / volumes.mean()) if volumes.any() else 0.0
+        return CaseUncertainty(
+            entropy=self._entropy / self._n if self._n else 0.0,
+            disagreement=1.0 - float(np.mean(agreed)) if pairs else math.nan,
+            volume_variation=varied if pairs else math.nan,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,7 +91,8 @@ class RiskCoverage:
         coverage: (n,) share of cases kept, 1/n to 1, the surest first.
         risk: (n,) mean error of the kept ones; cases of equal uncertainty count as in any order, on the mean.
         area: Mean of ``risk``.
-        best_area: Of the order by the error itself: none can be lower.
+        best_risk: (n,) the same, in the order of the error itself.
+        best_area: Its mean: none can be lower.
         random_area: Of no order at all: the mean error.
         excess: (area − best_area) / (random_area − best_area): 0 is perfect, 1 says nothing, above 1 misleads; NaN
             where all errors are the same.
@@ -122,6 +101,7 @@ class RiskCoverage:
 
     coverage: NDArray[np.float64]
     risk: NDArray[np.float64]
+    best_risk: NDArray[np.float64]
     area: float
     best_area: float
     random_area: float
@@ -149,12 +129,14 @@ def risk_coverage(uncertainty: Sequence[float], error: Sequence[float]) -> RiskC
     if not n:
         raise DataError("no case has both an uncertainty and an error; evaluate the predictions first")
     risk = _risk(_tied_means(unsure, wrong))
-    best = float(_risk(np.sort(wrong)).mean())
+    best_risk = _risk(np.sort(wrong))
+    best = float(best_risk.mean())
     area, mean = float(risk.mean()), float(wrong.mean())
     room = mean - best
     return RiskCoverage(
         coverage=np.arange(1, n + 1) / n,
         risk=risk,
+        best_risk=best_risk,
         area=area,
         best_area=best,
         random_area=mean,
@@ -172,17 +154,3 @@ def _tied_means(unsure: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDAr
     _, group = np.unique(unsure, return_inverse=True)
     means = np.bincount(group, weights=wrong) / np.bincount(group)
     return np.asarray(means[np.sort(group)])
-
-
-def _entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    positive = np.where(probabilities > 0.0, probabilities, 1.0)
-    return np.asarray(-(positive * np.log(positive)).sum(axis=0))
-
-
-def _disagreement(masks: Sequence[NDArray[np.uint8]], volumes: NDArray[np.float64]) -> float:
-    scores = [
-        dice_from_counts(int(volumes[a]), int(volumes[b]), int(np.bitwise_count(masks[a] & masks[b]).sum()))
-        for a, b in combinations(range(len(masks)), 2)
-    ]
-    # two that both predict nothing agree
-    return 1.0 - float(np.mean([1.0 if math.isnan(score) else score for score in scores]))

@@ -12,7 +12,9 @@ from monai_tl.config import EvaluateConfig
 from monai_tl.errors import DataError
 from monai_tl.files import read_json
 from monai_tl.looks import Look
+from monai_tl.metrics.certainty import Calibration, Uncertainty
 from monai_tl.metrics.cohort import ArmResult
+from monai_tl.metrics.lesion_summary import LesionSummary
 from monai_tl.metrics.subgroups import Subgroup
 from monai_tl.records import Audit, CaseRecord, Plan, Rejection, Split, model_name
 from monai_tl.report.overlays import Overlay
@@ -73,6 +75,9 @@ class Findings:
         forgetting: None without a held set of the source's task.
         subgroups: Arm → its mean foreground Dice, group by group.
         look: Which look at the test set this is; None on validation cases.
+        calibration, uncertainty: Of each arm of which predict kept what they need.
+        lesions: Arm → class → its lesions, of the classes that are counted so.
+        evaluation_code: Digest of the code that scored.
     """
 
     class_names: tuple[str, ...]
@@ -90,6 +95,10 @@ class Findings:
     forgetting: Forgetting | None = None
     subgroups: Mapping[str, tuple[Subgroup, ...]] = field(default_factory=dict)
     look: Look | None = None
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    uncertainty: Mapping[str, Uncertainty] = field(default_factory=dict)
+    lesions: Mapping[str, Mapping[str, LesionSummary]] = field(default_factory=dict)
+    evaluation_code: str = ""
 
     @property
     def weights(self) -> dict[str, str]:

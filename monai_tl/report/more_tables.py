@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from monai_tl.metrics.lesions import LESION_METRICS
 from monai_tl.metrics.summary import MetricSummary
 from monai_tl.report.findings import Findings
 from monai_tl.report.tables import NOTHING, number
@@ -72,6 +73,28 @@ def group_of_case_rows(findings: Findings) -> list[GroupRow]:
             )
         )
         before = first.attribute
+    return rows
+
+
+@dataclass(frozen=True)
+class LesionRow:
+    """One class of one arm, lesion by lesion; each cell is a mean over cases and its interval, in the order of
+    LESION_METRICS."""
+
+    arm: str
+    class_name: str
+    cells: tuple[tuple[str, str], ...]
+    together: str
+
+
+def lesion_rows(findings: Findings) -> list[LesionRow]:
+    """Class by class, all arms side by side; empty where no class is counted so."""
+    rows = []
+    for name in findings.settings.lesions:
+        for arm in findings.arms:
+            found = findings.lesions[arm.arm][name]
+            cells = tuple(_with_interval(found.metrics[metric], 2).partition(" ")[::2] for metric in LESION_METRICS)
+            rows.append(LesionRow(arm.arm, name, cells, f"{found.n_found:g} of {found.n_reference}"))
     return rows
 
 

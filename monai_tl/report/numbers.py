@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from monai_tl.metrics.case import METRIC_NAMES, ClassScore
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
+from monai_tl.metrics.lesion_summary import LesionSummary
 from monai_tl.metrics.subgroups import subgroup_record
+from monai_tl.report.certainty import calibration_record, uncertainty_record
 from monai_tl.report.findings import Findings, TrainedModel
-from monai_tl.report.tables import rejection_counts
+from monai_tl.report.provenance import provenance_record
+from monai_tl.report.tables import plain_numbers, rejection_counts
 
 
 def metrics_record(findings: Findings) -> dict[str, Any]:
@@ -29,14 +32,18 @@ def metrics_record(findings: Findings) -> dict[str, Any]:
                 **_summaries_record(arm.overall),
                 "classes": {name: _summaries_record(summaries) for name, summaries in arm.classes.items()},
                 "seeds": _seeds_record(arm),
+                "lesions": {name: _lesions_record(found) for name, found in findings.lesions.get(arm.arm, {}).items()},
             }
             for arm in findings.arms
         },
-        "verdict": _without_nan(findings.verdict.model_dump(mode="json")) if findings.verdict else None,
+        "verdict": plain_numbers(findings.verdict.model_dump(mode="json")) if findings.verdict else None,
         "subgroups": {arm: [subgroup_record(row, "dice") for row in rows] for arm, rows in findings.subgroups.items()},
         "test_set_look": findings.look.model_dump(mode="json", exclude={"models"}) if findings.look else None,
         "models": findings.weights,
         "forgetting": _forgetting_record(findings),
+        "calibration": calibration_record(findings),
+        "uncertainty": uncertainty_record(findings),
+        "provenance": provenance_record(findings),
         "rejected": rejection_counts(findings.rejections),
     }
 
@@ -45,31 +52,25 @@ def _forgetting_record(findings: Findings) -> dict[str, Any] | None:
     if findings.forgetting is None:
         return None
     record = findings.forgetting.model_dump(mode="json")
-    return {**record, "changes": [_without_nan(change) for change in record["changes"]]}
+    return {**record, "changes": [plain_numbers(change) for change in record["changes"]]}
 
 
 def _summaries_record(summaries: MetricSummaries) -> dict[str, Any]:
-    return {metric: _without_nan(asdict(summary)) for metric, summary in summaries.items()}
+    return {metric: plain_numbers(asdict(summary)) for metric, summary in summaries.items()}
+
+
+def _lesions_record(found: LesionSummary) -> dict[str, Any]:
+    pooled = {"pooled_sensitivity": found.pooled_sensitivity, "n_reference_lesions": found.n_reference}
+    return {**_summaries_record(found.metrics), **plain_numbers(pooled)}
 
 
 def _seeds_record(arm: ArmResult) -> dict[str, Any]:
     """Each metric's mean by seed, and the standard deviation of these means; null with one seed."""
     means = {metric: arm.seed_means(metric) for metric in METRIC_NAMES}
     return {
-        "means": {str(seed): _without_nan({metric: means[metric][seed] for metric in means}) for seed in arm.by_seed},
-        "sd": _without_nan({metric: arm.seed_sd(metric) for metric in METRIC_NAMES}),
+        "means": {str(seed): plain_numbers({metric: means[metric][seed] for metric in means}) for seed in arm.by_seed},
+        "sd": plain_numbers({metric: arm.seed_sd(metric) for metric in METRIC_NAMES}),
     }
-
-
-def _without_nan(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _plain(value) for key, value in record.items()}
-
-
-def _plain(value: Any) -> Any:
-    """Six decimals, None for NaN: enough to tell runs apart, and no noise of the last bit."""
-    if not isinstance(value, float):
-        return value
-    return None if math.isnan(value) else round(value, 6)
 
 
 def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:

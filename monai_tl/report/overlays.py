@@ -82,7 +82,7 @@ class Overlay:
 
 
 def choose_cases(arm: ArmResult) -> list[tuple[str, str]]:
-    """Title and case id of the best, the median and the worst case by mean foreground Dice.
+    """Title and case id of the worst, the median and the best case by mean foreground Dice.
 
     Cases without a prediction cannot be drawn and are not chosen. Ties go by case id; of an even number the lower
     middle is the median.
@@ -90,13 +90,11 @@ def choose_cases(arm: ArmResult) -> list[tuple[str, str]]:
     scored = [(case.mean("dice"), case.case_id) for case in arm.cases if not case.failed]
     ranked = [case_id for dice, case_id in sorted(scored) if not math.isnan(dice)]
     if len(ranked) < 3:
-        return list(
-            zip(["Best case", "Worst case"] if len(ranked) == 2 else ["The only case"], ranked[::-1], strict=False)
-        )
+        return list(zip(["Worst case", "Best case"] if len(ranked) == 2 else ["The only case"], ranked, strict=False))
     return [
-        ("Best case", ranked[-1]),
-        ("Median case", ranked[(len(ranked) - 1) // 2]),
         ("Worst case", ranked[0]),
+        ("Median case", ranked[(len(ranked) - 1) // 2]),
+        ("Best case", ranked[-1]),
     ]
 
 

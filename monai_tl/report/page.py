@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import monai_tl
-from monai_tl.report import more_tables, tables
+from monai_tl.report import certainty, more_tables, tables
 from monai_tl.report.audit_table import group_rows
+from monai_tl.report.certainty_figure import FEWEST_VOXELS, certainty_plot
 from monai_tl.report.choice import choices
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
-from monai_tl.report.findings import Findings, TrainedModel
+from monai_tl.report.findings import Findings
+from monai_tl.report.provenance import facts, licences
 from monai_tl.report.size_figure import size_plot
 from monai_tl.report.viewer import viewer_scripts
 from monai_tl.sources.accounting import describe_audit
@@ -70,6 +71,15 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "case_rows": tables.case_rows(arms, findings.class_names),
         "facts": facts(findings),
         "limits": limits(findings),
+        "licences": licences(findings),
+        "lesion_rows": more_tables.lesion_rows(findings),
+        "calibration_rows": certainty.calibration_rows(findings),
+        "uncertainty_rows": certainty.uncertainty_rows(findings),
+        "region": certainty.REGION,
+        "temperature_sentence": certainty.temperature_sentence(findings),
+        "uncertainty_sentence": certainty.uncertainty_sentence(findings),
+        "fewest_voxels": FEWEST_VOXELS,
+        "certainty_plot": certainty_plot(findings.calibration, findings.uncertainty),
         "scripts": viewer_scripts() if any(overlay.slices for overlay in findings.overlays) else (),
         "version": monai_tl.__version__,
     }
@@ -95,61 +105,6 @@ def intake(findings: Findings) -> list[tuple[str, str]]:
         ("refused", len(findings.rejections)),
     ]
     return [(name.removesuffix("s") if count == 1 else name, tables.thousands(count)) for name, count in pairs]
-
-
-def facts(findings: Findings) -> list[tuple[str, str]]:
-    """How the run was done, as name and text."""
-    plan, settings = findings.plan, findings.settings
-    spacing = " × ".join(f"{step:g}" for step in plan.spacing_mm)
-    patch = " × ".join(str(size) for size in plan.patch_size_vox)
-    window = (
-        "" if plan.intensity.low is None else f" {plan.intensity.low:g} to {plan.intensity.high:g}".replace("-", "−")
-    )
-    rows = [("Network", plan.network.name)]
-    if plan.source is not None:
-        rows.append(("Source", plan.source.rstrip("/").rsplit("/", 1)[-1]))
-        rows += [("Source weights", f"sha256 {plan.source_sha256}")] if plan.source_sha256 else []
-    card = next((model.card for model in findings.models if model.arm == "transfer"), None)
-    if card is not None:
-        rows += [("Licence of the weights", card.licence), ("Cite", card.citation)]
-    rows += [
-        ("Input", f"{plan.modality}, {spacing} mm, {plan.orientation}, {plan.intensity.rule}{window}"),
-        ("Patch", f"{patch} voxels"),
-        ("Classes", ", ".join(findings.class_names)),
-    ]
-    rows += [(_model_name(model), _model_facts(model)) for model in findings.models]
-    versions = findings.models[0].training.get("versions") if findings.models else None
-    if isinstance(versions, Mapping):
-        rows.append(("Versions", ", ".join(f"{name} {versions[name]}" for name in sorted(versions))))
-    rows.append(
-        (
-            "Intervals",
-            f"{settings.confidence * 100:g} %, expanded percentile bootstrap over patients{_and_seeds(findings)}, "
-            f"{tables.thousands(settings.n_bootstrap)} samples, seed {settings.seed}",
-        )
-    )
-    return rows
-
-
-def _and_seeds(findings: Findings) -> str:
-    return " (of the difference over seeds too, by Student's t)" if len(findings.seeds) > 1 else ""
-
-
-def _model_name(model: TrainedModel) -> str:
-    return f"Arm {model.arm}, fold {model.fold}, seed {model.seed}"
-
-
-def _model_facts(model: TrainedModel) -> str:
-    training = model.training
-    words = {
-        "strategy": "strategy {}",
-        "n_steps": "{} steps",
-        "best_step": "kept step {}",
-        "best_val_dice": "validation Dice {:.3f}",
-        "n_threads": "{} threads",
-        "stop_reason": "stopped by {}",
-    }
-    return ", ".join(text.format(training[key]) for key, text in words.items() if training.get(key) is not None)
 
 
 def limits(findings: Findings) -> list[str]:
@@ -179,6 +134,9 @@ def limits(findings: Findings) -> list[str]:
             "A class that is neither in the reference nor predicted has no score; such cases are counted as empty."
         )
     texts += [
+        f"Intended use: to judge whether a pretrained start helps on cases like these ({findings.plan.modality}; "
+        f"{', '.join(findings.class_names)}), for research. Not tested: other scanners, sites, protocols, age groups "
+        "and diseases than those in the tables above, and what a reader makes of the outlines.",
         "HD95 does not see a far island of less than 5 % of the boundary. "
         "Where either reference or prediction is empty it is the volume's diagonal.",
         f"Surface Dice takes {settings.surface_tolerance_mm:g} mm as agreement; the tolerance is a choice, not a law.",

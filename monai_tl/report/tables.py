@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
 from monai_tl.metrics.summary import MetricSummary
@@ -86,6 +87,17 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return NOTHING
     return f"{value:.{digits}f}".replace("-", "−")
+
+
+def plain_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON: six decimals, None for NaN: enough to tell runs apart, and no noise of the last bit."""
+    return {key: _plain(value) for key, value in record.items()}
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return None if math.isnan(value) else round(value, 6)
 
 
 def percent(share: float) -> str:

@@ -35,8 +35,69 @@ def describe_evaluation(metrics: Mapping[str, Any], arm: str) -> str:
         cells = [_with_interval(summaries[metric], digits) for metric, _, digits in _MEASURES]
         counts = [str(summaries["dice"][key]) for key in ("n", "n_empty", "n_failed")]
         table.append(f"| {' | '.join([_plain(name), *cells, *counts])} |")
-    lines += ["\n".join(table), "\n".join(f"- {text}" for text in _warnings(metrics, arm))]
+    lines.append("\n".join(table))
+    for part in (_lesions(found), _calibration(metrics, arm), _uncertainty(metrics, arm)):
+        lines += [part] if part else []
+    lines.append("\n".join(f"- {text}" for text in [*_warnings(metrics, arm), *_provenance(metrics)]))
     return "\n\n".join(lines)
+
+
+def _lesions(found: Mapping[str, Any]) -> str:
+    texts = []
+    for name, one in found.get("lesions", {}).items():
+        numbers = ", ".join(
+            f"{heading} {_with_interval(one[metric], 2)}"
+            for metric, heading in (
+                ("lesion_sensitivity", "sensitivity"),
+                ("lesion_false_positives", "false positives a case"),
+                ("lesion_f1", "F1"),
+                ("panoptic_quality", "panoptic quality"),
+            )
+        )
+        texts.append(f"{_plain(name)}, lesion by lesion ({one['n_reference_lesions']} of them): {numbers}.")
+    return " ".join(texts)
+
+
+def _calibration(metrics: Mapping[str, Any], arm: str) -> str:
+    found = metrics.get("calibration", {}).get(arm)
+    if found is None:
+        return ""
+    text = f"Calibration: expected calibration error {found['before']['ece']:.3f}"
+    if found["after"] is not None:
+        temperatures = ", ".join(f"{value:.2f}" for value in found["temperatures"].values())
+        text += (
+            f", and {found['after']['ece']:.3f} with the logits divided by {temperatures} (fitted on "
+            f"{found['n_validation_cases']} validation cases)"
+        )
+    return f"{text}. {found['region']}"
+
+
+def _uncertainty(metrics: Mapping[str, Any], arm: str) -> str:
+    found = metrics.get("uncertainty", {}).get(arm)
+    if found is None:
+        return ""
+    return (
+        f"Uncertainty ({found['measure']} of {found['source']}): area under the risk-coverage curve "
+        f"{found['area']:.3f}; {found['best_area']:.3f} would be the best order of the {found['n_cases']} cases, "
+        f"{found['random_area']:.3f} is chance."
+    )
+
+
+def _provenance(metrics: Mapping[str, Any]) -> list[str]:
+    found = metrics.get("provenance")
+    if found is None:
+        return []
+    data, source = found["data"], found["source"]
+    texts = [f"Data: {data['n_cases']} cases, sha256 {data['sha256']}."]
+    texts += [f"Licence of the data: {_plain(data['licence'])}."] if data["licence"] else []
+    texts += [f"Cite for the data: {_plain(data['citation'])}"] if data["citation"] else []
+    if source is not None:
+        texts.append(f"Source: {_plain(source['name'])}, {_plain(source['licence'])}. {_plain(source['citation'])}")
+    code = [f"monai_tl {found['monai_tl']}"]
+    code += [f"training sha256 {one}" for one in found["training_code_sha256"]]
+    code += [f"evaluation sha256 {found['evaluation_code_sha256']}"] if found["evaluation_code_sha256"] else []
+    texts.append(f"Code: {', '.join(code)}.")
+    return texts
 
 
 def _warnings(metrics: Mapping[str, Any], arm: str) -> list[str]:

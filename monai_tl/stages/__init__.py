@@ -76,6 +76,7 @@ STAGES: tuple[Stage, ...] = (
             "artifacts/predictions",
             "{plan.source}",
             "{evaluate.source_set}",
+            "{evaluate.groups}",
         ),
         outs=("reports/html",),
         metrics=("reports/metrics.json",),

@@ -26,7 +26,7 @@ from monai_tl.records import Plan, Split
 from monai_tl.sources.card import Source, read_source
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.stages.finetune import finetune
-from monai_tl.stages.predict import predict_case
+from monai_tl.stages.predict_case import predict_case
 from monai_tl.training.model_folder import HISTORY_FILE, TRAINING_FILE
 from monai_tl.transfer.curve_point import POINT_FILE, CurvePoint
 

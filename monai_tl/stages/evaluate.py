@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from monai_tl.certainty_records import CERTAINTY_FILE, Certainty
 from monai_tl.config import Params
 from monai_tl.dataset.manifest import Manifest, read_manifest
 from monai_tl.dataset.nifti import read_image, read_label
 from monai_tl.dicom.deidentify import load_key
 from monai_tl.errors import StageError
-from monai_tl.files import read_json, temporary_folder, whole_folder, write_json, write_text
+from monai_tl.files import code_digest, read_json, temporary_folder, whole_folder, write_json, write_text
 from monai_tl.geometry import spacing_of
 from monai_tl.looks import record_look
+from monai_tl.metrics.certainty import judge_calibration, judge_uncertainty
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, summarise_arm
+from monai_tl.metrics.lesion_summary import summarise_lesions
 from monai_tl.progress import Progress
 from monai_tl.records import Plan, Split, model_name, predictions_of, read_refused
 from monai_tl.report.findings import Failure, Findings, read_model
@@ -26,6 +29,9 @@ from monai_tl.scoring import judge_arms, score_arms, subgroups_of
 from monai_tl.sources.card import read_source
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.transfer.forgetting import Forgetting
+
+_CODE = ("dataset", "metrics", "report", "scoring", "stages.evaluate", "transfer")
+"""Code that decides what the report says of given predictions."""
 
 
 def run(workspace: Path, params: Params) -> None:
@@ -73,8 +79,9 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
     progress = Progress("evaluate", total=len(arm_names) * len(seeds) * len(case_ids) + 1)
     bootstrap = BootstrapRule(settings.n_bootstrap, settings.confidence, settings.seed)
     results = score_arms(
-        manifest, artifacts / "predictions", arm_names, seeds, case_ids, settings.surface_tolerance_mm, progress
-    )
+        manifest, artifacts / "predictions", arm_names, seeds, case_ids, settings.surface_tolerance_mm, progress,
+        settings.lesions,
+    )  # fmt: skip
     arms = tuple(summarise_arm(arm, results[arm], names, bootstrap) for arm in arm_names)
     models = tuple(
         read_model(artifacts / "models" / model_name(arm, fold, seed), arm, fold, seed)
@@ -82,6 +89,11 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
         for fold in sorted(params.finetune.folds)
         for seed in seeds
     )
+    certainty = Certainty.read(artifacts / "predictions" / CERTAINTY_FILE)
+    runs = {arm.arm: [run for run in certainty.runs if run.arm == arm.arm and run.seed in seeds] for arm in arms}
+    calibration = {arm.arm: judge_calibration(runs[arm.arm], arm, bootstrap) for arm in arms}
+    uncertainty = {arm.arm: judge_uncertainty(runs[arm.arm], arm) for arm in arms}
+    table = None if settings.groups is None else workspace / settings.groups
     findings = Findings(
         class_names=names,
         settings=settings,
@@ -96,7 +108,14 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
         models=models,
         overlays=draw_overlays(manifest, artifacts / "predictions", arms, seeds[0], plan),
         forgetting=_forgetting(workspace, params),
-        subgroups={arm.arm: subgroups_of(arm, manifest.cases, bootstrap) for arm in arms},
+        subgroups={arm.arm: subgroups_of(arm, manifest.cases, bootstrap, settings.lesions, table) for arm in arms},
+        calibration={arm: found for arm, found in calibration.items() if found is not None},
+        uncertainty={arm: found for arm, found in uncertainty.items() if found is not None},
+        lesions={
+            arm.arm: {name: summarise_lesions(arm, names.index(name), bootstrap) for name in settings.lesions}
+            for arm in arms
+        },
+        evaluation_code=code_digest(*_CODE),
     )
     progress.advance("report")
     return findings

@@ -156,7 +156,12 @@ def finetune(
                 network, groups, strategy, sampler, validate, config, n_outputs, checkpoints, progress, ranks
             ).run()
             facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "n_ranks": ranks.n_ranks}
-            facts |= {"versions": versions, "n_train_cases": len(fold.train), "n_val_cases": len(fold.val)}
+            facts |= {
+                "versions": versions,
+                "code_sha256": code_digest(*_CODE),
+                "n_train_cases": len(fold.train),
+                "n_val_cases": len(fold.val),
+            }
             facts |= {} if decision is None else {"decision": decision.model_dump(mode="json")}
             facts |= describe_training(config, strategy, outcome)
 

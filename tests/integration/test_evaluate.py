@@ -9,16 +9,19 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from finished_run import RunShape, case_id, make_finished_run, remove_prediction
 from rich.console import Console
+from scipy import ndimage
 
 from monai_tl.config import Params
 from monai_tl.dataset.nifti import read_label, write_image
-from monai_tl.errors import DataError, StageError
+from monai_tl.errors import ConfigError, DataError, StageError
 from monai_tl.files import sha256_file
 from monai_tl.metrics.overlap import dice
 from monai_tl.records import Rejection, RejectionList
@@ -139,7 +142,84 @@ def test_subgroups_stand_beside_the_means(evaluated: Path) -> None:
     assert (sites[0]["mean"] + sites[1]["mean"]) / 2 == pytest.approx(overall, abs=2e-6)
     assert sites[0]["warning"] == "3 patients: too few for an interval"
     # all slices are alike, and nobody said which scanner
-    assert {attribute for attribute, _ in rows} == {"site", "reference volume, ml"}
+    assert {attribute for attribute, _ in rows} == {"site", "reference volume, ml", "tumour, ml"}
+
+
+def test_calibration_is_that_of_the_kept_counts_and_the_record_keeps_to_its_schema(
+    finished: tuple[Path, Params], evaluated: Path
+) -> None:
+    """ECE of all test cases from the file that predict writes, by another formula: bin by bin, weighted."""
+    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    schema = json.loads(files("monai_tl.report").joinpath("metrics.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(metrics, schema)
+    kept = json.loads((finished[0] / "artifacts/predictions/certainty.json").read_text(encoding="utf-8"))
+    for run_record in kept["runs"]:
+        for key, name in (("reliability", "before"), ("scaled", "after")):
+            tables = [case[key] for case in run_record["cases"].values()]
+            sums = {one: np.sum([table[one] for table in tables], axis=0) for one in tables[0]}
+            n, confidence, right = sums["n"], sums["confidence"], sums["n_right"]
+            there = n > 0
+            gaps = np.abs(confidence[there] / n[there] - right[there] / n[there])
+            found = metrics["calibration"][run_record["arm"]][name]
+            assert found["ece"] == pytest.approx(np.average(gaps, weights=n[there]), abs=2e-6)
+            assert sum(one["n_voxels"] for one in found["bins"]) == n.sum()
+
+
+def test_uncertainty_orders_the_cases_by_what_predict_kept(finished: tuple[Path, Params], evaluated: Path) -> None:
+    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    kept = json.loads((finished[0] / "artifacts/predictions/certainty.json").read_text(encoding="utf-8"))
+    with (evaluated / "plots/cases.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for one in kept["runs"]:
+        own = [row for row in rows if row["arm"] == one["arm"]]
+        errors = {case: 1 - np.mean([float(r["dice"]) for r in own if r["case_id"] == case]) for case in one["cases"]}
+        ordered = [errors[case] for case in sorted(errors, key=lambda case: one["cases"][case]["disagreement"])]
+        found = metrics["uncertainty"][one["arm"]]
+        np.testing.assert_allclose(found["risk"], [np.mean(ordered[: k + 1]) for k in range(6)], atol=3e-6)
+        assert found["area"] == pytest.approx(np.mean(found["risk"]), abs=2e-6)
+        assert found["best_area"] <= found["area"]
+
+
+def test_lesions_are_those_of_the_files(finished: tuple[Path, Params], evaluated: Path) -> None:
+    workspace, _ = finished
+    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    for arm in ("transfer", "scratch"):
+        found = metrics["arms"][arm]["lesions"]
+        assert set(found) == {"tumour"}
+        n_lesions, false = 0, []
+        for index in range(6):
+            reference, _ = read_label(workspace / "artifacts/cases" / case_id(index) / "label.nii.gz")
+            prediction, _ = read_label(workspace / "artifacts/predictions" / arm / f"seed-0/{case_id(index)}.nii.gz")
+            n_lesions += ndimage.label(reference == 2, np.ones((3, 3, 3)))[1]
+            parts, n_parts = ndimage.label(prediction == 2, np.ones((3, 3, 3)))
+            # one reference lesion a case: every part is too much but one that covers it by an IoU of 0.1
+            lesion = reference == 2
+            shares = [(lesion & (parts == k)).sum() / (lesion | (parts == k)).sum() for k in range(1, n_parts + 1)]
+            false.append(n_parts - any(share >= 0.1 for share in shares))
+        assert found["tumour"]["n_reference_lesions"] == n_lesions
+        assert found["tumour"]["lesion_false_positives"]["mean"] == pytest.approx(np.mean(false), abs=1e-6)
+
+
+def test_a_table_groups_by_age_and_sex(finished: tuple[Path, Params], tmp_path: Path) -> None:
+    workspace = copied(finished, tmp_path)
+    rows = [f"{case_id(index)},{30 + 10 * index},{'FM'[index % 2]}" for index in range(6)]
+    (workspace / "people.csv").write_text("\n".join(["case,age,sex", *rows]))
+    params = finished[1]
+    params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"groups": "people.csv"})})
+    run(workspace, params)
+    found = {(row["attribute"], row["group"]): row["n"] for row in metrics_of(workspace)["subgroups"]["transfer"]}
+    assert [found["age", group] for group in ("18–40", "40–65", "65–80", "≥80")] == [1, 3, 1, 1]
+    assert (found["sex", "F"], found["sex", "M"]) == (3, 3)
+    (workspace / "people.csv").write_text("\n".join(["case,age,sex", *rows[1:]]))
+    with pytest.raises(ConfigError, match="1 of 6 cases have no row"):
+        run(workspace, params)
+
+
+def test_predictions_without_their_certainty_are_made_again(finished: tuple[Path, Params], tmp_path: Path) -> None:
+    workspace = copied(finished, tmp_path)
+    (workspace / "artifacts/predictions/certainty.json").unlink()
+    with pytest.raises(DataError, match="is missing; run the stage that makes it"):
+        run(workspace, finished[1])
 
 
 def test_page_is_whole_and_asks_for_nothing(evaluated: Path) -> None:
@@ -164,9 +244,15 @@ def test_page_is_whole_and_asks_for_nothing(evaluated: Path) -> None:
         "What the pretrained weights",
         "How the arms learned",
         "Case by case",
-        "Best, median and worst",
+        'id="boxes-',
+        'id="sizes-',
+        "Groups of cases",
+        'id="calibration"',
+        'id="certainty-',
+        "Worst, median and best",
         "How it was done",
         "What these numbers do not",
+        "Licences and citations",
     ]
     places = [text.index(words) for words in order]
     assert places == sorted(places)

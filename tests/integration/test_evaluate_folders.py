@@ -169,7 +169,7 @@ def test_the_table_groups_patients_and_cases_and_its_ids_stay_outside(tmp_path: 
     everything = summary + "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "out").iterdir())
     assert "MRN" not in everything
     (tmp_path / "table.csv").write_text("\n".join(lines[:5]), encoding="utf-8")
-    with pytest.raises(ConfigError, match="4 of 8 references have no row, the first is number 5"):
+    with pytest.raises(ConfigError, match="4 of 8 cases have no row, the first is number 5"):
         run(predictions, references, tmp_path / "out2", cases=tmp_path / "table.csv")
 
 

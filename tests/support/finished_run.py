@@ -12,11 +12,14 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import softmax
 
+from monai_tl.certainty_records import CaseCertainty, Certainty, RunCertainty
 from monai_tl.config import IntensityConfig, NetworkConfig, Params, parse_params
 from monai_tl.dataset.nifti import write_image
 from monai_tl.files import sha256_of, write_bytes, write_json, write_text
 from monai_tl.labels import ClassSpec, LabelScheme
+from monai_tl.metrics.counting import CaseCounting
 from monai_tl.records import (
     Adaptation,
     Audit,
@@ -39,6 +42,7 @@ SCHEME = LabelScheme(
 )
 GROUPS = (("stem", 432), ("encoder_1", 6_944), ("encoder_2", 27_712), ("bottleneck", 110_720), ("decoder_2", 69_184),
           ("decoder_1", 17_328), ("head", 51))  # fmt: skip
+TEMPERATURE = 2.0
 CITATION = "The monai_tl authors, abdomen_a: a small abdominal network trained on phantoms, 2026."
 
 
@@ -73,7 +77,7 @@ def make_params(arms: Sequence[str], seeds: Sequence[int] = (0,)) -> Params:
             "ingest": {"source": "data", "classes": [spec.model_dump(mode="json") for spec in SCHEME.classes]},
             "plan": {"source": "sources/abdomen_a"},
             "finetune": {"arms": list(arms), "folds": [0], "seeds": list(seeds)},
-            "evaluate": {"surface_tolerance_mm": 5.0, "n_bootstrap": 2000},
+            "evaluate": {"surface_tolerance_mm": 5.0, "n_bootstrap": 2000, "lesions": ["tumour"]},
         }
     )
 
@@ -91,8 +95,18 @@ def make_finished_run(workspace: Path, run: RunShape) -> Params:
     artifacts = workspace / "artifacts"
     ids = [case_id(index) for index in range(run.n_test + run.n_train + run.n_val)]
     test, val, train = ids[: run.n_test], ids[run.n_test : run.n_test + run.n_val], ids[run.n_test + run.n_val :]
+    known: dict[tuple[str, int], dict[str, CaseCertainty]] = {pair: {} for pair in product(run.errors_mm, run.seeds)}
     for index, name in enumerate(ids):
-        _write_case(artifacts, name, index, run, [*test, *(val if not test else [])])
+        for pair, certainty in _write_case(artifacts, name, index, run, [*test, *(val if not test else [])]).items():
+            known[pair][name] = certainty
+    runs = tuple(
+        RunCertainty(
+            arm=arm, seed=seed, temperature=TEMPERATURE if test else None, n_validation_cases=len(val) if test else 0,
+            members="mirrored passes", n_members=2, cases=dict(sorted(cases.items())),
+        )
+        for (arm, seed), cases in known.items()
+    )  # fmt: skip
+    Certainty(runs=runs).write(artifacts / "predictions/certainty.json")
     dataset = Dataset(modality="CT", n_channels=1, scheme=SCHEME, key_id="0123456789ab", case_ids=tuple(sorted(ids)))
     dataset.write(artifacts / "cases/dataset.json")
     _rejections().write(artifacts / "cases/rejected.json")
@@ -115,11 +129,21 @@ def remove_prediction(workspace: Path, arm: str, name: str, seed: int = 0) -> No
     """Make a case fail, as predict would tell it."""
     predictions = workspace / "artifacts/predictions"
     (predictions / arm / f"seed-{seed}" / f"{name}.nii.gz").unlink()
+    known = Certainty.read(predictions / "certainty.json")
+    runs = tuple(
+        run.model_copy(update={"cases": {one: case for one, case in run.cases.items() if one != name}})
+        if (run.arm, run.seed) == (arm, seed)
+        else run
+        for run in known.runs
+    )
+    Certainty(runs=runs).write(predictions / "certainty.json")
     entry = {"case_id": name, "arm": arm, "seed": seed, "code": "geometry_error"}
     write_json(predictions / "failed.json", {"failed": [entry]})
 
 
-def _write_case(artifacts: Path, name: str, index: int, run: RunShape, predicted: Sequence[str]) -> None:
+def _write_case(
+    artifacts: Path, name: str, index: int, run: RunShape, predicted: Sequence[str]
+) -> dict[tuple[str, int], CaseCertainty]:
     generator = np.random.default_rng([run.seed, index])
     image, label, depth = _anatomy(generator, run)
     affine = np.diag([*run.spacing_mm, 1.0])
@@ -139,7 +163,8 @@ def _write_case(artifacts: Path, name: str, index: int, run: RunShape, predicted
         provenance=Provenance(kind="dicom", study="s", series="s", input_sha256="", image_sha256=f"{index:064x}"),
     ).write(artifacts / "cases" / name / "case.json")
     if name not in predicted:
-        return
+        return {}
+    known = {}
     for (arm, error_mm), seed in product(run.errors_mm.items(), run.seeds):
         strays = np.random.default_rng([run.seed, index, sum(arm.encode()), *([seed] if seed else [])])
         scale = error_mm * strays.uniform(0.5, 1.8)
@@ -149,6 +174,22 @@ def _write_case(artifacts: Path, name: str, index: int, run: RunShape, predicted
             shift = noise / noise.std() * scale * (1.0 if value == 1 else 0.7)
             prediction[depth[value - 1] + shift > 0] = value
         write_image(artifacts / "predictions" / arm / f"seed-{seed}" / f"{name}.nii.gz", prediction, affine)
+        known[arm, seed] = _certainty(label, depth, noise / noise.std(), scale, run)
+    return known
+
+
+def _certainty(
+    label: NDArray[np.uint8], depth: list[NDArray[np.float64]], noise: NDArray[np.float64], scale: float, run: RunShape
+) -> CaseCertainty:
+    """Of two members that stray apart by half the error, and are surer than they should be."""
+    members = []
+    for side in (-0.25, 0.25):
+        liver, tumour = (part + (1.0 + side) * scale * noise for part in depth)
+        logits = np.stack([np.zeros_like(liver), liver, np.minimum(liver, tumour) + tumour]) / 3.0
+        members.append(softmax(logits, axis=0))
+    counting = CaseCounting(label, 2, TEMPERATURE if run.n_test else None)
+    counting.add(0, 0, np.concatenate([np.mean(members, axis=0), *(1.0 - one[:1] for one in members)]))
+    return counting.record()
 
 
 def _anatomy(

@@ -12,6 +12,7 @@ from monai_tl.dataset.transforms import prepare_image, restore_probabilities
 from monai_tl.errors import ConfigError, ContractError
 from monai_tl.inference import Predictor, mirrored_axes, skip_outside, with_engine
 from monai_tl.labels import ClassSpec, LabelScheme
+from monai_tl.metrics.counting import CaseCounting
 from monai_tl.networks.builders import build_network, size_rule_of
 from monai_tl.records import Plan, PreparedCase
 
@@ -92,6 +93,31 @@ def test_fast_gives_the_same_bits_twice_and_sums_to_one() -> None:
     assert np.array_equal(first, second)
     for slab in predictor.stream(image, fast):
         assert slab.values.astype(np.float32).sum(axis=0) == pytest.approx(1.0, abs=5e-3)
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_counting_changes_no_label_and_members_are_each_network_alone(mode: str) -> None:
+    """Also where windows outside the body are skipped: there no member sees anything."""
+    config = PredictConfig(mode=mode, batch_size=2)  # type: ignore[arg-type]
+    predictor = _predictor("instance", 2, foreground="above", foreground_threshold=-150.0)
+    image, record = _case(predictor, (60, 34, 30))
+    image[:, :24] = 0.0
+    counting = CaseCounting(None, predictor.count_members(config))
+    assert counting.n_members == 2
+    label = predictor.predict_label(image, record, config, counting)
+    assert np.array_equal(label, predictor.predict_label(image, record, config))
+    masks = []
+    for network in predictor.networks:
+        alone = Predictor((network,), predictor.plan)
+        slabs = [slab.values[0].astype(np.float32).copy() for slab in alone.stream(image, config)]
+        masks.append(1.0 - np.concatenate(slabs, axis=next(iter(alone.stream(image, config))).axis) > 0.5)
+    overlap = 2 * (masks[0] & masks[1]).sum() / (masks[0].sum() + masks[1].sum())
+    found = counting.record()
+    # sums in float16 turn single voxels round
+    assert found.disagreement == pytest.approx(1 - overlap, abs=1e-5 if mode == "exact" else 2e-3)
+    assert 2e-3 < 1 - overlap < 1.0
+    (last,) = [slab.values for slab in predictor.stream(image, config, True)][-1:]
+    assert last.shape[0] == 3 + 2
 
 
 def test_without_bfloat16_fast_is_float32_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,16 @@ from importlib.resources import files
 
 import jsonschema
 import pytest
-from test_report import arm, make_findings
+from test_certainty import known
+from test_lesion_summary import of_one_lesion
+from test_report import RULE, arm, make_findings
 from test_report_tables import _grouped
 
+from monai_tl.config import EvaluateConfig
 from monai_tl.looks import Look
+from monai_tl.metrics.lesion_summary import summarise_lesions
 from monai_tl.report.numbers import metrics_record
+from monai_tl.report.page import render_page
 from monai_tl.sources.evaluation_text import describe_evaluation
 
 SCHEMA = json.loads(files("monai_tl.report").joinpath("metrics.schema.json").read_text(encoding="utf-8"))
@@ -49,6 +54,37 @@ def test_the_schema_refuses_what_is_not_written(path: tuple[str, ...], value: ob
     at[path[-1]] = value
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(record, SCHEMA)
+
+
+def _full():
+    """With calibration, uncertainty, lesions and licences."""
+    calibration, uncertainty = known()
+    settings = EvaluateConfig(lesions=("liver",), data_licence="CC BY 4.0", data_citation="A | B, 2026")
+    found = {name: {"liver": summarise_lesions(of_one_lesion(), 0, RULE)} for name in ("transfer", "scratch")}
+    return replace(
+        _grouped("b"),
+        calibration={"transfer": calibration},
+        uncertainty={"transfer": uncertainty},
+        lesions=found,
+        settings=settings,
+    )
+
+
+def test_page_record_and_card_tell_the_same_of_certainty_lesions_and_licences() -> None:
+    findings = _full()
+    record = json.loads(json.dumps(metrics_record(findings)))
+    jsonschema.validate(record, SCHEMA)
+    page, card = render_page(findings), describe_evaluation(record, "transfer")
+    ece = f"{record['calibration']['transfer']['before']['ece']:.3f}"
+    area = f"{record['uncertainty']['transfer']['area']:.3f}"
+    for words in (ece, area, "1.70", "CC BY 4.0", record["provenance"]["data"]["sha256"]):
+        assert words in page, words
+        assert words in card, words
+    assert "Lesion by lesion" in page
+    assert "liver, lesion by lesion (1 of them): sensitivity 1.00" in card
+    assert "A \\| B, 2026" in card
+    assert [row["n_voxels"] for row in record["calibration"]["transfer"]["before"]["bins"]] == [400]
+    assert "set evaluate.data_licence" in render_page(_grouped("b"))
 
 
 def test_the_card_tells_verdict_means_and_limits() -> None:

@@ -71,6 +71,7 @@ def make_findings(arms: tuple[ArmResult, ...], names: tuple[str, ...] = ("liver"
         plan=plan,
         models=(TrainedModel("transfer", 0, 0, audit, history, {"strategy": text, "versions": {text: text}}, card),),
         overlays=(),
+        evaluation_code="0" * 64,
     )
 
 
@@ -192,14 +193,14 @@ def test_sizes_in_words() -> None:
     assert sizes == ["0 B", "999 B", "1.0 kB", "2.0 MB", "3.0 GB", "5000.0 GB"]
 
 
-def test_best_median_and_worst() -> None:
+def test_worst_median_and_best() -> None:
     cases = [result("a", 0.5), result("b", 0.9), result("c", 0.7), result("d", 0.2), result("e", 0.0, failed=True)]
     cases.append(result("f", math.nan))
     chosen = choose_cases(summarise_arm("transfer", {0: cases}, ("liver",), RULE))
-    assert chosen == [("Best case", "b"), ("Median case", "a"), ("Worst case", "d")]
+    assert chosen == [("Worst case", "d"), ("Median case", "a"), ("Best case", "b")]
     assert choose_cases(summarise_arm("transfer", {0: cases[:2]}, ("liver",), RULE)) == [
-        ("Best case", "b"),
         ("Worst case", "a"),
+        ("Best case", "b"),
     ]
     assert choose_cases(summarise_arm("transfer", {0: cases[:1]}, ("liver",), RULE)) == [("The only case", "a")]
     assert choose_cases(summarise_arm("transfer", {0: cases[4:]}, ("liver",), RULE)) == []

@@ -9,77 +9,68 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from monai_tl.errors import DataError, GeometryError
-from monai_tl.metrics.uncertainty import FLIPS, case_uncertainty, flipped_predictions, risk_coverage
+from monai_tl.errors import DataError
+from monai_tl.metrics.uncertainty import CaseUncertainty, UncertaintyCounting, risk_coverage
 
 SHAPE = (6, 7, 8)
-
-
-def binary(foreground: np.ndarray) -> np.ndarray:
-    return np.stack([1 - foreground, foreground])
 
 
 def half(axis_stop: int, value: float = 0.9) -> np.ndarray:
     foreground = np.full(SHAPE, 0.02)
     foreground[:axis_stop] = value
-    return binary(foreground)
+    return foreground.reshape(-1)
 
 
-def test_predictions_that_agree_differ_in_nothing() -> None:
-    found = case_uncertainty([half(3)] * 3)
+def counted(members: list[np.ndarray], parts: int = 1) -> CaseUncertainty:
+    """Of members that give a foreground probability each, and their mean."""
+    stacked = np.stack(members)
+    mean = stacked.mean(axis=0)
+    counting = UncertaintyCounting(len(members) if len(members) > 1 else 0)
+    for part in np.array_split(np.arange(mean.size), parts):
+        counting.add(np.stack([1 - mean[part], mean[part]]), stacked[:, part] if len(members) > 1 else stacked[:0])
+    return counting.finish()
+
+
+def test_members_that_agree_differ_in_nothing() -> None:
+    found = counted([half(3)] * 3)
     assert (found.disagreement, found.volume_variation) == (0.0, 0.0)
-    assert found.information == pytest.approx(0.0, abs=1e-12)
+    # the voxels of 0.02 are in no doubt
     assert found.entropy == pytest.approx(entropy([0.1, 0.9]))
 
 
-def test_two_certain_predictions_that_contradict_each_other() -> None:
-    """2 and 4 of 6 slabs: Dice 2·2/6; the mean is 0.5 in 2 of the 4 slabs, and nothing is unsure by itself."""
-    low, high = np.zeros(SHAPE), np.zeros(SHAPE)
-    low[:2], high[:4] = 1.0, 1.0
-    found = case_uncertainty([binary(low), binary(high)])
+def test_two_certain_members_that_contradict_each_other() -> None:
+    """2 and 4 of 6 slabs: Dice 2·2/6; the mean is 0.5 in 2 of the 4 slabs."""
+    low, high = (half(stop, 1.0).round() for stop in (2, 4))
+    found = counted([low, high])
     assert found.disagreement == pytest.approx(1 - 4 / 6)
     assert found.entropy == pytest.approx(math.log(2) / 2)
-    assert found.information == pytest.approx(math.log(2) / 2)
     assert found.volume_variation == pytest.approx(np.std([2, 4]) / 3)
 
 
-def test_information_is_the_mean_divergence_from_the_mean_prediction() -> None:
-    """Mutual information as Kullback-Leibler divergence: a second formula for the same number."""
+def test_parts_give_what_the_whole_gives() -> None:
     generator = np.random.default_rng(0)
-    maps = [generator.dirichlet([1, 1, 1], SHAPE).transpose(3, 0, 1, 2) for _ in range(4)]
-    mean = np.mean(maps, axis=0)
-    inside = np.any([one.argmax(axis=0) > 0 for one in maps], axis=0)
-    divergence = np.mean([entropy(one, mean, axis=0) for one in maps], axis=0)[inside].mean()
-    found = case_uncertainty(iter(maps))
-    assert found.information == pytest.approx(divergence)
-    assert found.entropy == pytest.approx(entropy(mean, axis=0)[inside].mean())
+    members = [generator.random(336) for _ in range(4)]
+    whole = counted(members)
+    assert counted(members, parts=5).entropy == pytest.approx(whole.entropy)
+    assert counted(members, parts=5).disagreement == whole.disagreement
+    masks = [member > 0.5 for member in members]
+    pairs = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in itertools.combinations(masks, 2)]
+    assert whole.disagreement == pytest.approx(1 - np.mean(pairs))
+    mean = np.mean(members, axis=0)
+    assert whole.entropy == pytest.approx(entropy([1 - mean, mean], axis=0)[mean > 0.1].mean())
 
 
-def test_nothing_anywhere_is_sure() -> None:
-    found = case_uncertainty([half(0), half(0)])
-    assert (found.disagreement, found.entropy, found.information, found.volume_variation) == (0.0, 0.0, 0.0, 0.0)
+def test_one_prediction_has_an_entropy_and_disagrees_with_nobody() -> None:
+    found = counted([half(2)])
+    assert found.entropy == pytest.approx(entropy([0.1, 0.9]))
+    assert math.isnan(found.disagreement)
+    assert math.isnan(found.volume_variation)
 
 
-def test_one_that_sees_something_where_the_other_sees_nothing() -> None:
-    assert case_uncertainty([half(0), half(2)]).disagreement == 1.0
-
-
-def test_one_prediction_or_two_grids_are_refused() -> None:
-    with pytest.raises(DataError, match="two predictions or more"):
-        case_uncertainty([half(1)])
-    with pytest.raises(GeometryError):
-        case_uncertainty([half(1), half(1)[:, 1:]])
-
-
-def test_flips_turn_back_what_they_turned() -> None:
-    image = np.random.default_rng(1).random((1, *SHAPE))
-    assert len(set(FLIPS)) == 8
-    maps = list(flipped_predictions(lambda one: binary(one[0]), image))
-    assert all(np.array_equal(one, maps[0]) for one in maps)
-    assert case_uncertainty(maps).disagreement == 0.0
-    # a network that looks at the place, not at the image
-    placed = list(flipped_predictions(lambda one: half(2), image))
-    assert case_uncertainty(placed).disagreement == pytest.approx(1 - (2 * 6 * 1 + 16 * 0) / 28, abs=1e-12)
+def test_nothing_anywhere_is_sure_and_something_against_nothing_is_not() -> None:
+    found = counted([half(0), half(0)])
+    assert (found.disagreement, found.entropy, found.volume_variation) == (0.0, 0.0, 0.0)
+    assert counted([half(0), half(2)]).disagreement == 1.0
 
 
 @pytest.mark.parametrize("n", [1, 4, 9])

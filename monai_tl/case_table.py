@@ -28,13 +28,14 @@ class CaseTable:
     is_given: bool
 
 
-def read_case_table(path: Path | None, names: Sequence[str]) -> CaseTable:
+def read_case_table(path: Path | None, names: Sequence[str], named: str) -> CaseTable:
     """Read the table.
 
     Args:
-        path: CSV with a column ``case``, as the references are called, and maybe ``patient``; each further column
+        path: CSV with a column ``case``, and maybe ``patient``; each further column
             groups cases. None: nothing is known.
         names: The cases.
+        named: How a case is called in the table, for the message about one that is missing.
 
     Raises:
         ConfigError: It is missing or no such table, or lacks a case; names are not repeated, they may be patients'.
@@ -52,8 +53,8 @@ def read_case_table(path: Path | None, names: Sequence[str]) -> CaseTable:
     missing = [number for number, name in enumerate(names, start=1) if name not in by_case]
     if missing:
         raise ConfigError(
-            f"case: {len(missing)} of {len(names)} references have no row, the first is number {missing[0]} in the "
-            "order of names; a case is called as its file below --references, without the ending",
+            f"case: {len(missing)} of {len(names)} cases have no row, the first is number {missing[0]} in the "
+            f"order of names; {named}",
             path.name,
         )
     chosen = [by_case[name] for name in names]

@@ -1,0 +1,65 @@
+"""What predict keeps of the probabilities beside its label maps: a few numbers a case, from which evaluate judges."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from monai_tl.records import Record
+
+CERTAINTY_FILE = "certainty.json"
+"""In ``artifacts/predictions``."""
+
+
+class Reliability(Record):
+    """Voxels of a case by the confidence of the class they were given; see ``metrics.calibration``.
+
+    Attributes:
+        n, confidence, n_right: Of each bin: voxels, the sum of their confidences, those whose class is right.
+    """
+
+    n: tuple[int, ...]
+    confidence: tuple[float, ...]
+    n_right: tuple[int, ...]
+
+
+class CaseCertainty(Record):
+    """How sure the network is of a case.
+
+    Attributes:
+        reliability: None where it was not asked for, or the case has no label.
+        scaled: The same after the temperature; None without one.
+        entropy, disagreement, volume_variation: See ``metrics.uncertainty``; None with fewer than two members.
+    """
+
+    reliability: Reliability | None = None
+    scaled: Reliability | None = None
+    entropy: float
+    disagreement: float | None = None
+    volume_variation: float | None = None
+
+
+class RunCertainty(Record):
+    """Of one arm and seed.
+
+    Attributes:
+        temperature: Fitted on validation cases, each predicted by its own fold's model, which has not trained on it.
+            None where there are none besides the cases that are predicted, or it was not asked for.
+        n_validation_cases: It was fitted on.
+        members: What disagreed: the models of several folds, or mirrored passes of one; None with one prediction.
+        cases: Those that were predicted, by id.
+    """
+
+    arm: str
+    seed: int
+    temperature: float | None
+    n_validation_cases: int
+    members: Literal["models", "mirrored passes"] | None
+    n_members: int
+    cases: dict[str, CaseCertainty]
+
+
+class Certainty(Record):
+    """``certainty.json``."""
+
+    schema_version: Literal[1] = 1
+    runs: tuple[RunCertainty, ...] = ()
