@@ -62,11 +62,14 @@ def init(
 
 
 @app.command()
-def doctor(folder: Annotated[Path, typer.Argument(help="Workspace to look at.")] = HERE) -> None:
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="Workspace to look at.")] = HERE,
+    cache: Annotated[bool, typer.Option("--cache", help="Hash every object in DVC's cache as well.")] = False,
+) -> None:
     """Say what is wrong with the installation or a workspace, and how to mend it."""
     from monai_tl.commands import doctor as command
 
-    raise typer.Exit(command.run(folder.resolve()))
+    raise typer.Exit(command.run(folder.resolve(), check_cache=cache))
 
 
 @app.command()
@@ -85,7 +88,7 @@ def stage(
 
     die_with_parent()
     from monai_tl.config import load_params
-    from monai_tl.stages import CURVE, STAGES, run_stage
+    from monai_tl.stages import CURVE, STAGES, run_sealed_stage
     from monai_tl.workspace import check_installed_version
 
     known = {item.name: item for item in (*STAGES, *CURVE)}
@@ -100,7 +103,7 @@ def stage(
     check_installed_version(workspace)
     params = load_params(workspace)
     try:
-        run_stage(name, workspace.resolve(), params, given)
+        run_sealed_stage(name, workspace.resolve(), params, given)
     except MemoryError as error:
         raise StageError(name, "out of memory; lower the batch size or patch size in params.yaml") from error
     except OSError as error:
