@@ -8,6 +8,7 @@ was found; each finding is kept under ``--findings``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import hashlib
 import io
@@ -353,6 +354,14 @@ def run_atheris(session: Session, seconds: float, seed: int, report: Callable[[]
         atheris.Fuzz()
 
 
+def _warm_up(session: Session) -> None:
+    """Import all that is needed, which takes longer than an input may."""
+    with tempfile.TemporaryDirectory(dir=session.scratch) as folder:
+        for content in TARGETS[session.name].seeds():
+            with contextlib.suppress(Exception):
+                TARGETS[session.name].read(content, Path(folder))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("target", choices=TARGETS)
@@ -375,10 +384,10 @@ def main() -> None:
         import atheris
 
         with atheris.instrument_imports(include=["monai_tl", "pydicom", "yaml", "nibabel"], enable_loader_override=False):
-            for content in TARGETS[given.target].seeds():
-                session(content)
+            _warm_up(session)
         run_atheris(session, given.seconds, given.seed, report)
     else:
+        _warm_up(session)
         run_random(session, given.seconds, given.seed)
         report()
 
