@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from monai_tl.cli.options import HERE, Workspace, app
-from monai_tl.errors import ConfigError, StageError
+from monai_tl.errors import ConfigError, StageError, is_out_of_memory
 
 
 @app.command()
@@ -105,9 +105,19 @@ def stage(
     params = load_params(workspace)
     try:
         run_sealed_stage(name, workspace.resolve(), params, given)
-    except MemoryError as error:
-        raise StageError(name, "out of memory; lower the batch size or patch size in params.yaml") from error
-    except OSError as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise StageError(name, _OUT_OF_MEMORY.get(name, _LESS_AT_ONCE)) from error
+        if not isinstance(error, OSError):
+            raise
         raise StageError(
             name, f"{error.strerror or 'input or output failed'}; check disk space and permissions"
         ) from error
+
+
+_LESS_AT_ONCE = "out of memory; work on fewer cases at once (MONAI_TL_JOBS=1), or use a machine with more"
+_OUT_OF_MEMORY = {
+    "finetune": "out of memory; lower finetune.batch_size or plan.max_patch_voxels in params.yaml",
+    "predict": "out of memory; lower predict.batch_size, or plan.max_patch_voxels and train again",
+}
+_OUT_OF_MEMORY |= dict.fromkeys(("curve_label", "curve_step"), _OUT_OF_MEMORY["finetune"])
