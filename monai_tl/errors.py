@@ -148,6 +148,11 @@ class PromotionError(MonaiTLError):
     exit_code = 7
 
 
+def describe_os_error(error: OSError) -> str:
+    """What the system calls the fault. The error's own text may be a library's, and quote the input."""
+    return os.strerror(error.errno) if error.errno else "input or output failed"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python says it by MemoryError, the system by ENOMEM, torch by words of a RuntimeError."""
     if isinstance(error, OSError):

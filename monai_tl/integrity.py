@@ -24,8 +24,8 @@ LOCK_FILES = ("dvc.lock", "curve/dvc.lock")
 _CHUNK = 1 << 20
 _SHOWN = 3
 _MEND = (
-    "it was changed, or DVC's copy of it is damaged. 'monai-tl doctor --cache' names damaged copies in DVC's cache: remove "
-    "these and the folder {folder}, then run again"
+    "it was changed, or DVC's copy of it is damaged. 'monai-tl doctor --cache' names damaged copies in DVC's cache: "
+    "remove these and the folder {folder}, then run again"
 )
 
 
@@ -132,7 +132,9 @@ def _read_manifest(folder: Path) -> dict[str, str]:
     try:
         lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise _broken(folder, f"{MANIFEST} is missing or damaged, so nothing tells whether the files are whole") from None
+        raise _broken(
+            folder, f"{MANIFEST} is missing or damaged, so nothing tells whether the files are whole"
+        ) from None
     parts = [line.partition("  ") for line in lines]
     return {name: digest for digest, _, name in parts}
 

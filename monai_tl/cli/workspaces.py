@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from monai_tl.cli.options import HERE, Workspace, app
-from monai_tl.errors import ConfigError, StageError, is_out_of_memory
+from monai_tl.errors import ConfigError, StageError, describe_os_error, is_out_of_memory
 
 
 @app.command()
@@ -89,7 +89,8 @@ def stage(
 
     die_with_parent()
     from monai_tl.config import load_params
-    from monai_tl.stages import CURVE, STAGES, run_sealed_stage
+    from monai_tl.stages import CURVE, STAGES
+    from monai_tl.stages.sealing import run_sealed_stage
     from monai_tl.workspace import check_installed_version
 
     known = {item.name: item for item in (*STAGES, *CURVE)}
@@ -110,9 +111,7 @@ def stage(
             raise StageError(name, _OUT_OF_MEMORY.get(name, _LESS_AT_ONCE)) from error
         if not isinstance(error, OSError):
             raise
-        raise StageError(
-            name, f"{error.strerror or 'input or output failed'}; check disk space and permissions"
-        ) from error
+        raise StageError(name, f"{describe_os_error(error)}; check disk space and permissions") from error
 
 
 _LESS_AT_ONCE = "out of memory; work on fewer cases at once (MONAI_TL_JOBS=1), or use a machine with more"

@@ -40,9 +40,7 @@ _OPENED = (
 _START_S = 120.0
 
 
-def run(
-    workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | None = None, host: str = HOST
-) -> int:
+def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | None = None, host: str = HOST) -> int:
     """Start a Prefect server, on loopback unless told otherwise, and serve the workspace's flow on a schedule.
 
     Dashboard and API ask for a password: PREFECT_SERVER_API_AUTH_STRING (``name:password``) of the environment, else

@@ -177,9 +177,7 @@ def _packed(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _read(
-    path: Path, what: str, large: int, image_shape: tuple[int, ...] | None = None
-) -> tuple[NDArray[Any], Affine]:
+def _read(path: Path, what: str, large: int, image_shape: tuple[int, ...] | None = None) -> tuple[NDArray[Any], Affine]:
     """Values, channels first, slope and intercept applied; and the affine. Axes as stored."""
     header, content = _load(path, what, large, image_shape)
     if header.dtype.kind not in "iuf":
@@ -202,13 +200,13 @@ def _load(path: Path, what: str, large: int, image_shape: tuple[int, ...] | None
         header = _header(head, what)
         if image_shape is not None and sorted(header.shape[:3]) != sorted(image_shape):
             raise GeometryError(
-                f"{what} is {list(header.shape)} voxels, its image {list(image_shape)}; resample the label onto its image"
+                f"{what} is {list(header.shape)} voxels, its image {list(image_shape)}; resample it onto its image"
             )
         expected = _expected_bytes(header, len(packed), is_gzip, what)
         if is_gzip and expected > max(large, _BOMB_RATIO * len(packed)):
             raise DataError(
-                f"{what} would unpack from {len(packed)} to {expected} bytes, more than any scan shrinks; do not use it, "
-                "or store it unpacked (.nii) if it is what it should be"
+                f"{what} would unpack from {len(packed)} to {expected} bytes, more than any scan shrinks; do not use "
+                "it, or store it unpacked (.nii) if it is what it should be"
             )
         content = _unpack(packed, expected, what) if is_gzip else packed
     except _GZIP_FAULTS:

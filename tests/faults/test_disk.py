@@ -96,7 +96,7 @@ def workspace_of_root() -> Iterator[Path]:
 def test_a_folder_of_another_user_is_a_message(workspace_of_root: Path) -> None:
     """Mode 0555 would not hold root back."""
     program = (
-        "import sys\nfrom pathlib import Path\nfrom monai_tl import cli, stages\nfrom monai_tl.files import whole_folder\n"
+        "import sys\nfrom monai_tl import cli, stages\nfrom monai_tl.files import whole_folder\n"
         "def work(name, workspace, params, matrix):\n"
         "    with whole_folder(workspace / 'artifacts/split'):\n        pass\n"
         "stages.run_stage = work\n"

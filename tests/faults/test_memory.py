@@ -53,9 +53,10 @@ def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
 def test_a_stage_says_what_to_lower(stage, options, advice, tmp_path, monkeypatch, capsys) -> None:
     import shutil
 
-    from monai_tl import cli, stages
+    from monai_tl import cli
+    from monai_tl.stages import sealing
 
-    monkeypatch.setattr(stages, "run_sealed_stage", lambda *_: _ask_torch())
+    monkeypatch.setattr(sealing, "run_sealed_stage", lambda *_: _ask_torch())
     shutil.copyfile(Path(__file__).parents[2] / "params.yaml", tmp_path / "params.yaml")
     monkeypatch.setattr(sys, "argv", ["monai-tl", "stage", stage, *options, "-w", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:

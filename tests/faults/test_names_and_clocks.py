@@ -41,7 +41,8 @@ def test_a_study_of_any_name_is_converted_and_the_name_told_nowhere(
     assert len(json.loads((tmp_path / "out/rejected.json").read_text())["rejected"]) == 1
     told = capsys.readouterr()
     written = b"".join(
-        os.fsencode(path.name) + (path.read_bytes() if path.is_file() else b"") for path in (tmp_path / "out").rglob("*")
+        os.fsencode(path.name) + (path.read_bytes() if path.is_file() else b"")
+        for path in (tmp_path / "out").rglob("*")
     )
     assert os.fsencode(word) not in written + (told.out + told.err).encode("utf-8", "surrogateescape")
 
@@ -70,7 +71,9 @@ def test_a_path_of_more_than_four_thousand_characters(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("out", ["x" * 256, "/".join(["y" * 200] * 25)])
-def test_an_output_that_cannot_be_named_is_refused_before_any_work(tmp_path: Path, out: str, monkeypatch, capsys) -> None:
+def test_an_output_that_cannot_be_named_is_refused_before_any_work(
+    tmp_path: Path, out: str, monkeypatch, capsys
+) -> None:
     import sys
 
     from monai_tl import cli

@@ -13,6 +13,7 @@ from monai_tl import stages
 from monai_tl.config import Params
 from monai_tl.errors import DataError
 from monai_tl.integrity import MANIFEST, check_sealed, check_sealed_file, damaged_copies, recorded_outputs, seal
+from monai_tl.stages.sealing import run_sealed_stage
 
 FILES = {"dataset.json": "{}", "case-a/image.npy": "voxels of a", "case-b/image.npy": "voxels of b", "case-b/é": ""}
 
@@ -91,7 +92,7 @@ def test_a_whole_folder_of_another_run_is_not_taken(folder: Path) -> None:
     (folder / "case-a/image.npy").write_text("voxels of other parameters")
     seal(folder)
     check_sealed(folder)
-    with pytest.raises(DataError, match="whole, but not the one that dvc.lock names"):
+    with pytest.raises(DataError, match=r"whole, but not the one that dvc\.lock names"):
         check_sealed(folder, recorded)
 
 
@@ -135,7 +136,7 @@ def workspace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _run(name: str, workspace: Path) -> None:
-    stages.run_sealed_stage(name, workspace, Params.model_construct(), {})
+    run_sealed_stage(name, workspace, Params.model_construct(), {})
 
 
 INPUTS = [

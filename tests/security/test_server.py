@@ -35,7 +35,9 @@ class Served:
     def auth(self) -> str:
         return (self.place.folder / ".monai_tl/server.auth").read_text().strip()
 
-    def ask(self, path: str, method: str = "GET", body: object = None, auth: str | None = None, **headers: str) -> tuple:
+    def ask(
+        self, path: str, method: str = "GET", body: object = None, auth: str | None = None, **headers: str
+    ) -> tuple:
         """Status and headers of an answer."""
         sent = {"Content-Type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
         if auth is not None:
@@ -137,7 +139,11 @@ def test_the_password_is_for_the_user_alone_and_in_no_log(served: Served) -> Non
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     secret = served.auth.split(":")[1]
     assert len(secret) >= 32
-    told = [served.output, *(served.place.folder / ".monai_tl").glob("*.log"), served.place.folder / ".monai_tl/server.json"]
+    told = [
+        served.output,
+        *(served.place.folder / ".monai_tl").glob("*.log"),
+        served.place.folder / ".monai_tl/server.json",
+    ]
     assert [one.name for one in told if secret in one.read_text(errors="replace")] == []
 
 

@@ -146,6 +146,16 @@ def test_it_is_refused_within_the_memory_of_its_file(tmp_path: Path, name: str) 
     assert _peak_kib(reset=False) - before < MAX_GROWTH_KIB
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
+def test_a_label_larger_than_its_image_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(_packed(_header((800, 800, 700)), 800 * 800 * 700))
+    before = _peak_kib(reset=True)
+    with pytest.raises(MonaiTLError, match="resample it onto its image"):
+        read_label(path, (80, 80, 70))
+    assert _peak_kib(reset=False) - before < MAX_GROWTH_KIB
+
+
 def test_what_was_changed_is_read_before_it_is_changed(tmp_path: Path) -> None:
     """Else the refusals above would show nothing."""
     for path in (_whole(tmp_path / "a.nii"), _whole(tmp_path / "a.nii.gz"), _changed()(tmp_path)):

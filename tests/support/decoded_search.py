@@ -1,9 +1,10 @@
-"""Every form in which a text can lie in a file: raw, packed, encoded, in a database, in an archive, in a DICOM value."""
+"""Every form in which a text can lie in a file: raw, packed, encoded, in a database, an archive, a DICOM value."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import json
 import re
@@ -12,7 +13,7 @@ import tempfile
 import urllib.parse
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pydicom
@@ -21,29 +22,50 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
 _ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}|%[0-9a-fA-F]{2}|=[0-9A-F]{2}|\\x[0-9a-f]{2}")
 _HEX = re.compile(rb"(?:[0-9a-fA-F]{2}){12,}")
 _GZIP, _SQLITE, _ZIP = b"\x1f\x8b\x08", b"SQLite format 3\0", b"PK\x03\x04"
+_PRINTABLE = bytes(range(32, 127)) + b"\t\n\r\0"
+_GUESSES = ("base64", "hex")
+_MOST_TIMES = {"hex": 1, "escapes": 1, "utf-16": 1, "dicom": 1, "sqlite": 1}
 _MAX_DEPTH = 4
 _MAX_BYTES = 256 << 20
 
 
-def all_forms(content: bytes, depth: int = 0) -> Iterator[bytes]:
-    """The bytes, and everything that can be decoded from them, and from that."""
+def all_forms(content: bytes, kinds: tuple[str, ...] = ()) -> Iterator[bytes]:
+    """The bytes, and everything that can be decoded from them, and from that.
+
+    Args:
+        content: Of a file.
+        kinds: How it was decoded so far; no way is taken more than twice.
+    """
     yield content
-    if depth >= _MAX_DEPTH or len(content) > _MAX_BYTES:
+    if len(kinds) >= _MAX_DEPTH or len(content) > _MAX_BYTES:
         return
-    for decode in (_unzipped, _gunzipped, _rows, _unescaped, _from_base64, _from_hex, _from_utf16, _dicom_values):
+    for kind, decode in _DECODERS.items():
+        if kinds.count(kind) >= _MOST_TIMES.get(kind, 2):
+            continue
         for found in decode(content):
-            if found and found != content:
-                yield from all_forms(found, depth + 1)
+            if not found or found == content:
+                continue
+            if kind in _GUESSES and not _means_something(found):
+                # most of what looks like base64 is none, and decodes to noise
+                yield found
+            else:
+                yield from all_forms(found, (*kinds, kind))
+
+
+def _means_something(content: bytes) -> bool:
+    """Whether bytes are packed, a database, or mostly text."""
+    if content.startswith((_GZIP, _SQLITE, _ZIP, b"\x78")):
+        return True
+    head = content[:4096]
+    return len(head.translate(None, _PRINTABLE)) < len(head) // 8
 
 
 def _gunzipped(content: bytes) -> Iterator[bytes]:
     place = content.find(_GZIP)
     while place >= 0:
         unpacker = zlib.decompressobj(31)
-        try:
+        with contextlib.suppress(zlib.error):
             yield unpacker.decompress(content[place:], _MAX_BYTES)
-        except zlib.error:
-            pass
         place = content.find(_GZIP, place + 1)
     if content[:1] == b"\x78":
         try:
@@ -71,7 +93,9 @@ def _rows(content: bytes) -> Iterator[bytes]:
     with tempfile.NamedTemporaryFile(suffix=".db") as copy:
         copy.write(content)
         copy.flush()
-        yield from database_rows(Path(copy.name))
+        # a copy that was cut, or whose log is missing, has been searched as bytes
+        with contextlib.suppress(sqlite3.Error):
+            yield from database_rows(Path(copy.name))
 
 
 def database_rows(path: Path) -> Iterator[bytes]:
@@ -81,7 +105,7 @@ def database_rows(path: Path) -> Iterator[bytes]:
         tables = [row[0].decode() for row in database.execute("select name from sqlite_master where type = 'table'")]
         for table in tables:
             try:
-                rows = database.execute(f'select * from "{table}"')  # noqa: S608 - its own table's name
+                rows = database.execute(f'select * from "{table}"')
                 yield b"\n".join(_bytes(cell) for row in rows for cell in row)
             except sqlite3.Error:
                 continue
@@ -134,7 +158,21 @@ def _dicom_values(content: bytes) -> Iterator[bytes]:
         return
 
 
-def found_in(folder: Path, texts: tuple[str, ...], is_left_out: Callable[[Path], bool] = lambda path: False) -> list[str]:
+_DECODERS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
+    "zip": _unzipped,
+    "gzip": _gunzipped,
+    "sqlite": _rows,
+    "escapes": _unescaped,
+    "base64": _from_base64,
+    "hex": _from_hex,
+    "utf-16": _from_utf16,
+    "dicom": _dicom_values,
+}
+
+
+def found_in(
+    folder: Path, texts: tuple[str, ...], is_left_out: Callable[[Path], bool] = lambda path: False
+) -> list[str]:
     """Texts found below a folder: ``text in path``; names of files count.
 
     Args:
@@ -142,8 +180,12 @@ def found_in(folder: Path, texts: tuple[str, ...], is_left_out: Callable[[Path],
         texts: Of at least 8 characters.
         is_left_out: Paths that are not looked at.
     """
-    plain = {text: {text.encode(code, "replace").lower() for code in ("utf-8", "latin-1")} for text in texts}
-    plain |= {text: forms | {json.dumps(text)[1:-1].encode().lower()} for text, forms in plain.items()}
+    forms: dict[bytes, str] = {}
+    for text in texts:
+        written = {text.encode(code, "replace") for code in ("utf-8", "latin-1")} | {json.dumps(text)[1:-1].encode()}
+        forms |= {one.lower(): text for one in written}
+    # what all have in common is looked for first: one pass in place of hundreds
+    stems = _stems(forms)
     found = set()
     for path in sorted(folder.rglob("*")):
         if is_left_out(path) or path.is_symlink():
@@ -157,5 +199,15 @@ def found_in(folder: Path, texts: tuple[str, ...], is_left_out: Callable[[Path],
         for blob in blobs:
             for form in all_forms(blob):
                 lower = form.lower()
-                found |= {f"{text} in {name}" for text, forms in plain.items() if any(one in lower for one in forms)}
+                if any(stem in lower for stem in stems):
+                    found |= {f"{text} in {name}" for one, text in forms.items() if one in lower}
     return sorted(found)
+
+
+def _stems(forms: Iterable[bytes]) -> set[bytes]:
+    """A few short pieces of which each form holds one."""
+    stems: set[bytes] = set()
+    for form in sorted(forms, key=len):
+        if not any(stem in form for stem in stems):
+            stems.add(form)
+    return stems

@@ -49,7 +49,7 @@ class Target:
 
 
 def changed(content: bytes, source: random.Random) -> bytes:
-    """The bytes with a few changes: bits, pieces left out, repeated, moved, or words that mean something to a parser."""
+    """The bytes with a few changes: bits, pieces left out or repeated, words that mean something to a parser."""
     result = bytearray(content)
     for _ in range(source.choice((1, 1, 1, 2, 3, 8))):
         place = source.randrange(len(result) + 1)
@@ -105,8 +105,8 @@ def _scheme() -> object:
 
 
 def _dicom_seeds() -> list[bytes]:
-    from dicom_bytes import DEFLATED, IMPLICIT, body, file_bytes, meta
     from damaged_files import deflate
+    from dicom_bytes import DEFLATED, IMPLICIT, body, file_bytes, meta
 
     one = _dicom_series().slices[0]
     deflated = meta(one, DEFLATED) + deflate(body(one))
@@ -372,7 +372,7 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ["MONAI_TL_EXECUTOR"] = "sequential"
-    memory = Path("/dev/shm")  # noqa: S108 - files of a moment
+    memory = Path("/dev/shm")
     scratch = tempfile.mkdtemp(dir=memory if memory.is_dir() else None)
     session = Session(given.target, given.findings, Path(scratch))
     began = time.monotonic()
@@ -383,7 +383,9 @@ def main() -> None:
     if given.engine == "atheris":
         import atheris
 
-        with atheris.instrument_imports(include=["monai_tl", "pydicom", "yaml", "nibabel"], enable_loader_override=False):
+        with atheris.instrument_imports(
+            include=["monai_tl", "pydicom", "yaml", "nibabel"], enable_loader_override=False
+        ):
             _warm_up(session)
         run_atheris(session, given.seconds, given.seed, report)
     else:
