@@ -40,10 +40,10 @@ def test_the_command_line_tells_type_and_place_only():
     assert "Traceback" not in done.stderr
     line = next(
         n
-        for n, text in enumerate((ROOT / "monai_tl/cli/workspaces.py").read_text().splitlines(), 1)
+        for n, text in enumerate((ROOT / "monai_tl/stages/sealing.py").read_text().splitlines(), 1)
         if "run_stage(name" in text
     )
-    assert f"ValueError at monai_tl/cli/workspaces.py:{line}" in done.stderr
+    assert f"ValueError at monai_tl/stages/sealing.py:{line}" in done.stderr
     assert "MONAI_TL_DEBUG=1" in done.stderr
 
 
