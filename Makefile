@@ -7,7 +7,7 @@ PATH   := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint types imports pipeline realdata docs bench serve source clean
+.PHONY: help install install-dev demo test lint types imports pipeline realdata docs bench serve source supply sbom wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -68,5 +68,17 @@ source: install  ## rebuild the demo's pretrained source from hospital A
 	monai-tl phantom data --seed 0
 	monai-tl pretrain sources/abdomen_a/pretrain.yaml data/hospital_a sources/abdomen_a
 
+supply: $(VENV)/.installed  ## licences, secrets in the history, known holes
+	python -m pip install --quiet -c constraints.txt -e '.[supply]'
+	python .ci/supply.py
+
+sbom: $(VENV)/.installed  ## sbom.json: every installed package with version and licence, as CycloneDX
+	python -m pip install --quiet -c constraints.txt -e '.[supply]'
+	cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json
+
+wheel: $(VENV)/.installed  ## the release: equal commits give equal bytes
+	python -m pip install --quiet -c constraints.txt -e '.[supply]'
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) python -m hatchling build -t wheel -d dist
+
 clean:  ## remove products and caches, keep data and .venv
-	rm -rf site artifacts reports .monai_tl .dvc/tmp .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site dist sbom.json artifacts reports .monai_tl .dvc/tmp .pytest_cache .mypy_cache .ruff_cache .hypothesis

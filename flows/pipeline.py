@@ -14,7 +14,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogHandler
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows import artifacts, versioning
 from flows.server import server_for
@@ -110,7 +110,10 @@ def main(run: Callable[[float | None], object] = training) -> int:
     limit = os.environ.get("MONAI_TL_STAGE_TIME_OUT_S")
     try:
         load_params(workspace)
-        with server_for(workspace) as url, temporary_settings({PREFECT_API_URL: url}):
+        with (
+            server_for(workspace) as server,
+            temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth}),
+        ):
             try:
                 run(float(limit) if limit else None)
             finally:

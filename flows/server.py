@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_tl.errors import MonaiTLError
@@ -19,8 +21,18 @@ from monai_tl.stages import STATE_FOLDER
 
 SERVER_FILE = "server.json"
 """In the state folder while ``monai-tl serve`` runs: ``{"api_url": …}``."""
+AUTH_FILE = "server.auth"
+"""In the state folder, for its owner alone: what the server of ``monai-tl serve`` asks for, ``name:password``."""
 
 _START_S = 120.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server's API is, and what it asks for; None where it asks for nothing."""
+
+    api_url: str
+    auth: str | None = field(default=None, repr=False)
 
 
 def is_healthy(api_url: str, timeout_s: float = 1.0) -> bool:
@@ -32,39 +44,41 @@ def is_healthy(api_url: str, timeout_s: float = 1.0) -> bool:
         return False
 
 
-def known_server(workspace: Path) -> str | None:
-    """URL of a server to use: PREFECT_API_URL, else the one ``monai-tl serve`` runs for this workspace; else None."""
+def known_server(workspace: Path) -> Server | None:
+    """A server to use: PREFECT_API_URL, else the one ``monai-tl serve`` runs for this workspace; else None."""
     given = os.environ.get("PREFECT_API_URL")
     if given:
-        return given
+        return Server(given, os.environ.get("PREFECT_API_AUTH_STRING"))
+    state = workspace / STATE_FOLDER
     try:
-        url = str(json.loads((workspace / STATE_FOLDER / SERVER_FILE).read_text(encoding="utf-8"))["api_url"])
+        url = str(json.loads((state / SERVER_FILE).read_text(encoding="utf-8"))["api_url"])
+        auth = (state / AUTH_FILE).read_text(encoding="utf-8").strip()
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return url if is_healthy(url) else None
+    return Server(url, auth) if is_healthy(url) else None
 
 
 @contextmanager
-def server_for(workspace: Path) -> Iterator[str]:
-    """Yield the URL of a running server's API; start one on a free loopback port when there is none.
+def server_for(workspace: Path) -> Iterator[Server]:
+    """Yield a running server; start one on a free loopback port, with a password of its own, when there is none.
 
-    Prefect would start such a server itself, but that one outlives a killed flow and writes to the user's terminal. Its
-    database is PREFECT_HOME's, so past runs stay visible to ``monai-tl serve``.
+    Prefect would start such a server itself, but that one outlives a killed flow, writes to the user's terminal and
+    obeys every process of the machine. Its database is PREFECT_HOME's, so past runs stay visible to ``monai-tl serve``.
 
     Raises:
         MonaiTLError: The server does not come up.
     """
-    url = known_server(workspace)
-    if url is not None:
-        yield url
+    known = known_server(workspace)
+    if known is not None:
+        yield known
         return
     log = workspace / STATE_FOLDER / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port, auth = _free_port(), f"monai-tl:{secrets.token_urlsafe(24)}"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             _command(port),
-            env=_environment(),
+            env=_environment(auth),
             stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -73,7 +87,7 @@ def server_for(workspace: Path) -> Iterator[str]:
     try:
         url = f"http://127.0.0.1:{port}/api"
         _await_health(url, process, log)
-        yield url
+        yield Server(url, auth)
     finally:
         if process.stdin is not None:
             process.stdin.close()
@@ -93,9 +107,10 @@ def _command(port: int) -> list[str]:
     return [*supervised, *application, *address, "--log-level", "error", "--lifespan", "on"]
 
 
-def _environment() -> dict[str, str]:
+def _environment(auth: str) -> dict[str, str]:
     # what Prefect sets for its own ephemeral server: no pages to look at, no services of a long-lived server
     own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    own |= {"PREFECT_SERVER_API_AUTH_STRING": auth, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     return {**os.environ, **own}
 
 

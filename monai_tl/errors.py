@@ -23,8 +23,9 @@ DEBUG_VARIABLE = "MONAI_TL_DEBUG"
 """Set to 1 to see the traceback of an unexpected error, in which its text may name a patient."""
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in ')
 
-_MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
-"""The disk is full, or the like: any other case would fail too."""
+_MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE)
+"""The disk is full, a limit of file sizes is reached, or the like: any other case would fail too."""
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory|ALLOC_FAILED|bad allocation|bad_alloc")
 
 
 class MonaiTLError(Exception):
@@ -147,6 +148,18 @@ class PromotionError(MonaiTLError):
     exit_code = 7
 
 
+def describe_os_error(error: OSError) -> str:
+    """What the system calls the fault. The error's own text may be a library's, and quote the input."""
+    return os.strerror(error.errno) if error.errno else "input or output failed"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python says it by MemoryError, the system by ENOMEM, torch by words of a RuntimeError."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
+
+
 def is_debugging() -> bool:
     """Whether the user asked for tracebacks."""
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
@@ -204,7 +217,7 @@ def describe_fault(error: Exception) -> tuple[str, str]:
         return error.code, str(error)
     if isinstance(error, MonaiTLError):
         return "failed", str(error)
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "too_large", "the case does not fit in memory; use a machine with more"
     if isinstance(error, OSError) and error.errno in _MACHINE_FAULTS:
         raise error

@@ -14,7 +14,7 @@ from monai_tl.cli import networks, studies, workspaces
 from monai_tl.cli.interruption import INTERRUPTED, TERMINATED, how_to_go_on
 from monai_tl.cli.options import app
 from monai_tl.cli.output import be_quiet
-from monai_tl.errors import DEBUG_VARIABLE, MonaiTLError, describe_unexpected, is_debugging
+from monai_tl.errors import DEBUG_VARIABLE, MonaiTLError, describe_os_error, describe_unexpected, is_debugging
 from monai_tl.json_lines import end_events, write_event
 from monai_tl.progress import finish_view
 from monai_tl.stopping import stop_tidily
@@ -82,8 +82,7 @@ def _run() -> None:
         if is_debugging():
             raise
         # no path: below a folder of studies it may be a patient's name
-        reason = error.strerror or "input or output failed"
-        _fail(f"{reason}; check disk space and permissions, then run again", 1)
+        _fail(f"{describe_os_error(error)}; check disk space and permissions, then run again", 1)
     except Exception as error:
         if is_debugging():
             raise

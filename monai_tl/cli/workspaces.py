@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from monai_tl.cli.options import HERE, Workspace, app
-from monai_tl.errors import ConfigError, StageError
+from monai_tl.errors import ConfigError, StageError, describe_os_error, is_out_of_memory
 
 
 @app.command()
@@ -36,14 +36,15 @@ def curve(
 @app.command()
 def serve(
     workspace: Workspace = HERE,
-    port: Annotated[int, typer.Option(help="Port of the dashboard on 127.0.0.1.")] = 4200,
+    port: Annotated[int, typer.Option(help="Port of the dashboard.")] = 4200,
     interval: Annotated[int, typer.Option(help="Seconds between scheduled runs.")] = 86_400,
     cron: Annotated[Optional[str], typer.Option(help="Cron schedule; takes the place of the interval.")] = None,  # noqa: UP045 - typer reads it at run time
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback opens it.")] = "127.0.0.1",
 ) -> None:
     """Serve the dashboard and run the pipeline on a schedule until interrupted."""
     from monai_tl.commands import serve as command
 
-    raise typer.Exit(command.run(workspace.resolve(), port=port, interval=interval, cron=cron))
+    raise typer.Exit(command.run(workspace.resolve(), port=port, interval=interval, cron=cron, host=host))
 
 
 @app.command()
@@ -62,11 +63,14 @@ def init(
 
 
 @app.command()
-def doctor(folder: Annotated[Path, typer.Argument(help="Workspace to look at.")] = HERE) -> None:
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="Workspace to look at.")] = HERE,
+    cache: Annotated[bool, typer.Option("--cache", help="Hash every object in DVC's cache as well.")] = False,
+) -> None:
     """Say what is wrong with the installation or a workspace, and how to mend it."""
     from monai_tl.commands import doctor as command
 
-    raise typer.Exit(command.run(folder.resolve()))
+    raise typer.Exit(command.run(folder.resolve(), check_cache=cache))
 
 
 @app.command()
@@ -86,7 +90,8 @@ def stage(
     die_with_parent()
     from monai_tl.config import load_params
     from monai_tl.effort import measured
-    from monai_tl.stages import CURVE, STAGES, STATE_FOLDER, run_stage
+    from monai_tl.stages import CURVE, STAGES, STATE_FOLDER
+    from monai_tl.stages.sealing import run_sealed_stage
     from monai_tl.workspace import check_installed_version
 
     known = {item.name: item for item in (*STAGES, *CURVE)}
@@ -102,10 +107,18 @@ def stage(
     params = load_params(workspace)
     try:
         with measured(workspace.resolve() / STATE_FOLDER, name, given):
-            run_stage(name, workspace.resolve(), params, given)
-    except MemoryError as error:
-        raise StageError(name, "out of memory; lower the batch size or patch size in params.yaml") from error
-    except OSError as error:
-        raise StageError(
-            name, f"{error.strerror or 'input or output failed'}; check disk space and permissions"
-        ) from error
+            run_sealed_stage(name, workspace.resolve(), params, given)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise StageError(name, _OUT_OF_MEMORY.get(name, _LESS_AT_ONCE)) from error
+        if not isinstance(error, OSError):
+            raise
+        raise StageError(name, f"{describe_os_error(error)}; check disk space and permissions") from error
+
+
+_LESS_AT_ONCE = "out of memory; work on fewer cases at once (MONAI_TL_JOBS=1), or use a machine with more"
+_OUT_OF_MEMORY = {
+    "finetune": "out of memory; lower finetune.batch_size or plan.max_patch_voxels in params.yaml",
+    "predict": "out of memory; lower predict.batch_size, or plan.max_patch_voxels and train again",
+}
+_OUT_OF_MEMORY |= dict.fromkeys(("curve_label", "curve_step"), _OUT_OF_MEMORY["finetune"])

@@ -20,6 +20,7 @@ from rich.console import Console
 from monai_tl.config import PARAMS_FILE, Params, load_params
 from monai_tl.dicom.deidentify import load_key
 from monai_tl.errors import ConfigError, MonaiTLError
+from monai_tl.integrity import damaged_copies
 from monai_tl.parallel import n_jobs
 from monai_tl.pipeline_file import REFRESH, check_sections, pipeline_text
 from monai_tl.records import Plan
@@ -57,19 +58,20 @@ class Finding:
     mend: str = ""
 
 
-def run(folder: Path, console: Console | None = None) -> int:
+def run(folder: Path, console: Console | None = None, check_cache: bool = False) -> int:
     """Look at the installation and, where there is one, at the workspace; print a line for each thing.
 
     Args:
         folder: A workspace, or any folder to look at the installation alone.
         console: None prints on standard output.
+        check_cache: Read every object in DVC's cache, which takes as long as reading all data there.
 
     Returns:
         0, or 1 when there is a problem.
     """
     console = console or Console()
     problems = 0
-    for finding in examine(folder):
+    for finding in (*examine(folder), *(_cache(folder) if check_cache else ())):
         problems += bool(finding.mend)
         mark = "[red]problem[/]" if finding.mend else "[green]ok[/]     "
         console.print(mark, end="  ")
@@ -168,6 +170,14 @@ def _lock(folder: Path) -> Finding:
     if owners and (strangers or not living):
         return Finding("DVC lock", "was left by a process that is gone", f"remove {path}, or run 'monai-tl run'")
     return Finding("DVC lock", f"held by a running DVC command ({len(living)})" if living else "free")
+
+
+def _cache(folder: Path) -> Iterator[Finding]:
+    damaged = damaged_copies(folder)
+    for path in damaged:
+        yield Finding("DVC cache", f"{path} is not what it was", "remove it; the next run makes or pulls it again")
+    if not damaged:
+        yield Finding("DVC cache", "every object is what its name says")
 
 
 def _command_line(pid: int) -> bytes:

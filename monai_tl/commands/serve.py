@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,19 +27,31 @@ from monai_tl.workspace import check_installed_version, python_path
 
 HOST = "127.0.0.1"
 SERVER_FILE = "server.json"
+AUTH_FILE = "server.auth"
+"""In the state folder: what the dashboard and the API ask for."""
+_AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
+_LOOPBACK = ("127.0.0.1", "localhost")
+_ANY = "0.0.0.0"  # noqa: S104 - told with a warning
+_OPENED = (
+    "[bold red]Warning:[/] the dashboard listens on {host}, so other machines reach it. Whoever has its password can "
+    "start runs here, and password and results travel unencrypted: put a proxy with TLS before it, or leave out --host "
+    "and use a tunnel (ssh -L {port}:127.0.0.1:{port} HOST)."
+)
 _START_S = 120.0
 
 
-def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | None = None) -> int:
-    """Start a Prefect server on loopback and serve the workspace's flow on a schedule.
+def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | None = None, host: str = HOST) -> int:
+    """Start a Prefect server, on loopback unless told otherwise, and serve the workspace's flow on a schedule.
 
-    With PREFECT_SERVER_API_AUTH_STRING in the environment (``name:password``) the dashboard asks for it.
+    Dashboard and API ask for a password: PREFECT_SERVER_API_AUTH_STRING (``name:password``) of the environment, else
+    one that is made once and kept in the state folder, for the user alone.
 
     Args:
         workspace: Folder that holds params.yaml.
         port: Of the dashboard.
         interval: Seconds between starts of runs.
         cron: Cron schedule instead of the interval.
+        host: Address to listen on; any but loopback opens the server to other machines, which is said.
 
     Returns:
         0 after an interruption, 1 when a part of it ended by itself.
@@ -49,19 +63,23 @@ def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | N
     check_installed_version(workspace)
     load_params(workspace)
     check_sections(workspace)
-    _check_port(port)
+    _check_port(host, port)
     console = Console()
+    if host not in _LOOPBACK:
+        console.print(_OPENED.format(host=host, port=port), highlight=False, soft_wrap=True)
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    environment = server_environment(workspace, port)
+    environment = server_environment(workspace, port, host)
+    url = environment["PREFECT_API_URL"]
     known = workspace / STATE_FOLDER / SERVER_FILE
-    server = ["prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    server = ["prefect", "server", "start", "--host", host, "--port", str(port)]
     schedule = ["--cron", cron] if cron else ["--interval", str(interval)]
     try:
         with _logged(server, workspace, environment, "server.log") as running:
-            _await_health(f"http://{HOST}:{port}/api/health", running, workspace)
-            write_json(known, {"api_url": f"http://{HOST}:{port}/api", "pid": os.getpid()})
+            _await_health(f"{url}/health", running, workspace)
+            write_json(known, {"api_url": url, "pid": os.getpid()})
             with _logged(["flows.deploy", *schedule], workspace, environment, "deploy.log") as serving:
-                console.print(f"Dashboard: http://{HOST}:{port}   (Ctrl-C ends it and all it started)")
+                console.print(f"Dashboard: {url.removesuffix('/api')}   (Ctrl-C ends it and all it started)")
+                console.print(f"It asks for the line in {workspace / STATE_FOLDER / AUTH_FILE}", soft_wrap=True)
                 console.print(
                     f"Runs: {f'cron {cron}' if cron else f'every {interval} s'}; next to them, 'monai-tl run'"
                 )
@@ -75,35 +93,57 @@ def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | N
         signal.signal(signal.SIGTERM, previous)
 
 
-def server_environment(workspace: Path, port: int) -> dict[str, str]:
-    """The environment of a server on this port and of its clients; what the caller has set is kept."""
-    url = f"http://{HOST}:{port}/api"
-    password = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+def server_environment(workspace: Path, port: int, host: str = HOST) -> dict[str, str]:
+    """The environment of a server on this port and of its clients; what the caller has set is kept.
+
+    Pages of other origins may not use the API, and what a task returns would be stored as JSON: Prefect's own choice,
+    a pickle, is run by whoever reads it.
+    """
+    url = f"http://{HOST if host == _ANY else host}:{port}/api"
+    # the pages talk to the address they are told: without it a port other than 4200 shows an empty dashboard
+    shown = f"http://{socket.getfqdn()}:{port}/api" if host == _ANY else url
+    auth = _auth_string(workspace)
     wanted = {
         "PREFECT_HOME": str(workspace / STATE_FOLDER / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{shown.removesuffix('/api')},http://localhost:{port}",
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PYTHONUNBUFFERED": "1",
     }
-    # the pages talk to the address they are told: without it a port other than 4200 shows an empty dashboard
-    forced = {"PREFECT_API_URL": url, "PREFECT_SERVER_UI_API_URL": url, "PYTHONPATH": python_path()}
-    if password:
-        forced["PREFECT_API_AUTH_STRING"] = password
+    forced = {"PREFECT_API_URL": url, "PREFECT_SERVER_UI_API_URL": shown, "PYTHONPATH": python_path()}
+    forced |= {_AUTH_VARIABLE: auth, "PREFECT_API_AUTH_STRING": auth}
     return {**wanted, **os.environ, **forced}
+
+
+def _auth_string(workspace: Path) -> str:
+    """The password of the environment, else the kept one, else a new one; kept where only the user reads it."""
+    path = workspace / STATE_FOLDER / AUTH_FILE
+    auth = os.environ.get(_AUTH_VARIABLE, "")
+    if not auth and path.is_file():
+        auth = path.read_text(encoding="utf-8").strip()
+    auth = auth or f"monai-tl:{secrets.token_urlsafe(24)}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(f"{auth}\n")
+    return auth
 
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _check_port(port: int) -> None:
+def _check_port(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
-        except OSError:
-            raise ConfigError(f"--port: {port} is taken on {HOST}; give another one", "arguments") from None
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(f"--port: {port} is taken on {host}; give another one", "arguments") from None
+            raise ConfigError(f"--host: {host} is no address of this machine; leave it out", "arguments") from None
 
 
 @contextmanager

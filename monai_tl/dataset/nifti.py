@@ -22,6 +22,12 @@ from monai_tl.geometry import Affine, Volume, check_affine, grid_corners, reorie
 MAX_BYTES = 8 << 30
 """A volume that claims more than this, unpacked, is refused before anything is allocated."""
 _DEFLATE_LIMIT = 1040
+"""What gzip can shrink at most."""
+_BOMB_RATIO = 200
+"""Images with wide margins of zeros shrink to a twentieth; what is large and shrinks to less than this is a bomb."""
+_LARGE_IMAGE = 64 << 20
+_LARGE_LABEL = 512 << 20
+"""Label maps of small organs do shrink to a thousandth."""
 _HEAD_BYTES = 600
 _SLAB_BYTES = 1 << 20
 _QFORM_TOLERANCE_MM = 0.1
@@ -69,15 +75,17 @@ def read_image(path: Path) -> tuple[Volume, Affine]:
         DataError: The file is missing, damaged, absurdly large, or holds numbers that are not finite.
         GeometryError: It has no usable affine.
     """
-    array, affine = _read(path, "the image file")
+    array, affine = _read(path, "the image file", _LARGE_IMAGE)
     return reorient_to_ras(to_stored_type(array, "the image file"), affine)
 
 
-def read_label(path: Path) -> tuple[NDArray[Any], Affine]:
+def read_label(path: Path, image_shape: tuple[int, ...] | None = None) -> tuple[NDArray[Any], Affine]:
     """Read a label map: whole numbers, no scaling by interpolation.
 
     Args:
         path: ``.nii`` or ``.nii.gz``.
+        image_shape: Of its image, (I, J, K) in any order of the axes; a header that claims other sizes is refused
+            before anything is unpacked.
 
     Returns:
         (I, J, K) uint8 where the values fit, else int32, RAS+; and its affine.
@@ -86,7 +94,7 @@ def read_label(path: Path) -> tuple[NDArray[Any], Affine]:
         LabelError: Values are not whole numbers, or there is more than one channel.
         DataError, GeometryError: As ``read_image``.
     """
-    array, affine = _read(path, "the label file")
+    array, affine = _read(path, "the label file", _LARGE_LABEL, image_shape)
     if array.ndim != 3:
         raise LabelError(f"the label file has {array.shape[0]} channels; a label map has one", "label_channels")
     low, high = float(array.min()), float(array.max())
@@ -169,9 +177,9 @@ def _packed(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _read(path: Path, what: str) -> tuple[NDArray[Any], Affine]:
+def _read(path: Path, what: str, large: int, image_shape: tuple[int, ...] | None = None) -> tuple[NDArray[Any], Affine]:
     """Values, channels first, slope and intercept applied; and the affine. Axes as stored."""
-    header, content = _load(path, what)
+    header, content = _load(path, what, large, image_shape)
     if header.dtype.kind not in "iuf":
         raise DataError(f"{what} holds {header.dtype} values; only real numbers are images")
     count = int(np.prod(header.shape, dtype=np.int64))
@@ -180,7 +188,7 @@ def _read(path: Path, what: str) -> tuple[NDArray[Any], Affine]:
     return _scaled(array, header, what), _affine_of(header, what)
 
 
-def _load(path: Path, what: str) -> tuple[_Header, bytes]:
+def _load(path: Path, what: str, large: int, image_shape: tuple[int, ...] | None) -> tuple[_Header, bytes]:
     """Header and unpacked content; the content is as long as the header says, and its checksum is right."""
     try:
         packed = path.read_bytes()
@@ -190,7 +198,16 @@ def _load(path: Path, what: str) -> tuple[_Header, bytes]:
     try:
         head = isal_zlib.decompressobj(wbits=_GZIP).decompress(packed, _HEAD_BYTES) if is_gzip else packed[:_HEAD_BYTES]
         header = _header(head, what)
+        if image_shape is not None and sorted(header.shape[:3]) != sorted(image_shape):
+            raise GeometryError(
+                f"{what} is {list(header.shape)} voxels, its image {list(image_shape)}; resample it onto its image"
+            )
         expected = _expected_bytes(header, len(packed), is_gzip, what)
+        if is_gzip and expected > max(large, _BOMB_RATIO * len(packed)):
+            raise DataError(
+                f"{what} would unpack from {len(packed)} to {expected} bytes, more than any scan shrinks; do not use "
+                "it, or store it unpacked (.nii) if it is what it should be"
+            )
         content = _unpack(packed, expected, what) if is_gzip else packed
     except _GZIP_FAULTS:
         raise DataError(f"{what} is damaged (its gzip stream or checksum is wrong); copy it again") from None

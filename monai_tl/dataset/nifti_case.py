@@ -44,7 +44,7 @@ def read_case(case: NiftiCase, scheme: LabelScheme) -> NiftiContent:
     image, affine = _read_channels(case)
     if case.label is None:
         return NiftiContent(image, affine, None)
-    raw, label_affine = read_label(case.label)
+    raw, label_affine = read_label(case.label, image.shape[-3:])
     if not same_grid(affine, image.shape[-3:], label_affine, raw.shape):
         raise GeometryError(
             f"image {image.shape[-3:]} and label {raw.shape} lie on different grids; resample the label onto its image"

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import dcmread, read_dataset
 
 from monai_tl.dicom.scan import Bytes, Scanned, scan
-from monai_tl.errors import DicomError, MonaiTLError
+from monai_tl.errors import DicomError, MonaiTLError, describe_os_error
 
 IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 MAX_INFLATED_BYTES = 256 << 20
@@ -64,7 +64,7 @@ def dicom_faults(fault: str = "the file cannot be parsed", mend: str = "export i
         except MemoryError:
             raise DicomError("the file asks for more memory than there is; it is damaged", "damaged") from None
         except OSError as error:
-            reason = error.strerror or "input or output error"
+            reason = describe_os_error(error)
             raise DicomError(f"the file cannot be read: {reason}; check its permissions", "unreadable") from None
         except Exception as error:
             kind = type(error).__name__

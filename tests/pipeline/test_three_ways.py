@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -36,14 +37,24 @@ class Server:
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(
-            f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json", **self._token()}
+            f"{self.url}/{path}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", **self._password(), **self._token()},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
     def _token(self) -> dict[str, str]:
-        with urllib.request.urlopen(f"{self.url}/csrf-token?client=test", timeout=30) as answer:
+        request = urllib.request.Request(f"{self.url}/csrf-token?client=test", headers=self._password())
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return {"Prefect-Csrf-Token": json.load(answer)["token"], "Prefect-Csrf-Client": "test"}
+
+    @property
+    def auth(self) -> str:
+        return (self.place.folder / ".monai_tl/server.auth").read_text().strip()
+
+    def _password(self) -> dict[str, str]:
+        return {"Authorization": f"Basic {base64.b64encode(self.auth.encode()).decode()}"}
 
     def runs(self, state: str) -> list[dict[str, Any]]:
         wanted = {"flow_runs": {"state": {"type": {"any_": [state]}}}, "sort": "START_TIME_ASC", "limit": 50}
@@ -186,7 +197,7 @@ def test_nothing_changed_is_quick_and_does_no_work(served, scheduled, record_pro
 
 
 def test_a_changed_parameter_runs_what_depends_on_it_and_a_change_back_restores(by_flow, served):
-    by_flow.extra["PREFECT_API_URL"] = served.url
+    by_flow.extra |= {"PREFECT_API_URL": served.url, "PREFECT_API_AUTH_STRING": served.auth}
     params = by_flow.folder / "params.yaml"
     text, lock = params.read_text(), by_flow.lock
     by_flow.commit("A run")
@@ -218,7 +229,7 @@ def _dvc_tells_what_changed(place: Place) -> None:
 
 
 def test_lost_products_come_back_from_the_cache(by_flow, served):
-    by_flow.extra["PREFECT_API_URL"] = served.url
+    by_flow.extra |= {"PREFECT_API_URL": served.url, "PREFECT_API_AUTH_STRING": served.auth}
     lock = by_flow.lock
     shutil.rmtree(by_flow.folder / "artifacts/models/scratch-0-0")
     output = by_flow.run("monai_tl", "run", "--plain")

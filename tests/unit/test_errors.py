@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_tl.errors import describe_unexpected, reason_of_unexpected
+from monai_tl.errors import describe_os_error, describe_unexpected, reason_of_unexpected
 from monai_tl.geometry import spacing_of
 from monai_tl.parallel import map_cases
 
@@ -40,10 +40,10 @@ def test_the_command_line_tells_type_and_place_only():
     assert "Traceback" not in done.stderr
     line = next(
         n
-        for n, text in enumerate((ROOT / "monai_tl/cli/workspaces.py").read_text().splitlines(), 1)
+        for n, text in enumerate((ROOT / "monai_tl/stages/sealing.py").read_text().splitlines(), 1)
         if "run_stage(name" in text
     )
-    assert f"ValueError at monai_tl/cli/workspaces.py:{line}" in done.stderr
+    assert f"ValueError at monai_tl/stages/sealing.py:{line}" in done.stderr
     assert "MONAI_TL_DEBUG=1" in done.stderr
 
 
@@ -84,3 +84,9 @@ def test_one_case_fails_alone_unless_tracebacks_are_asked_for(monkeypatch):
     monkeypatch.setenv("MONAI_TL_DEBUG", "1")
     with pytest.raises(ValueError, match="Kanari"):
         reason_of_unexpected(error)
+
+
+def test_of_an_error_of_the_system_only_its_number_speaks():
+    """A library may put the name of a file, and so of a patient, where the system's words belong."""
+    assert describe_os_error(OSError(2, "KANARI^Otto", "/data/KANARI")) == os.strerror(2)
+    assert describe_os_error(OSError("KANARI^Otto could not be opened")) == "input or output failed"

@@ -16,6 +16,7 @@ README = (ROOT / "README.md").read_text()
 ROWS = dict(re.findall(r"^\| `make ([a-z-]+)` \| (.*) \|$", README, re.MULTILINE))
 # installed before, and not repeated in each row
 INSTALLS_FIRST = {"demo": "install", "docs": "install", "bench": "install", "serve": "install", "source": "install"}
+INSTALLS_FIRST |= dict.fromkeys(("supply", "sbom", "wheel"), "install")
 INSTALLS_DEV_FIRST = ("test", "lint", "types", "imports", "pipeline", "realdata")
 PREPARES = INSTALLS_FIRST | dict.fromkeys(INSTALLS_DEV_FIRST, "install-dev")
 
@@ -86,5 +87,5 @@ def test_the_image_installs_and_runs_by_the_same_targets() -> None:
 def test_the_gate_runs_targets_that_exist() -> None:
     called = re.findall(r"^make ([a-z -]+?)(?: &)?$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     targets = [target for line in called for target in line.split()]
-    assert targets == ["install-dev", "test", "lint", "types", "imports", "pipeline", "docs", "realdata"]
+    assert targets == ["install-dev", "test", "lint", "types", "imports", "pipeline", "docs", "supply", "realdata"]
     assert set(targets) <= set(ROWS)

@@ -1,0 +1,47 @@
+"""What ``monai-tl stage`` does around a stage: its inputs are as they were written, its outputs get manifests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from monai_tl import stages
+from monai_tl.config import Params
+from monai_tl.integrity import check_sealed, check_sealed_file, recorded_outputs, seal
+from monai_tl.stages import CURVE, STAGES
+
+
+def run_sealed_stage(name: str, workspace: Path, params: Params, matrix: Mapping[str, str]) -> None:
+    """``monai_tl.stages.run_stage`` between two looks: inputs are as they were written, and outputs get manifests.
+
+    Under DVC (it sets DVC_STAGE) each input is also the one that dvc.lock names. By hand stages may be run that DVC
+    knows nothing of.
+
+    Raises:
+        MonaiTLError: As ``run_stage``; DataError with code ``integrity`` where an input was changed.
+    """
+    recorded = recorded_outputs(workspace) if os.environ.get("DVC_STAGE") else {}
+    stage = next(item for item in (*STAGES, *CURVE) if item.name == name)
+    for item in stage.deps:
+        for folder in _folders_of(item, workspace):
+            path = workspace / item
+            if path.is_file():
+                check_sealed_file(folder, path)
+            else:
+                check_sealed(folder, recorded.get(folder.relative_to(workspace).as_posix()))
+    stages.run_stage(name, workspace, params, matrix)
+    outputs = [workspace / item.format(**matrix) for item in stage.outs]
+    beside = [workspace / item for item in (*stage.metrics, *stage.plots)]
+    for folder in outputs:
+        seal(folder, [path for path in beside if path.is_file()])
+
+
+def _folders_of(item: str, workspace: Path) -> Iterator[Path]:
+    """The outputs of stages that an input is, lies in, holds, or belongs to, as far as they are there."""
+    for stage in (*STAGES, *CURVE):
+        for out in stage.outs:
+            if item == Path(out).parent.as_posix() and "{" in out:
+                yield from sorted(path for path in (workspace / item).glob("*") if path.is_dir())
+            elif (Path(item).is_relative_to(out) or item in stage.metrics) and (workspace / out).is_dir():
+                yield workspace / out

@@ -1,0 +1,188 @@
+"""Row 8: what a stage wrote is what the next one reads, or the run stops and says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from monai_tl import stages
+from monai_tl.config import Params
+from monai_tl.errors import DataError
+from monai_tl.integrity import MANIFEST, check_sealed, check_sealed_file, damaged_copies, recorded_outputs, seal
+from monai_tl.stages.sealing import run_sealed_stage
+
+FILES = {"dataset.json": "{}", "case-a/image.npy": "voxels of a", "case-b/image.npy": "voxels of b", "case-b/é": ""}
+
+
+def _swap(folder: Path) -> None:
+    one, other = folder / "case-a/image.npy", folder / "case-b/image.npy"
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+
+
+CHANGES = {
+    "tampered": (lambda folder: (folder / "case-a/image.npy").write_text("voxels of A"), "case-a/image.npy has other"),
+    "truncated": (lambda folder: (folder / "case-a/image.npy").write_text(""), "case-a/image.npy has other"),
+    "swapped": (_swap, "case-a/image.npy has other content, case-b/image.npy has other"),
+    "missing": (lambda folder: (folder / "case-b/é").unlink(), "case-b/é is missing"),
+    "added": (lambda folder: (folder / "case-a/label.npy").write_text("x"), "case-a/label.npy was added"),
+    "without manifest": (lambda folder: (folder / MANIFEST).unlink(), "is missing or damaged"),
+    "manifest of noise": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe"), "is missing or damaged"),
+    "manifest emptied": (lambda folder: (folder / MANIFEST).write_text(""), "was added"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "artifacts" / "prepared"
+    for name, text in FILES.items():
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_text(text)
+    seal(made)
+    return made
+
+
+def test_sha256sum_reads_the_manifest(folder: Path) -> None:
+    """The tool of every Unix is the second implementation."""
+    done = subprocess.run(["sha256sum", "--strict", "-c", MANIFEST], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(FILES)
+    check_sealed(folder)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_changed_after_the_stage_is_found(folder: Path, change: str) -> None:
+    make, words = CHANGES[change]
+    make(folder)
+    with pytest.raises(DataError, match=words) as caught:
+        check_sealed(folder)
+    assert caught.value.code == "integrity"
+    assert "doctor --cache" in str(caught.value)
+
+
+def test_one_file_of_an_output_is_checked_alone(folder: Path) -> None:
+    (folder / "case-b/image.npy").write_text("changed")
+    check_sealed_file(folder, folder / "dataset.json")
+    with pytest.raises(DataError, match="other content"):
+        check_sealed_file(folder, folder / "case-b/image.npy")
+
+
+def _locked(workspace: Path, digest: str) -> None:
+    outs = [{"path": "artifacts/prepared", "hash": "md5", "md5": digest}]
+    (workspace / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"preprocess": {"outs": outs}}}))
+
+
+def test_a_whole_folder_of_another_run_is_not_taken(folder: Path) -> None:
+    """Its manifest fits it: only the record in git tells."""
+    from dvc.fs import localfs
+    from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.db.local import LocalHashFileDB
+
+    workspace = folder.parents[1]
+    store = LocalHashFileDB(localfs, os.fspath(workspace / "store"))
+    digest = build(store, os.fspath(folder), localfs, "md5")[2].hash_info.value
+    _locked(workspace, digest)
+    recorded = recorded_outputs(workspace)["artifacts/prepared"]
+    check_sealed(folder, recorded)
+    (folder / "case-a/image.npy").write_text("voxels of other parameters")
+    seal(folder)
+    check_sealed(folder)
+    with pytest.raises(DataError, match=r"whole, but not the one that dvc\.lock names"):
+        check_sealed(folder, recorded)
+
+
+def test_objects_of_dvcs_cache_that_are_not_what_they_were_are_named(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[cache]\n    dir = ../store\n")
+    objects = tmp_path / "store/files/md5"
+    # of "a", of an empty list, and one that was changed under its name
+    whole = {"0c/c175b9c0f1b6a831c399e269772661": "a", "d7/51713988987e9331980363e24189ce.dir": "[]"}
+    for name, text in {**whole, "92/eb5ffee6ae2fec3ad71c777531578f": "not b"}.items():
+        (objects / name).parent.mkdir(parents=True)
+        (objects / name).write_text(text)
+        (objects / name).chmod(0o444)
+    assert [path.name for path in damaged_copies(tmp_path)] == ["eb5ffee6ae2fec3ad71c777531578f"]
+
+
+class _Ran(Exception):
+    """The stage was reached."""
+
+
+@pytest.fixture
+def workspace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All inputs of predict and evaluate, sealed; the stages themselves only say that they were reached."""
+    artifacts = folder.parent
+    for name in ("split", "plan", "cases", "predictions", "models/transfer-0-0", "models/scratch-0-0"):
+        (artifacts / name).mkdir(parents=True)
+        (artifacts / name / "content.json").write_text(name)
+        seal(artifacts / name)
+    (folder / "failed.json").write_text("{}")
+    seal(folder)
+    html = artifacts.parent / "reports/html"
+    html.mkdir(parents=True)
+    (artifacts.parent / "reports/metrics.json").write_text("{}")
+    seal(html, [artifacts.parent / "reports/metrics.json"])
+
+    def ran(*_: object) -> None:
+        raise _Ran
+
+    monkeypatch.setattr(stages, "run_stage", ran)
+    return artifacts.parent
+
+
+def _run(name: str, workspace: Path) -> None:
+    run_sealed_stage(name, workspace, Params.model_construct(), {})
+
+
+INPUTS = [
+    ("preprocess", "artifacts/cases/content.json"),
+    ("preprocess", "artifacts/plan/content.json"),
+    ("finetune", "artifacts/prepared/case-a/image.npy"),
+    ("predict", "artifacts/models/scratch-0-0/content.json"),
+    ("evaluate", "artifacts/prepared/failed.json"),
+    ("evaluate", "artifacts/predictions/content.json"),
+    ("export", "reports/metrics.json"),
+]
+
+
+@pytest.mark.parametrize(("name", "path"), INPUTS)
+def test_a_stage_does_not_start_on_inputs_that_were_changed(workspace: Path, name: str, path: str) -> None:
+    with pytest.raises(_Ran):
+        _run(name, workspace)
+    (workspace / path).write_text("changed")
+    with pytest.raises(DataError, match=f"{Path(path).name} has other content"):
+        _run(name, workspace)
+
+
+def test_under_dvc_the_inputs_are_those_of_its_record(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _locked(workspace, "0" * 32 + ".dir")
+    with pytest.raises(_Ran):
+        _run("finetune", workspace)
+    monkeypatch.setenv("DVC_STAGE", "finetune@transfer-0-0")
+    with pytest.raises(DataError, match=r"dvc\.lock names"):
+        _run("finetune", workspace)
+
+
+def test_outputs_are_sealed_with_what_lies_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> None:
+        for name in ("reports/html/report.html", "reports/metrics.json", "reports/plots/cases.csv"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(name)
+
+    monkeypatch.setattr(stages, "run_stage", write)
+    _run("evaluate", tmp_path)
+    text = (tmp_path / "reports/html" / MANIFEST).read_text()
+    assert [line.split("  ")[1] for line in text.splitlines()] == [
+        "../metrics.json",
+        "../plots/cases.csv",
+        "report.html",
+    ]
+    check_sealed(tmp_path / "reports/html")
+    (tmp_path / "reports/metrics.json").write_text("better")
+    with pytest.raises(DataError, match=r"\.\./metrics\.json has other content"):
+        check_sealed(tmp_path / "reports/html")
