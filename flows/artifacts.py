@@ -15,13 +15,16 @@ from xml.sax.saxutils import escape
 
 from httpx import HTTPError
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
 
+from flows.server import SERVER_FILE
 from monai_tl.json_lines import MARK
+from monai_tl.stages import STATE_FOLDER
 
 _UPDATE_EVERY_S = 2.0
 _METRICS = ("dice", "surface_dice", "hd95_mm")
@@ -95,6 +98,18 @@ def publish_results(workspace: Path, outcomes: Mapping[str, str]) -> None:
     plot = learning_curves(reports / "plots" / "history.csv")
     if plot:
         create_markdown_artifact(plot, key="learning-curves", description="Validation Dice by step")
+    address = report_address(workspace)
+    if address and (reports / "html" / "report.html").is_file():
+        create_link_artifact(address, "report.html", key="report", description="The report of the latest run")
+
+
+def report_address(workspace: Path) -> str | None:
+    """Where ``monai-tl serve`` shows the workspace's report; None while it does not run."""
+    try:
+        address = json.loads((workspace / STATE_FOLDER / SERVER_FILE).read_text(encoding="utf-8"))["report_url"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(address)
 
 
 def publish_curve(workspace: Path, outcomes: Mapping[str, str]) -> None:

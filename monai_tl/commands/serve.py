@@ -12,11 +12,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 
+from monai_tl.commands.report_server import AUTH_VARIABLE, PAGE
 from monai_tl.config import load_params
 from monai_tl.errors import ConfigError, MonaiTLError
 from monai_tl.files import write_json
@@ -76,14 +77,24 @@ def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | N
     try:
         with _logged(server, workspace, environment, "server.log") as running:
             _await_health(f"{url}/health", running, workspace)
-            write_json(known, {"api_url": url, "pid": os.getpid()})
-            with _logged(["flows.deploy", *schedule], workspace, environment, "deploy.log") as serving:
+            pages = _free_port_from(host, port + 1)
+            shown = environment["PREFECT_SERVER_UI_API_URL"].removesuffix(f":{port}/api")
+            report = f"{shown}:{pages}/{PAGE}"
+            write_json(known, {"api_url": url, "pid": os.getpid(), "report_url": report})
+            reports = ["monai_tl.commands.report_server", str(workspace / "reports"), "--host", host]
+            reports += ["--port", str(pages)]
+            secret = {AUTH_VARIABLE: environment[_AUTH_VARIABLE]}
+            with (
+                _logged(reports, workspace, {**environment, **secret}, "reports.log") as showing,
+                _logged(["flows.deploy", *schedule], workspace, environment, "deploy.log") as serving,
+            ):
                 console.print(f"Dashboard: {url.removesuffix('/api')}   (Ctrl-C ends it and all it started)")
-                console.print(f"It asks for the line in {workspace / STATE_FOLDER / AUTH_FILE}", soft_wrap=True)
+                console.print(f"Report: {report}", soft_wrap=True)
+                console.print(f"Both ask for the line in {workspace / STATE_FOLDER / AUTH_FILE}", soft_wrap=True)
                 console.print(
                     f"Runs: {f'cron {cron}' if cron else f'every {interval} s'}; next to them, 'monai-tl run'"
                 )
-                _until_one_ends(running, serving)
+                _until_one_ends(running, serving, showing)
         console.print(f"monai-tl serve: a process ended by itself; see the logs in {workspace / STATE_FOLDER}")
         return 1
     except KeyboardInterrupt:
@@ -144,6 +155,16 @@ def _check_port(host: str, port: int) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(f"--port: {port} is taken on {host}; give another one", "arguments") from None
             raise ConfigError(f"--host: {host} is no address of this machine; leave it out", "arguments") from None
+
+
+def _free_port_from(host: str, first: int) -> int:
+    """The next port where it is free, so that links stay; else any."""
+    for port in (first, 0):
+        with socket.socket() as probe, suppress(OSError, OverflowError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    raise MonaiTLError(f"no port is free on {host}; end other servers, then try again")
 
 
 @contextmanager

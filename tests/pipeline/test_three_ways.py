@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,6 +162,15 @@ def test_a_scheduled_run_shows_progress_summary_metrics_and_a_plot(served, sched
     assert "data:image/svg+xml;base64," in found["learning-curves"]["data"]
     outcomes = {row["stage"]: row["outcome"] for row in json.loads(found["stages"]["data"])}
     assert outcomes == dict.fromkeys(STEPS, "ran")
+
+
+def test_the_link_to_the_report_opens_for_whoever_has_the_password(served, scheduled):
+    address = re.search(r"\((http://[^)]*)\)", served.artifacts(scheduled["id"])["report"]["data"])[1]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(address, timeout=30)
+    auth = base64.b64encode((served.place.folder / ".monai_tl/server.auth").read_bytes().strip()).decode()
+    with urllib.request.urlopen(urllib.request.Request(address, headers={"Authorization": f"Basic {auth}"})) as answer:
+        assert answer.read() == (served.place.folder / "reports/html/report.html").read_bytes()
 
 
 def test_nothing_of_a_patient_reaches_the_dashboard(served, scheduled):
