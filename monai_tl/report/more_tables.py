@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from monai_tl.metrics.lesions import LESION_METRICS
 from monai_tl.metrics.summary import MetricSummary
+from monai_tl.report import certainty
 from monai_tl.report.findings import Findings
-from monai_tl.report.tables import NOTHING, number
+from monai_tl.report.tables import NOTHING, markdown, number
 
 OTHER_MEASURES = (
     ("iou", "IoU", 3),
@@ -96,6 +97,35 @@ def lesion_rows(findings: Findings) -> list[LesionRow]:
             cells = tuple(_with_interval(found.metrics[metric], 2).partition(" ")[::2] for metric in LESION_METRICS)
             rows.append(LesionRow(arm.arm, name, cells, f"{found.n_found:g} of {found.n_reference}"))
     return rows
+
+
+def markdown_more(findings: Findings) -> str:
+    """Lesions, calibration and uncertainty for the short summary, where they are known; with a blank line before."""
+    lines: list[str] = []
+    if rows := lesion_rows(findings):
+        lines += ["## Lesion by lesion", ""]
+        lines += _markdown_table(
+            ("Arm", "Class", "Sensitivity", "False positives a case", "F1", "Panoptic quality", "Found in all cases"),
+            [(row.arm, row.class_name, *(" ".join(cell).strip() for cell in row.cells), row.together) for row in rows],
+        )
+    if found := certainty.calibration_rows(findings):
+        lines += ["## Calibration", ""]
+        lines += _markdown_table(
+            ("Arm", "ECE", "Temperature", "ECE with it", "Counted"),
+            [(row.arm, row.ece, row.temperature, row.ece_after, row.counts) for row in found],
+        )
+    if unsure := certainty.uncertainty_rows(findings):
+        lines += ["## Does uncertainty tell of error?", ""]
+        lines += _markdown_table(
+            ("Arm", "Ordered by", "Area under risk and coverage", "Best", "Random", "Counted"),
+            [(row.arm, row.measure, row.area, row.best, row.random, row.counts) for row in unsure],
+        )
+    return "".join(f"\n{line}" for line in lines)
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    table = [header, ["---"] * len(header), *([markdown(text) for text in row] for row in rows)]
+    return [*(f"| {' | '.join(row)} |" for row in table), ""]
 
 
 def look_sentence(findings: Findings) -> str:

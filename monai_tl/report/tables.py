@@ -212,7 +212,7 @@ def markdown_summary(findings: Findings) -> str:
         "",
         f"**{headline(findings)}**",
         "",
-        *[f"{_markdown(text)}\n" for text in details(findings)],
+        *[f"{markdown(text)}\n" for text in details(findings)],
     ]
     lines += [
         f"| Arm | Class | Dice | Surface Dice at {settings.surface_tolerance_mm:g} mm | HD95, mm | Cases |",
@@ -221,14 +221,14 @@ def markdown_summary(findings: Findings) -> str:
     for row in metric_rows(findings):
         cells = [f"{cell.mean} ({cell.interval})" for cell in row.cells]
         texts = [row.arm, row.class_name or "all", *cells, row.cells[0].counts]
-        lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
-    lines += [text for line in seed_lines(findings) for text in ("", _markdown(line))]
+        lines.append("| " + " | ".join(markdown(text) for text in texts) + " |")
+    lines += [text for line in seed_lines(findings) for text in ("", markdown(line))]
     if findings.forgetting is not None:
         lines += ["", "## The source's own task", "", findings.forgetting.sentence, ""]
         lines += ["| After tuning | Class | Dice before | Dice after | Change | Cases |", "|---|---|---|---|---|---|"]
         for one in forgetting_rows(findings.forgetting):
             texts = [one.head, one.class_name, one.before, one.after, one.change, one.n_cases]
-            lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
+            lines.append("| " + " | ".join(markdown(text) for text in texts) + " |")
     lines += ["", "## Refused", ""]
     refused = rejection_rows(findings.rejections)
     if not refused:
@@ -237,7 +237,7 @@ def markdown_summary(findings: Findings) -> str:
         lines += ["| What | Code | Count | Reason |", "|---|---|---|---|"]
         for group in refused:
             texts = [group.kind, group.code, str(group.n_items), "; ".join(group.reasons)]
-            lines.append("| " + " | ".join(_markdown(text) for text in texts) + " |")
+            lines.append("| " + " | ".join(markdown(text) for text in texts) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -328,5 +328,6 @@ def signed(value: float | None) -> str:
     return NOTHING if value is None else f"{value:+.3f}".replace("-", "−")
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """Text in a table of Markdown: nothing in it is markup."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -21,6 +21,7 @@ from monai_tl.metrics.lesion_summary import summarise_lesions
 from monai_tl.progress import Progress
 from monai_tl.records import Plan, Split, model_name, predictions_of, read_refused
 from monai_tl.report.findings import Failure, Findings, read_model
+from monai_tl.report.more_tables import markdown_more
 from monai_tl.report.numbers import format_cases, format_history, metrics_record
 from monai_tl.report.overlays import Overlay, choose_cases, display_window, draw_planes, look_through
 from monai_tl.report.page import render_page
@@ -59,7 +60,7 @@ def run(workspace: Path, params: Params) -> None:
     reports = workspace / "reports"
     with whole_folder(reports / "html") as out:
         write_text(out / "report.html", render_page(findings))
-        write_text(out / "summary.md", markdown_summary(findings))
+        write_text(out / "summary.md", markdown_summary(findings) + markdown_more(findings))
     write_text(reports / "plots/cases.csv", format_cases(findings.arms, findings.class_names))
     write_text(reports / "plots/history.csv", format_history(findings.models))
     write_json(reports / "metrics.json", metrics_record(findings))

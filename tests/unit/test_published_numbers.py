@@ -16,6 +16,7 @@ from test_report_tables import _grouped
 from monai_tl.config import EvaluateConfig
 from monai_tl.looks import Look
 from monai_tl.metrics.lesion_summary import summarise_lesions
+from monai_tl.report.more_tables import markdown_more
 from monai_tl.report.numbers import metrics_record
 from monai_tl.report.page import render_page
 from monai_tl.sources.evaluation_text import describe_evaluation
@@ -81,6 +82,12 @@ def test_page_record_and_card_tell_the_same_of_certainty_lesions_and_licences() 
         assert words in page, words
         assert words in card, words
     assert "Lesion by lesion" in page
+    summary = markdown_more(findings)
+    rows = [line for line in summary.splitlines() if line.startswith("| transfer |")]
+    assert [row.count("|") for row in rows] == [8, 6, 7]
+    assert ece in rows[1]
+    assert area in rows[2]
+    assert markdown_more(_grouped("b")) == ""
     assert "liver, lesion by lesion (1 of them): sensitivity 1.00" in card
     assert "A \\| B, 2026" in card
     assert [row["n_voxels"] for row in record["calibration"]["transfer"]["before"]["bins"]] == [400]
