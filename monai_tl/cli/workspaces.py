@@ -47,6 +47,27 @@ def serve(
 
 
 @app.command()
+def inbox(
+    workspace: Workspace = HERE,
+    once: Annotated[bool, typer.Option("--once", help="One pass over what is there now.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Tell what became of the studies; work on none.")] = False,
+    release: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="STUDY", help="Let a study, or all, out of quarantine."),
+    ] = None,
+) -> None:
+    """Segment new studies as they arrive, each exactly once, until interrupted."""
+    from monai_tl.commands import inbox as command
+
+    if release is not None:
+        typer.echo(command.release(workspace.resolve(), release))
+    elif report:
+        typer.echo(command.report(workspace.resolve()))
+    else:
+        command.run(workspace.resolve(), once=once, tell=typer.echo)
+
+
+@app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")],
     refresh: Annotated[

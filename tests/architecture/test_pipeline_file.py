@@ -48,7 +48,7 @@ def test_stages_are_the_table():
 
 
 def test_each_section_of_the_parameters_belongs_to_a_stage():
-    assert set(Params.model_fields) == {*STAGE_NAMES, "curve"}
+    assert set(Params.model_fields) == {*STAGE_NAMES, "curve", "inbox"}
     for name in STAGE_NAMES:
         assert name in COMMITTED[name]["params"]
 
