@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from monai_tl.commands.segment import Found, LoadedModel, Target, load_model, se
 from monai_tl.config import InboxConfig, Params, load_params
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
 from monai_tl.dicom.volume import to_ras
-from monai_tl.errors import ConfigError
+from monai_tl.dicom.web import DicomWeb
+from monai_tl.errors import ConfigError, PacsError
 from monai_tl.files import write_json
 from monai_tl.inbox.arrivals import Look, look
 from monai_tl.inbox.drift import drift_of, measure, measures_to_text
-from monai_tl.inbox.ledger import Ledger, ledger_at
+from monai_tl.inbox.exchange import fetch_new, store_results
+from monai_tl.inbox.ledger import Entry, Ledger, ledger_at
 from monai_tl.inbox.report import describe, summarise
 from monai_tl.inbox.work import LEDGER_FOLDER, Process, Rules, Worked, work
 from monai_tl.records import Fingerprint
@@ -37,6 +39,7 @@ class _Place:
     outbox: Path
     hasher: Pseudonyms
     model: LoadedModel
+    pacs: DicomWeb | None
     report: Path
 
 
@@ -52,17 +55,19 @@ def run(workspace: Path, once: bool = False, tell: Callable[[str], None] = print
         ConfigError: params.yaml has faults or no section ``inbox``.
         SourceError: The model cannot be loaded.
         MonaiTLError: The ledger cannot be used.
+        PacsError: With ``once``: after the pass, when the PACS could not be reached or refused something.
     """
-    params = load_params(workspace)
-    place = _open(workspace, params)
+    place = _open(workspace, load_params(workspace))
     with ledger_at(place.outbox / LEDGER_FOLDER / LEDGER_FILE, place.hasher.key_id) as ledger:
         while True:
-            found, n_worked = _pass(place, ledger)
-            if once or n_worked:
+            found = _pass(place, ledger)
+            if once or found["n_worked"] or found["faults"]:
                 tell(describe(found))
             if once:
-                return
+                break
             time.sleep(min(float(place.config.every_s), max(place.config.settle_s / 2.0, 1.0), _LONGEST_NAP_S))
+    if found["faults"]:
+        raise PacsError(found["faults"][0])
 
 
 def report(workspace: Path) -> str:
@@ -119,19 +124,33 @@ def _open(workspace: Path, params: Params) -> _Place:
     outbox, folder = workspace / config.outbox, workspace / config.folder
     if outbox.resolve() == folder.resolve() or folder.resolve() in outbox.resolve().parents:
         raise ConfigError("inbox.outbox: lies in inbox.folder, where results would be taken for studies; move it out")
+    pacs = None if config.pacs is None else DicomWeb(config.pacs.url, config.pacs.timeout_s)
     loaded = load_model([workspace / config.model], config.mode)
     outbox.mkdir(parents=True, exist_ok=True)
-    return _Place(config, folder, outbox, hasher, loaded, workspace / STATE_FOLDER / REPORT_FILE)
+    return _Place(config, folder, outbox, hasher, loaded, pacs, workspace / STATE_FOLDER / REPORT_FILE)
 
 
-def _pass(place: _Place, ledger: Ledger) -> tuple[dict[str, Any], int]:
+def _pass(place: _Place, ledger: Ledger) -> dict[str, Any]:
+    """Fetch, work, store; a PACS that does not answer keeps nobody from what is there."""
     config = place.config
+    faults = _fetch(place, ledger)
     found = look(place.folder, place.hasher, ledger, config.settle_s)
     rules = Rules(place.model.algorithm.model_sha256, config.max_attempts, config.retry_s)
     worked = work(found, place.outbox, ledger, rules, _process_of(place))
-    summary = _summary(place, ledger, found)
+    if place.pacs is not None and config.pacs is not None and config.pacs.store:
+        faults += store_results(place.pacs, place.outbox, ledger).faults
+    summary = _summary(place, ledger, found, worked, faults)
     write_json(place.report, summary)
-    return summary, len(worked)
+    return summary
+
+
+def _fetch(place: _Place, ledger: Ledger) -> list[str]:
+    config = place.config
+    if place.pacs is None or config.pacs is None or not config.pacs.fetch:
+        return []
+    place.folder.mkdir(parents=True, exist_ok=True)
+    modality = place.model.predictor.plan.modality
+    return fetch_new(place.pacs, config.pacs, modality, place.folder, place.hasher, ledger, config.settle_s).faults
 
 
 def _process_of(place: _Place) -> Process:
@@ -152,7 +171,9 @@ def _process_of(place: _Place) -> Process:
     return process
 
 
-def _summary(place: _Place, ledger: Ledger, found: Look | None) -> dict[str, Any]:
+def _summary(
+    place: _Place, ledger: Ledger, found: Look | None, worked: Sequence[Entry] = (), faults: Sequence[str] = ()
+) -> dict[str, Any]:
     entries = ledger.entries()
     drift = drift_of(
         [entry for entry in entries if entry.state == "done"],
@@ -161,4 +182,4 @@ def _summary(place: _Place, ledger: Ledger, found: Look | None) -> dict[str, Any
         window=place.config.drift_window,
         bound=place.config.drift_bound,
     )
-    return summarise(entries, drift, found)
+    return summarise(entries, drift, found, worked, faults)

@@ -16,7 +16,11 @@ _LISTED = 50
 
 
 def summarise(
-    entries: Sequence[Entry], drift: Drift, look: Look | None = None, now: float | None = None
+    entries: Sequence[Entry],
+    drift: Drift,
+    look: Look | None = None,
+    worked: Sequence[Entry] = (),
+    faults: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything as JSON; pseudonyms, counts and reasons alone.
 
@@ -24,15 +28,19 @@ def summarise(
         entries: Of the ledger.
         drift: Of the done ones.
         look: At the inbox, where one was made.
-        now: Unix seconds; default the clock's.
+        worked: The rows of this pass.
+        faults: What went wrong with the pass as a whole.
     """
-    now = time.time() if now is None else now
+    now = time.time()
     counts = Counter(entry.state for entry in entries)
     done = [entry for entry in entries if entry.state == "done"]
     waiting = [entry for entry in entries if entry.state in ("seen", "failed")]
     gone = [entry for entry in waiting if look is not None and entry.content not in look.whole]
     return {
         "schema_version": 1,
+        "faults": list(faults),
+        "n_worked": len(worked),
+        "given_up": [entry.study for entry in worked if entry.state == "quarantined"],
         "states": {state: counts[state] for state in get_args(State)},
         "inbox": None if look is None else {
             "new": look.n_new, "settling": look.n_settling, "without_images": look.n_without_images,
@@ -104,4 +112,4 @@ def describe(found: dict[str, Any]) -> str:
     for row in found["refused"]:
         lines.append(f"{row['study']} {row['state']} after {row['attempts']} attempts: {row['code']}: {row['reason']}")
     lines += [f"{row['study']} not in the PACS: {row['reason']}" for row in found["unsent"]]
-    return "\n".join([*lines, found["drift"]["words"]])
+    return "\n".join([*lines, found["drift"]["words"], *found["faults"]])

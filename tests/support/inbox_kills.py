@@ -10,13 +10,14 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+_PRELOADED = ["monai_tl.commands.inbox", "monai_tl.sources.kinds", "highdicom", "torch._dynamo"]
 MOMENTS = ("seen", "claimed", "half_written", "whole_beside_its_place", "in_its_place", "entered")
 
 
 def context() -> ForkServerContext:
     """Processes that need not import torch again."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["monai_tl.commands.inbox", "inbox_kills"])
+    found.set_forkserver_preload(_PRELOADED)
     return found
 
 

@@ -12,6 +12,7 @@ import yaml
 from dicom_files import write_ct
 
 from monai_tl.dicom.deidentify import create_key
+from monai_tl.stages import STAGE_NAMES
 
 N_SLICES, N_PIXELS = 8, 16
 CANARIES = ("KANARI", "GELBVOGEL", "4711-0815", "VOGELKLINIK")
@@ -91,10 +92,11 @@ def write_workspace(home: Path, model: Path | None = None, **inbox: Any) -> Path
 
 def write_params(home: Path, **inbox: Any) -> None:
     classes = [{"name": "ball", "structures": ["Ball"]}]
-    content = {
+    content: dict[str, Any] = {
+        **{name: {} for name in STAGE_NAMES},
         "ingest": {"source": "data", "key_file": str(home / "key"), "classes": classes},
         "plan": {"source": None, "network": {"name": "unet", "arguments": {"channels": [6, 12], "strides": [2]}}},
-        "finetune": {"arms": ["scratch"], "strategy": "scratch"},
+        "finetune": {"arms": ["scratch"], "folds": [0], "seeds": [0], "strategy": "scratch"},
         "inbox": {"model": "model", "settle_s": 0, "retry_s": 0, **inbox},
     }  # fmt: skip
     (home / "ws/params.yaml").write_text(yaml.safe_dump(content))
