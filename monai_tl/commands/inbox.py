@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_tl.commands.registry import fetch_prod, stage_mark
 from monai_tl.commands.segment import Found, LoadedModel, Target, load_model, segment_folder
 from monai_tl.config import InboxConfig, Params, load_params
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
@@ -58,8 +59,13 @@ def run(workspace: Path, once: bool = False, tell: Callable[[str], None] = print
         PacsError: With ``once``: after the pass, when the PACS could not be reached or refused something.
     """
     place = _open(workspace, load_params(workspace))
+    mark = _mark(workspace, place)
     with ledger_at(place.outbox / LEDGER_FOLDER / LEDGER_FILE, place.hasher.key_id) as ledger:
         while True:
+            if _mark(workspace, place) != mark:
+                # another version is in production
+                place = _open(workspace, load_params(workspace))
+                mark = _mark(workspace, place)
             found = _pass(place, ledger)
             if once or found["n_worked"] or found["faults"]:
                 tell(describe(found))
@@ -119,15 +125,18 @@ def section_of(params: Params) -> InboxConfig:
 def _open(workspace: Path, params: Params) -> _Place:
     config = section_of(params)
     hasher = Pseudonyms(load_key(Path(params.ingest.key_file)))
-    if config.model is None:
-        raise ConfigError("inbox.model: is missing; give the folder of a model, e.g. artifacts/export/model")
     outbox, folder = workspace / config.outbox, workspace / config.folder
     if outbox.resolve() == folder.resolve() or folder.resolve() in outbox.resolve().parents:
         raise ConfigError("inbox.outbox: lies in inbox.folder, where results would be taken for studies; move it out")
     pacs = None if config.pacs is None else DicomWeb(config.pacs.url, config.pacs.timeout_s)
-    loaded = load_model([workspace / config.model], config.mode)
+    model = fetch_prod(workspace) if config.model is None else workspace / config.model
+    loaded = load_model([model], config.mode)
     outbox.mkdir(parents=True, exist_ok=True)
     return _Place(config, folder, outbox, hasher, loaded, pacs, workspace / STATE_FOLDER / REPORT_FILE)
+
+
+def _mark(workspace: Path, place: _Place) -> str:
+    return stage_mark(workspace) if place.config.model is None else ""
 
 
 def _pass(place: _Place, ledger: Ledger) -> dict[str, Any]:

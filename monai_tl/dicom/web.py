@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -18,6 +18,7 @@ from monai_tl.errors import ConfigError, PacsError
 
 PASSWORD_VARIABLE = "MONAI_TL_PACS_AUTH"  # noqa: S105 - where it is, not what it is
 _ANY_SYNTAX = (("application/dicom", "*"),)
+_PAGE = 200
 _CHECK = "check inbox.pacs.url and the PACS; the next run tries again"
 
 
@@ -79,18 +80,20 @@ class DicomWeb:
             last = today or date.today()
             filters["StudyDate"] = f"{last - timedelta(days=days - 1):%Y%m%d}-{last:%Y%m%d}"
         with _faults("search"):
-            found = self._client.search_for_studies(search_filters=filters, get_remaining=True)
-            uids = sorted({str(_dataset(one).get("StudyInstanceUID", "")) for one in found} - {""})
-        for uid in uids:
+            uids = _all("StudyInstanceUID", self._client.search_for_studies, search_filters=filters)
+        for uid in sorted(uids):
             yield self._study(uid)
 
     def _study(self, uid: str) -> RemoteStudy:
         with _faults("search"):
-            fields = ["NumberOfSeriesRelatedInstances"]
-            found = [_dataset(one) for one in self._client.search_for_series(uid, fields=fields, get_remaining=True)]
-            images = [one for one in found if one.get("Modality", "") not in OTHER_MODALITIES]
-            counts = [int(one.get("NumberOfSeriesRelatedInstances", 0) or 0) for one in images]
-        return RemoteStudy(uid, tuple(sorted(str(one.SeriesInstanceUID) for one in images)), sum(counts))
+            found = self._series(uid)
+            images = {name: one for name, one in found.items() if one.get("Modality", "") not in OTHER_MODALITIES}
+            counts = [int(one.get("NumberOfSeriesRelatedInstances", 0) or 0) for one in images.values()]
+        return RemoteStudy(uid, tuple(sorted(images)), sum(counts))
+
+    def _series(self, study: str) -> dict[str, Dataset]:
+        fields = ["NumberOfSeriesRelatedInstances"]
+        return _all("SeriesInstanceUID", self._client.search_for_series, study_instance_uid=study, fields=fields)
 
     def fetch(self, study: RemoteStudy, folder: Path) -> int:
         """Write the images of a study into an empty folder, in the transfer syntax they are stored in.
@@ -137,9 +140,9 @@ class DicomWeb:
         study, series = str(sent.StudyInstanceUID), str(sent.SeriesInstanceUID)
         with _faults("look for what was stored"):
             metadata = self._client.retrieve_instance_metadata(study, series, str(sent.SOPInstanceUID))
-            stored = Dataset.from_json(metadata)
+            stored = Dataset.from_json(metadata, bulk_data_uri_handler=lambda tag, vr, uri: None)
             referred = _referred(sent)
-            there = {str(_dataset(one).get("SeriesInstanceUID", "")) for one in self._client.search_for_series(study)}
+            there = self._series(study).keys()
         if _referred(stored) != referred:
             raise PacsError("the PACS changed the SEG: it refers to another series than the one that was sent")
         if not referred <= there:
@@ -156,8 +159,23 @@ def _write(path: Path, one: Dataset) -> None:
         raise PacsError(f"the PACS sent an object that is no DICOM ({type(error).__name__}); {_CHECK}") from None
 
 
-def _dataset(found: dict[str, Any]) -> Dataset:
-    return Dataset.from_json(found)
+def _all(key: str, search: Callable[..., list[dict[str, Any]]], **options: Any) -> dict[str, Dataset]:
+    """Every match of a search, by UID, page after page.
+
+    A page without anything new is the end: Orthanc 1.10 knows no offset and gives the same page for ever, others give
+    pages shorter than was asked for.
+    """
+    found: dict[str, Dataset] = {}
+    n_before, offset = -1, 0
+    while len(found) > n_before:
+        n_before = len(found)
+        page = search(**options, limit=_PAGE, offset=offset)
+        for one in page:
+            dataset = Dataset.from_json(one)
+            found[str(dataset.get(key, ""))] = dataset
+        offset += len(page)
+    found.pop("", None)
+    return found
 
 
 def _referred(seg: Dataset) -> set[str]:

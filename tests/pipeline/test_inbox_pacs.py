@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("model") / "model")
 
 
-@pytest.fixture()
+@pytest.fixture
 def pacs(tmp_path: Path) -> Iterator[Orthanc]:
     with orthanc_in(tmp_path / "pacs") as running:
         yield running
@@ -129,7 +129,7 @@ def test_a_wrong_password_and_a_wrong_address_are_told(
 ) -> None:
     workspace = write_workspace(tmp_path, model, pacs=settings(pacs))
     monkeypatch.setenv("MONAI_TL_PACS_AUTH", "tester:wrong")
-    with pytest.raises(PacsError, match="answered 401.*MONAI_TL_PACS_AUTH"):
+    with pytest.raises(PacsError, match=r"answered 401.*MONAI_TL_PACS_AUTH"):
         once(workspace)
     monkeypatch.setenv("MONAI_TL_PACS_AUTH", "geheim")
     with pytest.raises(ConfigError, match="name:password") as caught:
