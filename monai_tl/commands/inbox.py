@@ -18,8 +18,9 @@ from monai_tl.errors import ConfigError, PacsError
 from monai_tl.files import write_json
 from monai_tl.inbox.arrivals import Look, look
 from monai_tl.inbox.drift import drift_of, measure, measures_to_text
+from monai_tl.inbox.entries import Entry
 from monai_tl.inbox.exchange import fetch_new, store_results
-from monai_tl.inbox.ledger import Entry, Ledger, ledger_at
+from monai_tl.inbox.ledger import Ledger, ledger_at
 from monai_tl.inbox.report import describe, summarise
 from monai_tl.inbox.work import LEDGER_FOLDER, Process, Rules, Worked, work
 from monai_tl.records import Fingerprint

@@ -13,7 +13,8 @@ from monai_tl.dicom.delivery import digest_of, read_delivered
 from monai_tl.dicom.listing import list_files
 from monai_tl.errors import DicomError
 from monai_tl.files import sha256_of
-from monai_tl.inbox.ledger import Known, Ledger
+from monai_tl.inbox.entries import Known
+from monai_tl.inbox.ledger import Ledger
 
 COMPLETE_FILE = ".complete"
 """An empty file of this name says that a folder is whole: what it holds need not settle."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from monai_tl.dataset.fingerprint import fingerprint_of_volume
 from monai_tl.geometry import Affine
-from monai_tl.inbox.ledger import Entry
+from monai_tl.inbox.entries import Entry
 from monai_tl.records import Fingerprint, Plan, Shift, Triple
 from monai_tl.transfer.shift import compare_fingerprints
 from monai_tl.transfer.shift_words import describe_shift

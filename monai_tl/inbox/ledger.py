@@ -9,14 +9,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
 
 from monai_tl.errors import MonaiTLError
+from monai_tl.inbox.entries import Entry, Known, State
 
-State = Literal["seen", "working", "done", "failed", "quarantined", "superseded"]
-"""``failed`` is tried again; ``quarantined`` waits for a person; ``superseded``: more of it came before its turn."""
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -49,58 +47,6 @@ CREATE TABLE IF NOT EXISTS remote (
 """
 _BUSY_S = 30.0
 _LONGEST_PAUSE_S = 3600.0
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row.
-
-    Attributes:
-        content: Hex sha256 over the study's instances: the key.
-        study: ``study-`` and 12 hex digits of a keyed hash.
-        arrived: Of the oldest of its files, Unix seconds.
-        attempts: How often work on it was begun.
-        started, finished: Unix seconds of the last attempt; 0 before.
-        model: Digest of the weights.
-        measures: JSON, see ``monai_tl.inbox.drift``.
-        sent: ``stored`` when the PACS has the SEG; else empty or why not.
-    """
-
-    content: str
-    study: str
-    n_instances: int
-    arrived: float
-    state: State
-    attempts: int
-    owner: str
-    not_before: float
-    code: str
-    reason: str
-    started: float
-    finished: float
-    n_segmented: int
-    n_refused: int
-    model: str
-    measures: str
-    sent: str
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the ledger remembers of a file, so that its bytes are read once.
-
-    Attributes:
-        place: Keyed hash of its path.
-        stamp: Size and times; a file with another one is read again.
-        study: Of the study it belongs to; empty where nothing in it tells.
-        digest: Empty for what is no DICOM.
-    """
-
-    place: str
-    stamp: str
-    study: str
-    is_image: bool
-    digest: str
 
 
 _COLUMNS = ", ".join(field.name for field in fields(Entry))

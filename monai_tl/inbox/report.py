@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from monai_tl.inbox.arrivals import Look
 from monai_tl.inbox.drift import Drift
-from monai_tl.inbox.ledger import Entry, State
+from monai_tl.inbox.entries import Entry, State
 
 _DAY_S = 86_400.0
 _LISTED = 50

@@ -10,7 +10,8 @@ from pathlib import Path
 from monai_tl.errors import ConfigError, DataError, MonaiTLError, SourceError, reason_of_unexpected
 from monai_tl.files import read_json, sweep_abandoned, temporary_folder, whole_folder, write_json
 from monai_tl.inbox.arrivals import Arrived, Look
-from monai_tl.inbox.ledger import Entry, Ledger, State
+from monai_tl.inbox.entries import Entry, State
+from monai_tl.inbox.ledger import Ledger
 from monai_tl.inbox.owners import is_alive, owner_in, sweep
 from monai_tl.progress import Progress
 

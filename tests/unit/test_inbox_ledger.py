@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from hypothesis.strategies import integers, sampled_from
 
 from monai_tl.errors import MonaiTLError
-from monai_tl.inbox.ledger import Known, Ledger, ledger_at
+from monai_tl.inbox.entries import Known
+from monai_tl.inbox.ledger import Ledger, ledger_at
 from monai_tl.inbox.owners import is_alive, owner_in, sweep
 
 
