@@ -139,6 +139,17 @@ def look(root: Path, hasher: Pseudonyms, ledger: Ledger, settle_s: float) -> Loo
     return found
 
 
+def files_of_studies(root: Path, hasher: Pseudonyms) -> dict[str, tuple[Path, ...]]:
+    """The files of each study by the name it has in the ledger. Patient data: for ``monai-tl whois``, never written."""
+    folders: dict[Path, list[_File]] = defaultdict(list)
+    for path in _visible(root):
+        file = _look_at(path, root, hasher, {})
+        if file is not None:
+            folders[path.parent].append(file)
+    units = _units(folders, root, hasher)
+    return {study: tuple(sorted(file.path for file in unit)) for study, unit in units.items()}
+
+
 def _visible(root: Path) -> Iterator[Path]:
     for path in list_files(root).files:
         if not any(part.startswith(".") for part in path.relative_to(root).parts):

@@ -24,7 +24,7 @@ from inbox_world import (
     write_workspace,
 )
 
-from monai_tl.commands import inbox, segment
+from monai_tl.commands import inbox, segment, whois
 from monai_tl.errors import ConfigError, DicomError, MonaiTLError, SourceError
 from monai_tl.files import read_json
 
@@ -179,6 +179,16 @@ def test_mended_data_are_taken_and_quarantine_can_be_left(workspace: Path) -> No
     assert states(workspace) == {"done": 1, "quarantined": 1}
     with pytest.raises(ConfigError, match="is not in quarantine"):
         inbox.release(workspace, "study-000000000000")
+
+
+def test_the_holder_of_the_key_finds_a_study_in_quarantine(workspace: Path) -> None:
+    write_study(workspace / "inbox/good", 1)
+    bad = write_study(workspace / "inbox/deep/gap", 2, leave_out=(4,))
+    once(workspace)
+    (study,) = (row["study"] for row in found(workspace)["refused"])
+    lines = list(whois.run([study], workspace, workspace / "inbox", workspace.parent / "key"))
+    assert lines[0] == f"{study}: {len(bad)} files"
+    assert str(workspace / "inbox/deep/gap") in lines[1]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> list[int]:
