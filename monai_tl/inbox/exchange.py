@@ -91,8 +91,11 @@ def store_results(pacs: DicomWeb, outbox: Path, ledger: Ledger) -> Exchanged:
     progress = Progress("store", total=len(waiting))
     for entry in waiting:
         try:
-            for seg in sorted((outbox / entry.study).glob(_SEG)):
+            found = sorted((outbox / entry.study).glob(_SEG))
+            for seg in found:
                 pacs.store(seg)
+            if not found:
+                raise PacsError("its result is gone from the outbox, so there is nothing to store")
         except MonaiTLError as error:
             ledger.mark_sent(entry.content, str(error))
             done.faults.append(f"{entry.study}: {error}")
