@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from inbox_kills import MOMENTS, context, work
 from inbox_world import segs, series_uid, sources_of, write_model, write_study, write_workspace
+from workspaces import until
 
 pytestmark = pytest.mark.pipeline
 
@@ -98,13 +99,16 @@ def test_kills_at_random_with_two_processes_at_once(tmp_path: Path, model: Path,
         pair = [PROCESSES.Process(target=work, args=(workspace,)) for _ in range(2)]
         for process in pair:
             process.start()
-        time.sleep(draw.uniform(0.05, 1.2))
+        # from the moment on when one of them is at work
+        owners = workspace / "outbox/.ledger"
+        until(lambda: any(owners.glob("*.owner")) or not any(one.is_alive() for one in pair), 120, "work begins")  # noqa: B023
+        time.sleep(draw.uniform(0.0, 0.4))
         for process in pair:
             if process.is_alive():
                 os.kill(process.pid, signal.SIGKILL)
                 n_killed += 1
             process.join()
         check_whole(workspace, undisturbed)
-    assert n_killed >= 4
+    assert n_killed >= 2
     assert run(workspace) == 0
     check_end(workspace, undisturbed)
