@@ -17,6 +17,7 @@ from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.types.entrypoint import EntrypointType
 
+from flows.clone import training_in_clone
 from flows.inbox import inbox
 from flows.pipeline import training
 from monai_tl.config import load_params
@@ -29,20 +30,21 @@ def deployment_name(workspace: Path) -> str:
     return f"workspace-{hashlib.sha256(str(workspace.resolve()).encode()).hexdigest()[:8]}"
 
 
-def serve_flows(workspace: Path, interval_s: float | None, cron: str | None) -> None:
+def serve_flows(workspace: Path, interval_s: float | None, cron: str | None, in_clone: bool = False) -> None:
     """Serve until stopped. One run of a flow at a time; one that would overlap is cancelled: the next does its work.
 
     Args:
         workspace: The current folder; runs start in it.
         interval_s: Time between starts of the training, seconds.
         cron: Cron schedule of the training instead of the interval.
+        in_clone: Train in a clone and put results on branches, see ``flows.clone``.
     """
     # the processes of single runs import the workspace's flows by name
     os.environ["PYTHONPATH"] = os.pathsep.join(
         part for part in (str(workspace), os.environ.get("PYTHONPATH", "")) if part
     )
     served = [
-        training.to_deployment(
+        (training_in_clone if in_clone else training).to_deployment(
             name=deployment_name(workspace),
             interval=None if cron else timedelta(seconds=interval_s or 86_400),
             cron=cron,
@@ -71,8 +73,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.deploy")
     parser.add_argument("--interval", type=float, default=86_400.0, help="seconds between runs")
     parser.add_argument("--cron", help="cron schedule; takes the place of the interval")
+    parser.add_argument("--clone", action="store_true", help="train in a clone; results go to branches runs/…")
     given = parser.parse_args()
-    serve_flows(Path.cwd(), given.interval, given.cron)
+    serve_flows(Path.cwd(), given.interval, given.cron, given.clone)
     return 0
 
 

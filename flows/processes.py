@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, cast
 
 from monai_tl.json_lines import VARIABLE
@@ -15,11 +16,11 @@ from monai_tl.json_lines import VARIABLE
 _GRACE_S = 3.0
 
 
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
+def _environment(more: Mapping[str, str], progress: str) -> dict[str, str]:
+    environment = {**os.environ, **more}
     # `python` in a stage's command is this one
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-    environment |= {"PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", VARIABLE: "json", "NO_COLOR": "1"}
+    environment |= {"PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", VARIABLE: progress, "NO_COLOR": "1"}
     return environment
 
 
@@ -30,6 +31,8 @@ def run_supervised(
     time_out_s: float | None = None,
     pass_fds: Sequence[int] = (),
     chatter: tuple[str, ...] = (),
+    more: Mapping[str, str] = MappingProxyType({}),
+    progress: str = "json",
 ) -> int | None:
     """Run ``python -m MODULE …`` in a workspace. All it started is gone when this returns or raises.
 
@@ -40,6 +43,8 @@ def run_supervised(
         time_out_s: It is ended after so many seconds.
         pass_fds: File descriptors it inherits.
         chatter: Lines that begin so are dropped.
+        more: Into its environment.
+        progress: The form in which it tells its progress.
 
     Returns:
         Its exit status, or None when time ran out.
@@ -48,7 +53,7 @@ def run_supervised(
     process = subprocess.Popen(
         [*command, sys.executable, "-m", *module],
         cwd=workspace,
-        env=_environment(),
+        env=_environment(more, progress),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

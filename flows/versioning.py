@@ -264,6 +264,56 @@ def _reason(lines: Sequence[str]) -> str:
     return text or "DVC ended without a message; run 'monai-tl doctor'"
 
 
+def share_cache(workspace: Path, clone: Path) -> None:
+    """Let a clone use the cache, the remotes and the passwords of its workspace.
+
+    Raises:
+        ConfigError: DVC failed.
+    """
+    cache = _alone(["cache", "dir"], workspace)[-1]
+    own = workspace / ".dvc" / "config.local"
+    if own.is_file():
+        shutil.copyfile(own, clone / ".dvc" / "config.local")
+    _alone(["config", "--local", "cache.dir", cache], clone)
+
+
+def bring_data(workspace: Path) -> None:
+    """Put in place what is pinned: from the cache, and data that are not there from the remote.
+
+    Raises:
+        ConfigError: They are nowhere.
+    """
+    _alone(["checkout", "--force", "--allow-missing"], workspace)
+    pins = sorted(path.name for path in workspace.glob("*.dvc") if path.is_file())
+    missing = [name for name in pins if not (workspace / name.removesuffix(".dvc")).exists()]
+    if missing:
+        _alone(["pull", *missing], workspace)
+
+
+def push_data(workspace: Path) -> bool:
+    """Push what the lock file names to the default remote; False where there is none.
+
+    Raises:
+        ConfigError: The remote failed.
+    """
+    if not any(line.startswith("core.remote=") for line in _alone(["config", "--list"], workspace)):
+        return False
+    _alone(["push", "--run-cache"], workspace)
+    return True
+
+
+def _alone(arguments: Sequence[str], workspace: Path) -> list[str]:
+    """A command of DVC outside any run; its lines.
+
+    Raises:
+        ConfigError: It failed.
+    """
+    lines: list[str] = []
+    if run_supervised(["dvc", *arguments], workspace, lines.append, chatter=_CHATTER) != 0:
+        raise ConfigError(_reason(lines), f"dvc {arguments[0]}")
+    return lines
+
+
 def _dvc(
     arguments: Sequence[str],
     workspace: Path,

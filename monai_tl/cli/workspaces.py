@@ -39,11 +39,12 @@ def serve(
     port: Annotated[int, typer.Option(help="Port of the dashboard on 127.0.0.1.")] = 4200,
     interval: Annotated[int, typer.Option(help="Seconds between scheduled runs.")] = 86_400,
     cron: Annotated[Optional[str], typer.Option(help="Cron schedule; takes the place of the interval.")] = None,  # noqa: UP045 - typer reads it at run time
+    clone: Annotated[bool, typer.Option("--clone", help="Train in a clone; results go to branches runs/...")] = False,
 ) -> None:
     """Serve the dashboard and run the pipeline on a schedule until interrupted."""
     from monai_tl.commands import serve as command
 
-    raise typer.Exit(command.run(workspace.resolve(), port=port, interval=interval, cron=cron))
+    raise typer.Exit(command.run(workspace.resolve(), port=port, interval=interval, cron=cron, clone=clone))
 
 
 @app.command()

@@ -28,7 +28,7 @@ SERVER_FILE = "server.json"
 _START_S = 120.0
 
 
-def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | None = None) -> int:
+def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | None = None, clone: bool = False) -> int:
     """Start a Prefect server on loopback and serve the workspace's flow on a schedule.
 
     With PREFECT_SERVER_API_AUTH_STRING in the environment (``name:password``) the dashboard asks for it.
@@ -38,6 +38,7 @@ def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | N
         port: Of the dashboard.
         interval: Seconds between starts of runs.
         cron: Cron schedule instead of the interval.
+        clone: Train in a clone; results go to branches.
 
     Returns:
         0 after an interruption, 1 when a part of it ended by itself.
@@ -55,7 +56,7 @@ def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | N
     environment = server_environment(workspace, port)
     known = workspace / STATE_FOLDER / SERVER_FILE
     server = ["prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    schedule = ["--cron", cron] if cron else ["--interval", str(interval)]
+    schedule = [*(["--cron", cron] if cron else ["--interval", str(interval)]), *(["--clone"] if clone else [])]
     try:
         with _logged(server, workspace, environment, "server.log") as running:
             _await_health(f"http://{HOST}:{port}/api/health", running, workspace)

@@ -125,6 +125,7 @@ def look(root: Path, hasher: Pseudonyms, ledger: Ledger, settle_s: float) -> Loo
             found.n_settling += 1
             continue
         counted = [file for file in unit if file.known.is_image or file.fault is not None]
+        fresh += [file.known for file in unit if not file.known.is_image and file.fault is None]
         if not counted:
             found.n_without_images += 1
             continue

@@ -14,6 +14,7 @@ from monai_tl.inbox.ledger import Ledger
 from monai_tl.progress import Progress
 from monai_tl.sections import PacsConfig
 
+_ENOUGH = 3
 STORED = "stored"
 _SEG = "*/segmentation.dcm"
 
@@ -48,7 +49,7 @@ def fetch_new(
         ledger: Remembers what was fetched.
         settle_s: For so long the number of images must have stayed the same.
     """
-    done = Exchanged()
+    done, n_in_a_row = Exchanged(), 0
     try:
         for study in pacs.studies(config.modality or modality, config.days):
             name = hasher.item("study", study.uid)
@@ -58,7 +59,16 @@ def fetch_new(
             if since < settle_s:
                 done.n_waiting += 1
                 continue
-            _fetch(pacs, study, inbox / name)
+            try:
+                _fetch(pacs, study, inbox / name)
+            except PacsError as error:
+                # one study that the PACS cannot give holds up no other; a PACS that is away does
+                done.faults.append(f"{name}: {error}")
+                n_in_a_row += 1
+                if n_in_a_row == _ENOUGH:
+                    break
+                continue
+            n_in_a_row = 0
             ledger.mark_fetched(name, study.n_instances)
             done.n_fetched += 1
     except PacsError as error:

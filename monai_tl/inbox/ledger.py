@@ -140,10 +140,12 @@ class Ledger:
         now = self._clock()
         with self._transaction():
             waiting = self._base.execute(
-                "SELECT content FROM studies AS one WHERE state IN ('seen', 'failed') AND not_before <= ? "
+                # no pause is so long: the clock was set back since
+                "SELECT content FROM studies AS one WHERE state IN ('seen', 'failed') "
+                "AND (not_before <= ? OR not_before > ?) "
                 "AND NOT EXISTS (SELECT 1 FROM studies WHERE study = one.study AND state = 'working') "
                 "ORDER BY attempts, arrived, content",
-                (now,),
+                (now, now + _LONGEST_PAUSE_S),
             )
             content = next((row[0] for row in waiting if row[0] in present), None)
             if content is None:

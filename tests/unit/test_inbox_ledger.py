@@ -90,6 +90,13 @@ def test_a_failure_waits_twice_as_long_each_time_and_ends_in_quarantine(ledger, 
     assert ledger.claim("me", {"a"}).attempts == 1
 
 
+def test_a_clock_that_is_set_back_lets_nothing_wait_for_ever(ledger, clock):
+    ledger.see("a", "study-1", 1, 1.0)
+    ledger.fail(ledger.claim("me", {"a"}), "machine", "the disk is full", 9, 60.0)
+    clock.now -= 500_000.0
+    assert ledger.claim("me", {"a"}) is not None
+
+
 def test_more_of_a_study_takes_the_place_of_what_waits(ledger):
     ledger.see("half", "study-1", 5, 1.0)
     ledger.see("whole", "study-1", 9, 1.0)
