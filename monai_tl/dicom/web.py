@@ -64,8 +64,8 @@ class DicomWeb:
         # the next run is the retry
         self._client.set_http_retry_params(retry=False)
 
-    def studies(self, modality: str, days: int | None, today: date | None = None) -> Iterator[RemoteStudy]:
-        """Studies with a series of a modality.
+    def find(self, modality: str, days: int | None, today: date | None = None) -> list[str]:
+        """StudyInstanceUIDs of studies with a series of a modality.
 
         Args:
             modality: As in DICOM.
@@ -81,11 +81,15 @@ class DicomWeb:
             filters["StudyDate"] = f"{last - timedelta(days=days - 1):%Y%m%d}-{last:%Y%m%d}"
         with _faults("search"):
             uids = _all("StudyInstanceUID", self._client.search_for_studies, search_filters=filters)
-        for uid in sorted(uids):
-            yield self._study(uid)
+        return sorted(uids)
 
-    def _study(self, uid: str) -> RemoteStudy:
-        with _faults("search"):
+    def study(self, uid: str) -> RemoteStudy:
+        """What there is of a study.
+
+        Raises:
+            PacsError: The PACS cannot be reached, or does not answer as it should.
+        """
+        with _faults("look into a study"):
             found = self._series(uid)
             images = {name: one for name, one in found.items() if one.get("Modality", "") not in OTHER_MODALITIES}
             counts = [int(one.get("NumberOfSeriesRelatedInstances", 0) or 0) for one in images.values()]

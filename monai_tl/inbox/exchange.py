@@ -51,15 +51,16 @@ def fetch_new(
     """
     done, n_in_a_row = Exchanged(), 0
     try:
-        for study in pacs.studies(config.modality or modality, config.days):
-            name = hasher.item("study", study.uid)
-            since, is_fetched = ledger.look_remote(name, study.n_instances)
-            if is_fetched or not study.series:
-                continue
-            if since < settle_s:
-                done.n_waiting += 1
-                continue
+        for uid in pacs.find(config.modality or modality, config.days):
+            name = hasher.item("study", uid)
             try:
+                study = pacs.study(uid)
+                since, is_fetched = ledger.look_remote(name, study.n_instances)
+                if is_fetched or not study.series:
+                    continue
+                if since < settle_s:
+                    done.n_waiting += 1
+                    continue
                 _fetch(pacs, study, inbox / name)
             except PacsError as error:
                 # one study that the PACS cannot give holds up no other; a PACS that is away does

@@ -141,19 +141,21 @@ def test_a_wrong_password_and_a_wrong_address_are_told(
         once(workspace)
 
 
-def test_a_study_that_the_pacs_cannot_give_holds_up_no_other(tmp_path: Path, model: Path, pacs: Orthanc) -> None:
-    workspace = write_workspace(tmp_path, model, pacs=settings(pacs))
-    for number in range(3):
-        pacs.put(write_study(tmp_path / f"made/{number}", number))
-    # the files of the first are gone from its disk; its index still has them
-    for name in pacs.call("/instances"):
-        if pacs.call(f"/instances/{name}/simplified-tags")["StudyInstanceUID"] == study_uid(0):
-            stored = pacs.call(f"/instances/{name}/attachments/dicom/info")["Uuid"]
-            (tmp_path / "pacs/storage" / stored[:2] / stored[2:4] / stored).unlink()
-    with pytest.raises(PacsError, match="study-"):
-        once(workspace)
-    assert states(workspace) == {"done": 2}
-    assert referred(pacs) == [(study_uid(number), series_uid(number)) for number in (1, 2)]
+def test_a_study_that_the_pacs_cannot_give_holds_up_no_other(tmp_path: Path, model: Path) -> None:
+    with orthanc_in(tmp_path / "pacs", MaximumStorageCacheSize=0) as pacs:
+        workspace = write_workspace(tmp_path, model, pacs=settings(pacs))
+        for number in range(3):
+            pacs.put(write_study(tmp_path / f"made/{number}", number))
+        # a file of the first is gone from its disk; its index still has it
+        for name in pacs.call("/instances"):
+            tags = pacs.call(f"/instances/{name}/simplified-tags")
+            if tags["StudyInstanceUID"] == study_uid(0) and tags["InstanceNumber"] == "4":
+                stored = pacs.call(f"/instances/{name}/attachments/dicom/info")["Uuid"]
+                (tmp_path / "pacs/storage" / stored[:2] / stored[2:4] / stored).unlink()
+        with pytest.raises(PacsError, match="study-"):
+            once(workspace)
+        assert states(workspace) == {"done": 2}
+        assert referred(pacs) == [(study_uid(number), series_uid(number)) for number in (1, 2)]
 
 
 def test_a_pacs_that_ends_in_the_middle_leaves_no_half_study(
