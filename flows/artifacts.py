@@ -125,6 +125,33 @@ def publish_curve(workspace: Path, outcomes: Mapping[str, str]) -> None:
     create_markdown_artifact("\n".join(parts), key="curve", description="Dice against labels and steps")
 
 
+def publish_inbox(found: Mapping[str, Any]) -> None:
+    """Write the artifacts of one pass over the inbox; an alarm has one of its own."""
+    create_markdown_artifact(inbox_summary(found), key="inbox", description="What became of the studies")
+    create_table_artifact(found["studies"], key="inbox-studies", description="The latest studies, oldest first")
+    create_table_artifact(found["refused"], key="inbox-refused", description="Studies that were given up, and why")
+    if found["drift"]["alarm"]:
+        rows = "\n".join(
+            f"| {row['name']} | {row['source']} | {row['target']} | {row['distance']} |"
+            for row in found["drift"]["features"]
+        )
+        table = f"| feature | training | now | distance |\n|---|---|---|---|\n{rows}\n"
+        create_markdown_artifact(
+            f"# {found['drift']['words']}\n\n{table}", key="inbox-drift", description="Alarm: drift"
+        )
+
+
+def inbox_summary(found: Mapping[str, Any]) -> str:
+    """Counts and throughput as Markdown."""
+    states = "\n".join(f"| {state} | {count} |" for state, count in found["states"].items())
+    speed = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in found["throughput"].items())
+    faults = "".join(f"\n**{fault}**\n" for fault in found["faults"])
+    return (
+        f"{faults}\n| studies | |\n|---|---|\n{states}\n\n| throughput | |\n|---|---|\n{speed}\n\n"
+        f"{found['drift']['words']}\n"
+    )
+
+
 def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row an arm and class, ``all`` first: means with intervals, null where undefined, and the number of cases."""
     rows = []

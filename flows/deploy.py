@@ -1,6 +1,7 @@
-"""Serves the training flow on a schedule: ``python -m flows.deploy --interval 86400`` or ``--cron '0 2 * * *'``.
+"""Serves the flows on their schedules: ``python -m flows.deploy --interval 86400`` or ``--cron '0 2 * * *'``.
 
-``monai-tl serve`` starts this beside a server; PREFECT_API_URL must name one.
+The interval is the training's; the inbox is served where params.yaml has a section ``inbox``, every ``inbox.every_s``
+seconds. ``monai-tl serve`` starts this beside a server; PREFECT_API_URL must name one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.types.entrypoint import EntrypointType
 
+from flows.clone import training_in_clone
+from flows.inbox import inbox
 from flows.pipeline import training
+from monai_tl.config import load_params
+
+_ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
 
 def deployment_name(workspace: Path) -> str:
@@ -24,27 +30,42 @@ def deployment_name(workspace: Path) -> str:
     return f"workspace-{hashlib.sha256(str(workspace.resolve()).encode()).hexdigest()[:8]}"
 
 
-def serve_training(workspace: Path, interval_s: float | None, cron: str | None) -> None:
-    """Serve until stopped. One run at a time; a run that would overlap is cancelled, since the next one does its work.
+def serve_flows(workspace: Path, interval_s: float | None, cron: str | None, in_clone: bool = False) -> None:
+    """Serve until stopped. One run of a flow at a time; one that would overlap is cancelled: the next does its work.
 
     Args:
         workspace: The current folder; runs start in it.
-        interval_s: Time between starts, seconds.
-        cron: Cron schedule instead of the interval.
+        interval_s: Time between starts of the training, seconds.
+        cron: Cron schedule of the training instead of the interval.
+        in_clone: Train in a clone and put results on branches, see ``flows.clone``.
     """
     # the processes of single runs import the workspace's flows by name
     os.environ["PYTHONPATH"] = os.pathsep.join(
         part for part in (str(workspace), os.environ.get("PYTHONPATH", "")) if part
     )
-    deployment = training.to_deployment(
-        name=deployment_name(workspace),
-        interval=None if cron else timedelta(seconds=interval_s or 86_400),
-        cron=cron,
-        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
-        entrypoint_type=EntrypointType.MODULE_PATH,
-        tags=["training"],
-    )
-    serve(deployment, pause_on_shutdown=True, limit=1)  # type: ignore[arg-type] # typed as value or coroutine
+    served = [
+        (training_in_clone if in_clone else training).to_deployment(
+            name=deployment_name(workspace),
+            interval=None if cron else timedelta(seconds=interval_s or 86_400),
+            cron=cron,
+            concurrency_limit=_ONE,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            tags=["training"],
+        )
+    ]
+    settings = load_params(workspace).inbox
+    if settings is not None:
+        served.append(
+            inbox.to_deployment(
+                name=deployment_name(workspace),
+                interval=timedelta(seconds=settings.every_s),
+                concurrency_limit=_ONE,
+                entrypoint_type=EntrypointType.MODULE_PATH,
+                tags=["inbox"],
+            )
+        )
+    # typed as values or coroutines
+    serve(*served, pause_on_shutdown=True, limit=len(served))  # type: ignore[arg-type]
 
 
 def main() -> int:
@@ -52,8 +73,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.deploy")
     parser.add_argument("--interval", type=float, default=86_400.0, help="seconds between runs")
     parser.add_argument("--cron", help="cron schedule; takes the place of the interval")
+    parser.add_argument("--clone", action="store_true", help="train in a clone; results go to branches runs/…")
     given = parser.parse_args()
-    serve_training(Path.cwd(), given.interval, given.cron)
+    serve_flows(Path.cwd(), given.interval, given.cron, given.clone)
     return 0
 
 

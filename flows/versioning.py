@@ -6,8 +6,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -17,14 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 import yaml
 
 from flows.mending import backup_file, mend_after_kill
+from flows.processes import run_supervised
 from monai_tl.config import Params
 from monai_tl.errors import ConfigError, MonaiTLError, StageError
-from monai_tl.json_lines import MARK, VARIABLE
+from monai_tl.json_lines import MARK
 from monai_tl.stages import STAGES, STATE_FOLDER, Stage, list_of
 
 Outcome = Literal["ran", "restored", "unchanged"]
@@ -32,7 +31,6 @@ Outcome = Literal["ran", "restored", "unchanged"]
 
 PIPELINE_FILE = "dvc.yaml"
 _LOCK_WAIT_S = 10.0
-_GRACE_S = 3.0
 _STATUS_TIME_OUT_S = 600.0
 _TAIL_LINES = 12
 _CHATTER = (
@@ -266,12 +264,54 @@ def _reason(lines: Sequence[str]) -> str:
     return text or "DVC ended without a message; run 'monai-tl doctor'"
 
 
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    # `python` in a stage's command is this one
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-    environment |= {"PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", VARIABLE: "json", "NO_COLOR": "1"}
-    return environment
+def share_cache(workspace: Path, clone: Path) -> None:
+    """Let a clone use the cache, the remotes and the passwords of its workspace.
+
+    Raises:
+        ConfigError: DVC failed.
+    """
+    cache = _alone(["cache", "dir"], workspace)[-1]
+    own = workspace / ".dvc" / "config.local"
+    if own.is_file():
+        shutil.copyfile(own, clone / ".dvc" / "config.local")
+    _alone(["config", "--local", "cache.dir", cache], clone)
+
+
+def bring_data(workspace: Path) -> None:
+    """Put in place what is pinned: from the cache, and data that are not there from the remote.
+
+    Raises:
+        ConfigError: They are nowhere.
+    """
+    _alone(["checkout", "--force", "--allow-missing"], workspace)
+    pins = sorted(path.name for path in workspace.glob("*.dvc") if path.is_file())
+    missing = [name for name in pins if not (workspace / name.removesuffix(".dvc")).exists()]
+    if missing:
+        _alone(["pull", *missing], workspace)
+
+
+def push_data(workspace: Path) -> bool:
+    """Push what the lock file names to the default remote; False where there is none.
+
+    Raises:
+        ConfigError: The remote failed.
+    """
+    if not any(line.startswith("core.remote=") for line in _alone(["config", "--list"], workspace)):
+        return False
+    _alone(["push", "--run-cache"], workspace)
+    return True
+
+
+def _alone(arguments: Sequence[str], workspace: Path) -> list[str]:
+    """A command of DVC outside any run; its lines.
+
+    Raises:
+        ConfigError: It failed.
+    """
+    lines: list[str] = []
+    if run_supervised(["dvc", *arguments], workspace, lines.append, chatter=_CHATTER) != 0:
+        raise ConfigError(_reason(lines), f"dvc {arguments[0]}")
+    return lines
 
 
 def _dvc(
@@ -282,48 +322,4 @@ def _dvc(
     time_out_s: float | None,
 ) -> int | None:
     """Run DVC; its exit status, or None when time ran out. All it started is gone when this returns or raises."""
-    command = [sys.executable, "-m", "monai_tl.supervise", "--grace", f"{_GRACE_S:g}", "--"]
-    process = subprocess.Popen(
-        [*command, sys.executable, "-m", "dvc", *arguments],
-        cwd=workspace,
-        env=_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-        pass_fds=[lock_handle],
-    )
-    # both are pipes, as asked for above
-    order, output = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
-    late = threading.Event()
-
-    def stop() -> None:
-        late.set()
-        process.terminate()
-
-    timer = threading.Timer(time_out_s, stop) if time_out_s else None
-    try:
-        if timer:
-            timer.start()
-        for line in output:
-            if line.strip() and not line.strip().startswith(_CHATTER):
-                on_line(line.rstrip())
-        code = process.wait()
-    finally:
-        if timer:
-            timer.cancel()
-        # end-of-file is the order to end everything; whatever comes, wait until it is done
-        order.close()
-        _wait_for_certain(process)
-        output.close()
-    return None if late.is_set() else code
-
-
-def _wait_for_certain(process: subprocess.Popen[str]) -> None:
-    try:
-        process.wait(_GRACE_S + 10.0)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    return run_supervised(["dvc", *arguments], workspace, on_line, time_out_s, pass_fds=[lock_handle], chatter=_CHATTER)

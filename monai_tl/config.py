@@ -6,13 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from monai_tl.curve_config import CurveConfig as CurveConfig
 from monai_tl.curve_config import CurveTraining as CurveTraining
@@ -24,6 +18,7 @@ from monai_tl.finetune_config import PrecisionName as PrecisionName
 from monai_tl.finetune_config import StrategyName as StrategyName
 from monai_tl.labels import ClassSpec, class_faults
 from monai_tl.sections import Fraction, Positive, Real, Section, Whole
+from monai_tl.sections import InboxConfig as InboxConfig
 from monai_tl.sections import IngestConfig as IngestConfig
 from monai_tl.sections import Spacing as Spacing
 from monai_tl.sections import SplitConfig as SplitConfig
@@ -241,7 +236,7 @@ class ExportConfig(Section):
 
 
 class Params(Section):
-    """All of params.yaml: one section a stage; ``curve`` only where there is one."""
+    """All of params.yaml: one section a stage; ``curve`` and ``inbox`` only where there is one."""
 
     ingest: IngestConfig
     split: SplitConfig = SplitConfig()
@@ -252,6 +247,7 @@ class Params(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
     curve: CurveConfig | None = None
+    inbox: InboxConfig | None = None
 
 
 def parse_params(content: Any, where: str = PARAMS_FILE) -> Params:

@@ -7,7 +7,8 @@ MonaiTLError
 ├─ TrainingError  exit 5   DivergenceError · CheckpointError · RankLostError
 ├─ StageError     exit 6   wraps stage + case, raised ``from`` the cause
 ├─ WorkerLostError exit 6  a process that worked over cases was ended by the system
-└─ PromotionError exit 7
+├─ PromotionError exit 7
+└─ PacsError      exit 8
 """
 
 from __future__ import annotations
@@ -146,6 +147,12 @@ class PromotionError(MonaiTLError):
     """The model of a run may not go out; says why, and nothing was changed."""
 
     exit_code = 7
+
+
+class PacsError(MonaiTLError):
+    """The PACS cannot be reached, refuses, or answers what makes no sense; studies stay where they are."""
+
+    exit_code = 8
 
 
 def describe_os_error(error: OSError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from monai_tl import DEFAULT_KEY_FILE
 from monai_tl.labels import ClassSpec, LabelScheme, class_faults
@@ -80,3 +80,63 @@ class SplitConfig(Section):
     test_fraction: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.3
     test_ids_file: str | None = None
     n_train_cases: Positive | None = None
+
+
+class PacsConfig(Section):
+    """A PACS with DICOMweb. A password is never here: ``MONAI_TL_PACS_AUTH=name:password`` in the environment.
+
+    Attributes:
+        url: Root of QIDO-RS, WADO-RS and STOW-RS, e.g. ``https://pacs.example/dicom-web``.
+        fetch: Bring new studies into the folder.
+        store: Send each SEG back, and see that it is stored.
+        modality: Only studies with a series of it; null asks for the model's.
+        days: Only studies of so many days, today included; null for all.
+        timeout_s: Longest silence of the PACS, s.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/@\s]+(/\S*)?$")]
+    fetch: bool = True
+    store: bool = True
+    modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")] | None = None
+    days: Positive | None = 3
+    timeout_s: Annotated[Real, Field(gt=0.0, le=3600.0)] = 30.0
+
+
+class InboxConfig(Section):
+    """New studies in, DICOM SEG out: what ``monai-tl inbox`` does.
+
+    Attributes:
+        folder: Where studies arrive, any nesting; only read, unless a PACS is fetched from.
+        outbox: Where results and the ledger lie.
+        model: Folder of the model, e.g. ``artifacts/export/model``; null takes the version in stage ``prod``.
+        settle_s: A study is whole when nothing of it has changed for so long, s.
+        max_attempts: A study is given up after so many.
+        retry_s: Pause before the second attempt, s; it doubles each time.
+        every_s: Pause between scheduled runs, s.
+        identity: ``source`` keeps the patient's identity in the SEG, which a PACS needs.
+        mode: See ``predict.mode``.
+        drift_bound: An alarm when the latest studies lie farther from the training cases: 1 is a factor of two, or one
+            standard deviation.
+        drift_window: So many of the latest studies are looked at together; fewer than half of it give no alarm.
+        pacs: Null works on the folders alone.
+    """
+
+    folder: str = "inbox"
+    outbox: str = "outbox"
+    model: str | None = None
+    settle_s: Annotated[Real, Field(ge=0.0)] = 60.0
+    max_attempts: Positive = 5
+    retry_s: Annotated[Real, Field(ge=0.0)] = 60.0
+    every_s: Positive = 300
+    identity: Literal["source", "pseudonymous"] = "source"
+    mode: Literal["exact", "fast"] = "fast"
+    drift_bound: Annotated[Real, Field(gt=0.0)] = 1.0
+    drift_window: Positive = 20
+    pacs: PacsConfig | None = None
+
+    @field_validator("pacs")
+    @classmethod
+    def _can_file(cls, pacs: PacsConfig | None, info: ValidationInfo) -> PacsConfig | None:
+        if pacs is not None and pacs.store and info.data.get("identity") == "pseudonymous":
+            raise ValueError("store needs inbox.identity: source, else the PACS files the SEG under another patient")
+        return pacs

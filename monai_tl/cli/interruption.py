@@ -14,6 +14,7 @@ _WORDS = {
     "curve": _RUN,
     "stage": _RUN,
     "serve": "Stopped, with all that it started. A run that was going on goes on with the next one.",
+    "inbox": "Stopped. Studies that are done stay done; the one that was being worked on is taken again.",
     "rank": "Stopped. Networks that are scored are kept; the same command goes on with the others.",
     "pull": "Stopped. What was fetched is kept; the same command goes on from there.",
     "segment": "Stopped. Series that are finished are in the output folder, whole; the same command begins again.",

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from monai_tl.cli.options import HERE, KEY_FILE, KeyFile, Source, Workspace, app
+from monai_tl.errors import ConfigError
 
 sources_app = typer.Typer(
     help="Pretrained networks to start from: what there is, what they expect, whether their weights fit.",
@@ -72,11 +73,35 @@ def promote(
     accept_undecided: Annotated[
         bool, typer.Option("--accept-undecided", help="Promote although no verdict shows that it does no harm.")
     ] = False,
+    stage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="'prod': also put it in production, unless the one there is as good."),
+    ] = None,
+    approve: Annotated[bool, typer.Option("--approve", help="With --stage: somebody has looked at it.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="With --stage: the version before is in it again.")] = False,
 ) -> None:
     """Record that the exported model may go out; a model that did harm never does."""
-    from monai_tl.commands import promote as command
+    if stage not in (None, "prod") or (stage is None and (approve or undo)):
+        raise ConfigError("--stage: prod is the only one; --approve and --undo go with it", "arguments")
+    if stage is None:
+        from monai_tl.commands import promote as command
 
-    typer.echo(command.run(workspace.resolve(), accept_undecided=accept_undecided))
+        typer.echo(command.run(workspace.resolve(), accept_undecided=accept_undecided))
+        return
+    from monai_tl.commands import registry
+
+    if undo:
+        typer.echo(registry.undo(workspace.resolve()))
+    else:
+        typer.echo(registry.to_prod(workspace.resolve(), approve=approve, accept_undecided=accept_undecided))
+
+
+@app.command()
+def models(workspace: Workspace = HERE) -> None:
+    """List the versions of a workspace's model: stage, verdict, data, source, licence."""
+    from monai_tl.commands import registry
+
+    typer.echo(registry.describe_models(workspace.resolve()))
 
 
 @app.command()

@@ -40,11 +40,33 @@ def serve(
     interval: Annotated[int, typer.Option(help="Seconds between scheduled runs.")] = 86_400,
     cron: Annotated[Optional[str], typer.Option(help="Cron schedule; takes the place of the interval.")] = None,  # noqa: UP045 - typer reads it at run time
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback opens it.")] = "127.0.0.1",
+    clone: Annotated[bool, typer.Option("--clone", help="Train in a clone; results go to branches runs/...")] = False,
 ) -> None:
     """Serve the dashboard and run the pipeline on a schedule until interrupted."""
     from monai_tl.commands import serve as command
 
-    raise typer.Exit(command.run(workspace.resolve(), port=port, interval=interval, cron=cron, host=host))
+    raise typer.Exit(command.run(workspace.resolve(), port=port, interval=interval, cron=cron, clone=clone, host=host))
+
+
+@app.command()
+def inbox(
+    workspace: Workspace = HERE,
+    once: Annotated[bool, typer.Option("--once", help="One pass over what is there now.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Tell what became of the studies; work on none.")] = False,
+    release: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="STUDY", help="Let a study, or all, out of quarantine."),
+    ] = None,
+) -> None:
+    """Segment new studies as they arrive, each exactly once, until interrupted."""
+    from monai_tl.commands import inbox as command
+
+    if release is not None:
+        typer.echo(command.release(workspace.resolve(), release))
+    elif report:
+        typer.echo(command.report(workspace.resolve()))
+    else:
+        command.run(workspace.resolve(), once=once, tell=typer.echo)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,21 @@ def run(
     if out is not None:
         write_json(out, _record(found, metric, confidence))
     return _describe(found, metric, confidence)
+
+
+def judge_pair(first: ScoredRun, second: ScoredRun, metric: str = "dice") -> tuple[str, str]:
+    """What becomes of the second in place of the first, over the cases that both have scored.
+
+    Returns:
+        ``better``, ``worse`` or ``undecided``, and the sentence that says so.
+
+    Raises:
+        DataError: They have no case or other classes in common.
+    """
+    rule = EvaluateConfig()
+    pair = _compare(first, second, metric, BootstrapRule(rule.n_bootstrap, rule.confidence, rule.seed))
+    pair = replace(pair, adjusted_p=pair.difference.p_value, smallest=_smallest(pair, rule.confidence))
+    return _word(pair, metric, rule.confidence), _sentence(pair, metric, rule.confidence)
 
 
 def _check(given: Sequence[str], metric: str, confidence: float) -> None:

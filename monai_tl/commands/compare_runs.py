@@ -68,30 +68,46 @@ def find_cases(given: str, workspace: Path) -> str:
 
 
 def _of_revision(revision: str, workspace: Path) -> str:
+    with temporary_folder(Path(tempfile.gettempdir()), "monai_tl-compare") as work:
+        found = work / CASES_FILE
+        fetch_of_revision(revision, RUN_CASES, found, workspace)
+        return found.read_text(encoding="utf-8")
+
+
+def fetch_of_revision(revision: str, path: str, out: Path, workspace: Path) -> None:
+    """A file or folder as git or DVC has it at a revision, by the workspace's own flows.
+
+    Args:
+        revision: Commit, branch, tag, or experiment of DVC.
+        path: Below the workspace.
+        out: Must not exist.
+        workspace: Folder of dvc.yaml.
+
+    Raises:
+        ConfigError: There is no such revision, or it has no such path.
+        MonaiTLError: DVC does not answer.
+    """
     if not (workspace / FLOWS_FOLDER / "revision.py").is_file():
         raise ConfigError(
             f"{revision}: is no folder, and for a revision --workspace must name a workspace whose flows can look one "
             "up ('monai-tl init --refresh' leaves flows alone: copy flows/revision.py from a new workspace)",
             "arguments",
         )
-    with temporary_folder(Path(tempfile.gettempdir()), "monai_tl-compare") as work:
-        found = work / CASES_FILE
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", f"{FLOWS_FOLDER}.revision", revision, RUN_CASES, str(found)],
-                cwd=workspace,
-                env={**os.environ, "DVC_NO_ANALYTICS": "1"},
-                capture_output=True,
-                text=True,
-                timeout=_TIME_OUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise MonaiTLError(f"{revision}: DVC gave no answer in {_TIME_OUT_S:g} s; look at its remote") from None
-        if done.returncode != 0 or not found.is_file():
-            said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
-            raise ConfigError(f"{revision}: {said}", "arguments")
-        return found.read_text(encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", f"{FLOWS_FOLDER}.revision", revision, path, str(out)],
+            cwd=workspace,
+            env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=_TIME_OUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise MonaiTLError(f"{revision}: DVC gave no answer in {_TIME_OUT_S:g} s; look at its remote") from None
+    if done.returncode != 0 or not out.exists():
+        said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+        raise ConfigError(f"{revision}: {said}", "arguments")
 
 
 def read_run(given: str, text: str, metric: str, arm: str | None) -> ScoredRun:

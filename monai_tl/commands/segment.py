@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -25,7 +25,7 @@ from monai_tl.files import sha256_of, sweep_abandoned, whole_folder, write_json
 from monai_tl.geometry import Affine, spacing_of
 from monai_tl.inference import Predictor, load_models, with_engine
 from monai_tl.progress import Progress
-from monai_tl.records import Rejection, RejectionList
+from monai_tl.records import Fingerprint, Rejection, RejectionList
 from monai_tl.sources.card import read_source
 from monai_tl.sources.ensemble import InferenceSettings, read_ensemble
 
@@ -36,18 +36,52 @@ METHOD_FILE = "method.json"
 
 
 @dataclass(frozen=True)
-class _Model:
+class LoadedModel:
+    """Networks ready to be applied to any number of folders.
+
+    Attributes:
+        predictor: The networks, their plan and engine.
+        algorithm: What a SEG says of its maker.
+        settings: How they are applied.
+        note: For the user, where the settings are the defaults; may be empty.
+        fingerprint: Of the cases they were trained on; None where the card does not say.
+    """
+
     predictor: Predictor
     algorithm: Algorithm
     settings: InferenceSettings
     note: str
+    fingerprint: Fingerprint | None
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
+    """Where results go and whose names they bear.
+
+    Attributes:
+        out: Exists.
+        hasher: Of the project's key.
+        identity: See ``run``.
+    """
+
     out: Path
     hasher: Pseudonyms
     identity: Identity
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What became of a folder.
+
+    Attributes:
+        lines: One a case, with the volume of each class.
+        rejected: What was refused and why, in a fixed order.
+        n_series: Image series that were found.
+    """
+
+    lines: tuple[str, ...]
+    rejected: tuple[Rejection, ...]
+    n_series: int
 
 
 def run(
@@ -95,36 +129,56 @@ def run(
     if not dicom_dir.is_dir():
         raise ConfigError("DICOM_DIR: there is no such folder; give the one that holds the studies", "arguments")
     hasher = Pseudonyms(load_key(key_file))
-    loaded = _load(model, _Wanted(mode, engine, tuple(flips)))
+    loaded = load_model(model, mode, engine, flips)
     # before the work, so that a place that cannot be written costs nobody an hour
     out.mkdir(parents=True, exist_ok=True)
     sweep_abandoned(out, "case-*")
-    index = index_folder(dicom_dir, hasher)
-    target = _Target(out, hasher, cast("Identity", identity))
+    done = segment_folder(dicom_dir, loaded, Target(out, hasher, cast("Identity", identity)))
+    if not done.lines:
+        found = f"none of {done.n_series} image series could be segmented" if done.n_series else (
+            "no DICOM image was found in the folder given"
+        )  # fmt: skip
+        raise DataError(f"{found}; {out / REJECTED_FILE} lists {len(done.rejected)} refused items with their reasons")
+    count = f"{len(done.lines)} of {done.n_series} series segmented, {len(done.rejected)} items refused, in {out}"
+    return "\n".join([*done.lines, count, *filter(None, [loaded.note])])
+
+
+def segment_folder(
+    dicom_dir: Path, loaded: LoadedModel, target: Target, watch: Callable[[Found], None] | None = None
+) -> Segmented:
+    """Segment every image series below a folder; write the results, rejected.json and method.json.
+
+    Args:
+        dicom_dir: Any nesting.
+        loaded: Of ``load_model``.
+        target: Where the results go.
+        watch: Told of each case after it was written.
+
+    Raises:
+        OSError: The results cannot be written.
+    """
+    index = index_folder(dicom_dir, target.hasher)
     progress = Progress("segment", total=len(index.series))
     lines: list[str] = []
     # labels that came along are of no concern here
     rejected = [item for item in index.rejected if item.kind != "label"]
     for series in index.series:
         try:
-            line = _write(_segment_series(series, loaded, target), loaded, target)
+            found = _segment_series(series, loaded, target)
+            line = _write(found, loaded, target)
         except Exception as error:
-            rejection = _reject(series, hasher, error)
+            rejection = _reject(series, target.hasher, error)
             rejected.append(rejection)
             progress.advance(f"{rejection.item} refused: {rejection.code}", is_warning=True)
             continue
+        if watch is not None:
+            watch(found)
         lines.append(line)
         progress.advance(line)
     in_order = tuple(sorted(rejected, key=lambda item: (item.kind, item.code, item.item)))
-    RejectionList(rejected=in_order).write(out / REJECTED_FILE)
-    write_json(out / METHOD_FILE, loaded.predictor.describe(loaded.settings.predict))
-    if not lines:
-        found = f"none of {len(index.series)} image series could be segmented" if index.series else (
-            "no DICOM image was found in the folder given"
-        )  # fmt: skip
-        raise DataError(f"{found}; {out / REJECTED_FILE} lists {len(in_order)} refused items with their reasons")
-    count = f"{len(lines)} of {len(index.series)} series segmented, {len(in_order)} items refused, in {out}"
-    return "\n".join([*sorted(lines), count, *filter(None, [loaded.note])])
+    RejectionList(rejected=in_order).write(target.out / REJECTED_FILE)
+    write_json(target.out / METHOD_FILE, loaded.predictor.describe(loaded.settings.predict))
+    return Segmented(tuple(sorted(lines)), in_order, len(index.series))
 
 
 @dataclass(frozen=True)
@@ -144,7 +198,16 @@ class _Wanted:
             raise ConfigError(f"{asked}: a mode is exact or fast, a flip is LR, AP or SI", "arguments") from None
 
 
-def _load(given: Sequence[Path], wanted: _Wanted) -> _Model:
+def load_model(
+    given: Sequence[Path], mode: str = "fast", engine: str = "torch", flips: Sequence[str] = ()
+) -> LoadedModel:
+    """Load what ``run`` is given as model; see there.
+
+    Raises:
+        ConfigError: No such mode, engine or direction; or the engine is not installed.
+        SourceError: A model cannot be loaded, or takes more than one channel.
+    """
+    wanted = _Wanted(mode, engine, tuple(flips))
     ensemble = read_ensemble(given)
     folders, settings, note = ensemble.folders, ensemble.settings, ""
     if settings is None:
@@ -165,12 +228,12 @@ def _load(given: Sequence[Path], wanted: _Wanted) -> _Model:
     name = cards[0].name if len(cards) == 1 else f"{cards[0].name} and {len(cards) - 1} more"
     digest = hashes[0] if len(hashes) == 1 else sha256_of(*hashes)
     algorithm = Algorithm(name=f"monai_tl {name}", version=__version__, model_sha256=digest)
-    return _Model(predictor, algorithm, settings, note)
+    return LoadedModel(predictor, algorithm, settings, note, cards[0].fingerprint)
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a model says of a series: ``label`` is uint8 on the grid of ``affine`` (RAS+)."""
+class Found:
+    """What a model says of a series: ``label`` is uint8 (I, J, K) on the grid of ``affine`` (RAS+)."""
 
     case_id: str
     volume: DicomVolume
@@ -178,7 +241,7 @@ class _Found:
     affine: Affine
 
 
-def _segment_series(series: ImageSeries, model: _Model, target: _Target) -> _Found:
+def _segment_series(series: ImageSeries, model: LoadedModel, target: Target) -> Found:
     plan, settings = model.predictor.plan, model.settings
     try:
         volume = read_volume(series, settings.min_slices)
@@ -194,10 +257,10 @@ def _segment_series(series: ImageSeries, model: _Model, target: _Target) -> _Fou
     # while the networks run, the prepared copy is enough
     del image
     label = model.predictor.predict_label(prepared, record, settings.predict)
-    return _Found(case_id, volume, label, affine)
+    return Found(case_id, volume, label, affine)
 
 
-def _write(found: _Found, model: _Model, target: _Target) -> str:
+def _write(found: Found, model: LoadedModel, target: Target) -> str:
     with whole_folder(target.out / found.case_id) as folder:
         write_image(folder / LABEL_FILE, found.label, found.affine)
         blank = _write_seg(folder / SEGMENTATION_FILE, found.label, found.volume, found.case_id, model, target)
@@ -206,7 +269,7 @@ def _write(found: _Found, model: _Model, target: _Target) -> str:
 
 
 def _write_seg(
-    path: Path, label: NDArray[np.uint8], volume: DicomVolume, case_id: str, model: _Model, target: _Target
+    path: Path, label: NDArray[np.uint8], volume: DicomVolume, case_id: str, model: LoadedModel, target: Target
 ) -> tuple[str, ...]:
     defaults = ExportConfig()
     return write_segmentation(

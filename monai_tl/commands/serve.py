@@ -41,7 +41,14 @@ _OPENED = (
 _START_S = 120.0
 
 
-def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | None = None, host: str = HOST) -> int:
+def run(
+    workspace: Path,
+    port: int = 4200,
+    interval: int = 86_400,
+    cron: str | None = None,
+    clone: bool = False,
+    host: str = HOST,
+) -> int:
     """Start a Prefect server, on loopback unless told otherwise, and serve the workspace's flow on a schedule.
 
     Dashboard and API ask for a password: PREFECT_SERVER_API_AUTH_STRING (``name:password``) of the environment, else
@@ -52,6 +59,7 @@ def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | N
         port: Of the dashboard.
         interval: Seconds between starts of runs.
         cron: Cron schedule instead of the interval.
+        clone: Train in a clone; results go to branches.
         host: Address to listen on; any but loopback opens the server to other machines, which is said.
 
     Returns:
@@ -73,7 +81,7 @@ def run(workspace: Path, port: int = 4200, interval: int = 86_400, cron: str | N
     url = environment["PREFECT_API_URL"]
     known = workspace / STATE_FOLDER / SERVER_FILE
     server = ["prefect", "server", "start", "--host", host, "--port", str(port)]
-    schedule = ["--cron", cron] if cron else ["--interval", str(interval)]
+    schedule = [*(["--cron", cron] if cron else ["--interval", str(interval)]), *(["--clone"] if clone else [])]
     try:
         with _logged(server, workspace, environment, "server.log") as running:
             _await_health(f"{url}/health", running, workspace)

@@ -13,10 +13,11 @@ from monai_tl.dicom.deidentify import Pseudonyms, load_key
 from monai_tl.dicom.index import index_folder
 from monai_tl.dicom.listing import list_files
 from monai_tl.errors import ConfigError, DataError, PrivacyError
+from monai_tl.inbox.arrivals import files_of_studies
 from monai_tl.records import Dataset
 from monai_tl.stages.ingest import CASES_FOLDER, read_listed, source_folder
 
-_ITEM = re.compile(r"(series|file|label|case)-[0-9a-f]{12}")
+_ITEM = re.compile(r"(series|file|label|case|study)-[0-9a-f]{12}")
 
 
 def run(
@@ -25,7 +26,7 @@ def run(
     """Look the input through again with the key, and tell where each item lies. Nothing is written.
 
     Args:
-        items: As in rejected.json, e.g. ``series-45c98ea69736``; case ids too.
+        items: As in rejected.json, e.g. ``series-45c98ea69736``; case ids, and studies of the inbox, too.
         workspace: Folder that holds params.yaml; not looked at where there is a ``source``.
         source: Folder of DICOM that ``convert``, ``deidentify`` or ``segment`` was given.
         key_file: The secret they were given; only used with ``source``.
@@ -73,9 +74,14 @@ def _dicom_places(source: Path, hasher: Pseudonyms, items: Sequence[str]) -> Map
     """Every file by its own item, since ``deidentify`` judges files alone; series, labels and cases by the index."""
     listing = list_files(source)
     paths = (*listing.files, *(lost.path for lost in listing.unfollowed))
-    files = {hasher.item("file", path.relative_to(source).as_posix()): (path,) for path in paths}
+    files: dict[str, tuple[Path, ...]] = {
+        hasher.item("file", path.relative_to(source).as_posix()): (path,) for path in paths
+    }
+    if any(item.startswith("study-") for item in items):
+        # of the inbox
+        files |= files_of_studies(source, hasher)
     if files.keys() >= set(items):
-        # no header need be read
+        # no further header need be read
         return files
     index = index_folder(source, hasher)
     return {**files, **index.places, **{hasher.case_id(one.study_uid, one.name): one.paths for one in index.series}}

@@ -15,7 +15,7 @@ from monai_tl.dataset.case_scale import scale_case
 from monai_tl.dataset.manifest import Manifest
 from monai_tl.dataset.nifti import read_image, read_label
 from monai_tl.errors import DataError
-from monai_tl.geometry import Shape, spacing_of
+from monai_tl.geometry import Affine, Shape, spacing_of
 from monai_tl.labels import LabelScheme
 from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
@@ -85,14 +85,47 @@ def fingerprint(cases: Sequence[CaseRecord], manifest: Manifest) -> Fingerprint:
     for result in map_cases(describe, ordered):
         prints.append(result)
         progress.advance(ordered[len(prints) - 1].case_id)
+    dataset = manifest.dataset
+    kind = _Kind(dataset.modality, dataset.n_channels, dataset.scheme, dataset.channels)
+    return _summarise_cases(prints, kind, _echo_times(ordered))
+
+
+def fingerprint_of_volume(
+    image: NDArray[Any], affine: Affine, label: NDArray[Any], modality: str, scheme: LabelScheme
+) -> Fingerprint:
+    """The fingerprint of one case that lies in no manifest, e.g. one whose label a network gave.
+
+    Args:
+        image: (I, J, K) or (C, I, J, K), stored values.
+        affine: RAS+.
+        label: (I, J, K) integer.
+        modality: As in DICOM.
+        scheme: What the label's values mean.
+    """
+    channels = image if image.ndim == 4 else image[np.newaxis]
+    kind = _Kind(modality, channels.shape[0], scheme, ())
+    return _summarise_cases([_describe(channels, affine, label, kind)], kind, {})
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What all cases have in common."""
+
+    modality: str
+    n_channels: int
+    scheme: LabelScheme
+    channels: tuple[str, ...]
+
+
+def _summarise_cases(prints: Sequence[_CasePrint], kind: _Kind, echo_time_ms: dict[str, float]) -> Fingerprint:
     spacings = np.array([item.spacing_mm for item in prints])
     foreground = [item.foreground for item in prints if item.foreground is not None]
     body = _statistics([item.body for item in prints])
-    names = manifest.dataset.scheme.names
+    names = kind.scheme.names
     return Fingerprint(
         n_cases=len(prints),
-        modality=manifest.dataset.modality,
-        n_channels=manifest.dataset.n_channels,
+        modality=kind.modality,
+        n_channels=kind.n_channels,
         spacing_mm_median=_triple(np.median(spacings, axis=0)),
         spacing_mm_min=_triple(spacings.min(axis=0)),
         spacing_mm_max=_triple(spacings.max(axis=0)),
@@ -102,8 +135,8 @@ def fingerprint(cases: Sequence[CaseRecord], manifest: Manifest) -> Fingerprint:
         intensity={**(_statistics(foreground) if foreground else body), **{f"body_{k}": v for k, v in body.items()}},
         class_volumes_ml={name: _median_volume_ml(prints, index) for index, name in enumerate(names)},
         class_present={name: sum(item.class_voxels[index] > 0 for item in prints) for index, name in enumerate(names)},
-        channels=manifest.dataset.channels,
-        echo_time_ms=_echo_times(ordered),
+        channels=kind.channels,
+        echo_time_ms=echo_time_ms,
         image_mm_min=_triple(np.min([item.image_mm for item in prints], axis=0)),
         extent_mm_min=_triple(np.min([item.box_mm for item in prints], axis=0)),
         scaled=_scaled(prints),
@@ -113,8 +146,13 @@ def fingerprint(cases: Sequence[CaseRecord], manifest: Manifest) -> Fingerprint:
 def _describe_case(case: CaseRecord, manifest: Manifest) -> _CasePrint:
     image, affine = read_image(manifest.image_path(case.case_id))
     label, _ = read_label(manifest.label_path(case.case_id))
-    channels = image if image.ndim == 4 else image[np.newaxis]
-    threshold = foreground_threshold(manifest.dataset.modality)
+    dataset = manifest.dataset
+    kind = _Kind(dataset.modality, dataset.n_channels, dataset.scheme, dataset.channels)
+    return _describe(image if image.ndim == 4 else image[np.newaxis], affine, label, kind)
+
+
+def _describe(channels: NDArray[Any], affine: Affine, label: NDArray[Any], kind: _Kind) -> _CasePrint:
+    threshold = foreground_threshold(kind.modality)
     spacing = spacing_of(affine)
     shape = _shape(channels.shape[1:])
     box = _box_shape(np.max(channels, axis=0) > threshold)
@@ -128,7 +166,7 @@ def _describe_case(case: CaseRecord, manifest: Manifest) -> _CasePrint:
         foreground=_summarise(channels[:, inside].reshape(-1)) if inside.any() else None,
         body=_summarise(channels.reshape(-1)),
         scaled=scale_case(channels, inside),
-        class_voxels=_class_voxels(label, manifest.dataset.scheme),
+        class_voxels=_class_voxels(label, kind.scheme),
     )
 
 

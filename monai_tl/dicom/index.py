@@ -29,8 +29,8 @@ from monai_tl.records import Rejection
 
 _CHUNK = 500
 _PARALLEL_FROM = 3000
-# objects with pixels that are no image to segment
-_OTHER_MODALITIES = frozenset(("RTDOSE", "RTIMAGE", "REG", "SR", "PR", "KO", "DOC", "SEG", "RTSTRUCT", "ECG", "AU"))
+OTHER_MODALITIES = frozenset(("RTDOSE", "RTIMAGE", "REG", "SR", "PR", "KO", "DOC", "SEG", "RTSTRUCT", "ECG", "AU"))
+"""Of objects that are no image to segment, even those with pixels."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _sort(root: Path, hasher: Pseudonyms) -> _Sorted:
                 found.labels.append(read_label_object(path))
             except DicomError as error:
                 found.refuse(item_of(path), path, error.code, str(error), "label")
-        elif header.rows < 1 or header.columns < 1 or header.modality in _OTHER_MODALITIES:
+        elif header.rows < 1 or header.columns < 1 or header.modality in OTHER_MODALITIES:
             found.refuse(item_of(path), path, *_no_image(header))
         else:
             name = path.relative_to(root).as_posix()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from monai_tl.config import IntensityConfig
@@ -37,12 +37,28 @@ def measure_shift(card: Card, found: Fingerprint, plan: Plan) -> Shift:
         features += _from_contract(card, found, plan)
     else:
         features += _from_fingerprint(card.fingerprint, found, plan)
+    return _sum_up(features, "contract" if card.fingerprint is None else "fingerprint")
+
+
+def compare_fingerprints(training: Fingerprint, found: Fingerprint, plan: Plan) -> Shift:
+    """The same between the cases that a model was trained on and others, whatever the model came from.
+
+    Args:
+        training: Stands for the source.
+        found: The others.
+        plan: The model's.
+    """
+    channels = _ratio("input channels", training.n_channels, found.n_channels, "")
+    return _sum_up([channels, *_from_fingerprint(training, found, plan)], "fingerprint")
+
+
+def _sum_up(features: Sequence[ShiftFeature], basis: Literal["contract", "fingerprint"]) -> Shift:
     known = [feature for feature in features if feature.distance is not None]
     largest = max(known, key=lambda feature: feature.distance or 0.0)
     return Shift(
         score=largest.distance,
         largest=largest.name if largest.distance else "",
-        basis="contract" if card.fingerprint is None else "fingerprint",
+        basis=basis,
         features=tuple(features),
     )
 

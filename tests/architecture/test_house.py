@@ -91,6 +91,7 @@ def test_every_error_has_the_exit_code_of_the_tree():
         **dict.fromkeys(["TrainingError", "DivergenceError", "CheckpointError", "RankLostError"], 5),
         **dict.fromkeys(["StageError", "WorkerLostError"], 6),
         "PromotionError": 7,
+        "PacsError": 8,
     }
     found = {
         name: value.exit_code

@@ -1,0 +1,130 @@
+"""The training on a schedule, apart from where people work: ``python -m flows.clone`` runs it once.
+
+A run works in a clone of the workspace's repository, on what its commit pins, with the workspace's DVC cache. What came
+out is committed to a branch ``runs/<date>-<id>`` of the workspace, and pushed to the DVC remote where there is one. The
+clone stays for the next run: with it the case cache, and the checkpoints of a run that was killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections import deque
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.settings import PREFECT_API_URL
+
+from flows import versioning
+from flows.pipeline import main
+from flows.processes import run_supervised
+from monai_tl.errors import ConfigError, StageError
+from monai_tl.stages import STATE_FOLDER
+
+_WHO = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER")
+        for what, value in (("NAME", "monai-tl"), ("EMAIL", "monai-tl@localhost"))}  # fmt: skip
+_KEPT = ("dvc.lock", "reports/metrics.json", "reports/plots")
+_TAIL_LINES = 12
+
+
+@flow(name="training-in-clone", persist_result=False, validate_parameters=True)
+def training_in_clone(stage_time_out_s: float | None = None) -> str:
+    """Train on what the workspace's commit pins, and put the result on a branch.
+
+    Args:
+        stage_time_out_s: As of the training.
+
+    Returns:
+        The branch; empty where nothing has changed.
+    """
+    workspace, logger = Path.cwd(), get_run_logger()
+    clone = bring_clone(workspace)
+    versioning.bring_data(clone)
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def take(line: str) -> None:
+        tail.append(line)
+        logger.info(line)
+
+    more = {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+    if stage_time_out_s:
+        more["MONAI_TL_STAGE_TIME_OUT_S"] = f"{stage_time_out_s:g}"
+    if run_supervised(["flows"], clone, take, more=more, progress="plain") != 0:
+        raise StageError("training in the clone", "\n".join(tail))
+    branch = keep(clone)
+    if branch:
+        versioning.push_data(clone)
+    logger.info("branch %s", branch or "none: nothing has changed")
+    return branch
+
+
+def bring_clone(workspace: Path) -> Path:
+    """The clone at the commit that is checked out in the workspace; made where there is none or no whole one.
+
+    Raises:
+        ConfigError: The workspace is not the root of a git repository with a commit.
+    """
+    head = _git(workspace, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    if not head or not (workspace / ".git").exists():
+        raise ConfigError(
+            "must be the root of a git repository with a commit; commit params.yaml and data.dvc", "clone"
+        )
+    clone = workspace / STATE_FOLDER / "clone"
+    if not _git(clone, "rev-parse", "--is-inside-work-tree") or not (clone / ".git").is_dir():
+        shutil.rmtree(clone, ignore_errors=True)
+        clone.parent.mkdir(parents=True, exist_ok=True)
+        _must(clone.parent, "clone", "--quiet", "--no-checkout", str(workspace.resolve()), clone.name)
+    _must(clone, "fetch", "--quiet", "origin", head)
+    _must(clone, "checkout", "--quiet", "--force", "--detach", head)
+    versioning.share_cache(workspace, clone)
+    return clone
+
+
+def keep(clone: Path) -> str:
+    """Commit what came out to a branch of the workspace's repository; empty where nothing did."""
+    there = [name for name in _KEPT if (clone / name).exists()]
+    _must(clone, "add", "--", *there)
+    if not _git(clone, "diff", "--cached", "--name-only"):
+        return ""
+    digest = hashlib.sha256((clone / "dvc.lock").read_bytes()).hexdigest()[:8]
+    branch = f"runs/{datetime.now(UTC):%Y%m%d}-{digest}"
+    _must(
+        clone,
+        "commit",
+        "--quiet",
+        "--no-verify",
+        "-m",
+        f"Run {digest} on what {_must(clone, 'rev-parse', '--short', 'HEAD')} pins",
+    )
+    _must(clone, "push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
+    return branch
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git says, in one line; empty where it fails."""
+    if not folder.is_dir():
+        return ""
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env={**os.environ, **_WHO}, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _must(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env={**os.environ, **_WHO}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        raise ConfigError(f"git {arguments[0]}: {said}", "clone")
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    sys.exit(main(training_in_clone))

@@ -1,0 +1,214 @@
+"""Versions of the model and the one in production: git tags in the format of GTO, made and read by GTO itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_tl.commands import promote
+from monai_tl.commands.compare import judge_pair
+from monai_tl.commands.compare_runs import RUN_CASES, fetch_of_revision, find_cases, read_run
+from monai_tl.errors import ConfigError, DataError, PromotionError
+from monai_tl.files import held, temporary_folder
+from monai_tl.stages import STATE_FOLDER
+from monai_tl.stages.export import EXPORT_FOLDER, MODEL_FOLDER
+
+MODEL, PROD = "model", "prod"
+_MODELS = "models"
+_COMMITTED = ("params.yaml", "dvc.yaml", "dvc.lock", promote.PROMOTED_FILE, promote.METRICS_FILE, RUN_CASES)
+_TIME_OUT_S = 120.0
+_GTO = "from gto.cli import app; app()"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model.
+
+    Attributes:
+        name: E.g. ``v0.0.1``.
+        commit: That holds its lock file, scores and record.
+        is_prod: Whether it is the one in production.
+        record: Of ``promoted.json`` at this commit; empty where it has none.
+    """
+
+    name: str
+    commit: str
+    is_prod: bool
+    record: dict[str, Any]
+
+    @property
+    def tag(self) -> str:
+        """Its git tag."""
+        return f"{MODEL}@{self.name}"
+
+
+def versions(workspace: Path) -> list[Version]:
+    """All registered versions, the latest first.
+
+    Raises:
+        ConfigError: The workspace is in no git repository.
+    """
+    if not _git(workspace, "for-each-ref", f"refs/tags/{MODEL}@*"):
+        # GTO takes an artifact without a tag for a mistake
+        return []
+    found = json.loads(_gto(workspace, "show", MODEL, "--json"))
+    live = json.loads(_gto(workspace, "show", f"{MODEL}#{PROD}", "--json"))
+    in_prod = {one["version"] for one in live}
+    return [
+        Version(
+            one["version"], one["commit_hexsha"], one["version"] in in_prod, _record(workspace, one["commit_hexsha"])
+        )
+        for one in found
+        if one["registrations"]
+    ]
+
+
+def describe_models(workspace: Path) -> str:
+    """``monai-tl models``: a table in Markdown."""
+    found = versions(workspace)
+    if not found:
+        return (
+            "No version yet: 'monai-tl promote' records a model, 'monai-tl promote --stage prod --approve' takes it in."
+        )
+    lines = ["| version | stage | verdict | data | source | licence | weights |", "|---|---|---|---|---|---|---|"]
+    for one in found:
+        verdict, source = one.record.get("verdict") or {}, one.record.get("source") or {}
+        data = ", ".join(f"{path} {digest[:8]}" for path, digest in (one.record.get("data") or {}).items())
+        word = verdict.get("verdict", "none")
+        if word != "none":
+            word = f"{word} ({verdict['difference']:+.3f})" if "difference" in verdict else word
+        cells = (
+            one.name, PROD if one.is_prod else "", word, data or "–", source.get("name") or "from scratch",
+            source.get("licence") or "–", str(one.record.get("model_sha256", "–"))[:12],
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def to_prod(workspace: Path, *, approve: bool, accept_undecided: bool = False) -> str:
+    """Put the workspace's model in production: a tag on the commit that holds it.
+
+    Refused: what ``promote`` refuses; files of the run that are not committed; a model that the one in production
+    surpasses, or that is not shown to be better over the test cases both have scored.
+
+    Args:
+        workspace: Of a finished run, in git.
+        approve: Somebody has looked at it and says so.
+        accept_undecided: Take it although it is not shown to be better.
+
+    Raises:
+        PromotionError: See above; nothing was changed but the record in promoted.json.
+    """
+    said = promote.run(workspace, accept_undecided)
+    with held(workspace):
+        dirty = _git(workspace, "status", "--porcelain", "--ignored", "--", *_COMMITTED)
+        if dirty:
+            names = ", ".join(sorted(line[3:] for line in dirty))
+            raise PromotionError(f"{said} Not committed yet: {names}; commit them, since a version is a commit")
+        champion = next((one for one in versions(workspace) if one.is_prod), None)
+        record = _record(workspace, "HEAD")
+        if champion is not None and champion.record.get("model_sha256") == record.get("model_sha256"):
+            return f"{champion.name} is in production already; nothing was changed."
+        comparison = _compare(champion, record, workspace, accept_undecided) if champion else "There was none before."
+        if not approve:
+            raise PromotionError(f"{comparison} Look at the report, then say --approve to put the model in production")
+        _gto(workspace, "assign", MODEL, "HEAD", "--stage", PROD)
+        now = next(one for one in versions(workspace) if one.is_prod)
+    return f"{now.name} is in production. {comparison} Undo: monai-tl promote --stage {PROD} --undo"
+
+
+def undo(workspace: Path) -> str:
+    """Take the version in production out of it: the one before is there again.
+
+    Raises:
+        PromotionError: There is none.
+    """
+    with held(workspace):
+        live = next((one for one in versions(workspace) if one.is_prod), None)
+        if live is None:
+            raise PromotionError(f"no version is in stage {PROD}; there is nothing to undo")
+        _gto(workspace, "deprecate", MODEL, live.name, PROD)
+        before = next((one for one in versions(workspace) if one.is_prod), None)
+    return f"{live.name} is out of production; {before.name if before else 'none'} is in it now."
+
+
+def _compare(champion: Version, record: dict[str, Any], workspace: Path, accept_undecided: bool) -> str:
+    try:
+        first = read_run(champion.name, find_cases(champion.tag, workspace), "dice", champion.record.get("arm"))
+        second = read_run("the candidate", find_cases(str(workspace), workspace), "dice", record.get("arm"))
+        word, sentence = judge_pair(first, second)
+    except (ConfigError, DataError) as error:
+        raise PromotionError(
+            f"the model cannot be compared with {champion.name}, which is in production: {error}"
+        ) from None
+    if word == "worse":
+        raise PromotionError(f"{sentence} A model that the one in production surpasses is not taken")
+    if word != "better" and not accept_undecided:
+        raise PromotionError(f"{sentence} Add test cases or seeds, or take it knowingly with {promote.ACCEPT}")
+    return sentence
+
+
+def stage_mark(workspace: Path) -> str:
+    """Changes whenever another version is put in production; cheap to ask for."""
+    return "\n".join(_git(workspace, "for-each-ref", "--format=%(refname)", f"refs/tags/{MODEL}#{PROD}*"))
+
+
+def fetch_prod(workspace: Path) -> Path:
+    """The folder of the model in production, brought from DVC where it is not here yet.
+
+    Raises:
+        ConfigError: No version is in production, or DVC has it no more.
+    """
+    live = next((one for one in versions(workspace) if one.is_prod), None)
+    if live is None:
+        raise ConfigError(
+            f"inbox.model: is null, and no version is in stage {PROD}; promote one (monai-tl promote --stage {PROD} "
+            "--approve), or give the folder of a model"
+        )
+    folder = workspace / STATE_FOLDER / _MODELS / f"{live.name}-{live.commit[:12]}"
+    if not folder.is_dir():
+        with temporary_folder(folder.parent, folder.name) as temporary:
+            fetch_of_revision(live.commit, f"{EXPORT_FOLDER}/{MODEL_FOLDER}", temporary / MODEL_FOLDER, workspace)
+            (temporary / MODEL_FOLDER).rename(folder)
+    return folder
+
+
+def _record(workspace: Path, commit: str) -> dict[str, Any]:
+    try:
+        found = json.loads("\n".join(_git(workspace, "show", f"{commit}:./{promote.PROMOTED_FILE}")))
+        entry: dict[str, Any] = found["promotions"][-1]
+    except (ValueError, KeyError, IndexError, TypeError, ConfigError):
+        return {}
+    return entry
+
+
+def _git(workspace: Path, *arguments: str) -> list[str]:
+    done = subprocess.run(["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ConfigError(f"git {arguments[0]} failed in the workspace; it must be in a git repository", "workspace")
+    return done.stdout.split("\n")[:-1]
+
+
+def _gto(workspace: Path, *arguments: str) -> str:
+    root = _git(workspace, "rev-parse", "--show-toplevel")[0]
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        [sys.executable, "-c", _GTO, *arguments, "--repo", root],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        timeout=_TIME_OUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PromotionError(f"gto {arguments[0]}: {_last(done.stderr)}")
+    return done.stdout
+
+
+def _last(text: str) -> str:
+    lines: Sequence[str] = text.strip().splitlines()
+    return lines[-1] if lines else "it ended without a word"

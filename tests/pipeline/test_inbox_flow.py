@@ -1,0 +1,131 @@
+"""The inbox as a deployment on a real server: runs come on their schedule, show what became of studies, and tell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inbox_world import (
+    CANARIES,
+    segs,
+    series_uid,
+    sources_of,
+    study_uid,
+    write_model,
+    write_study,
+    write_workspace,
+)
+from targets import make_fingerprint
+from workspaces import ROOT, Place, end, free_port, until
+
+from monai_tl.pipeline_file import pipeline_text
+
+pytestmark = pytest.mark.pipeline
+
+
+@dataclass
+class Server:
+    place: Place
+    url: str
+    log: Path
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        with urllib.request.urlopen(f"{self.url}/csrf-token?client=test", timeout=120) as answer:
+            token = json.load(answer)["token"]
+        headers = {"Content-Type": "application/json", "Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"}
+        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return json.load(answer)
+
+    def runs(self, *states: str) -> list[dict[str, Any]]:
+        wanted = {
+            "flows": {"name": {"any_": ["inbox"]}}, "flow_runs": {"state": {"type": {"any_": list(states)}}},
+            "sort": "START_TIME_ASC", "limit": 50,
+        }  # fmt: skip
+        # asked in a loop: the server has other work
+        time.sleep(1.0)
+        return self.post("flow_runs/filter", wanted)
+
+    def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
+        body = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "CREATED_DESC", "limit": 100}
+        return {item["key"]: item for item in self.post("artifacts/filter", body)}
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        body = {"filter": {"event": {"name": [name]}}, "limit": 50}
+        return list(self.post("events/filter", body)["events"])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("served")
+    # trained on cases of quite another size, so that the studies below are a drift
+    model = write_model(home / "model", make_fingerprint(class_volumes_ml={"ball": 5.0}, class_present={"ball": 9}))
+    workspace = write_workspace(home, model, every_s=15, drift_window=2)
+    for number in range(2):
+        write_study(workspace / f"inbox/{CANARIES[0]}{number}", number)
+    write_study(workspace / "inbox/gap", 7, leave_out=(4,))
+    (workspace / "dvc.yaml").write_text(pipeline_text(workspace))
+    place = Place(workspace, ROOT, {"MONAI_TL_EXECUTOR": "sequential"})
+    log, port = home / "serve.log", free_port()
+    process = place.start("monai_tl", "serve", "--port", str(port), "--interval", "86400", output=log)
+    try:
+        until(lambda: "Dashboard" in log.read_text() or process.poll() is not None, 120, "the server starts")
+        server = Server(place, f"http://127.0.0.1:{port}/api", log)
+        (first, *_) = until(lambda: server.runs("COMPLETED", "FAILED", "CRASHED"), 240, "a scheduled run ends")
+        assert first["state_type"] == "COMPLETED", first["state"]["message"]
+        yield server
+    finally:
+        code = end(process)
+        left = [item.cmdline() for item in place.processes()]
+    assert code == 0, log.read_text()
+    assert left == []
+
+
+def test_a_scheduled_run_segments_what_has_come(served: Server) -> None:
+    assert sources_of(segs(served.place.folder)) == [series_uid(0), series_uid(1)]
+
+
+def test_it_shows_counts_studies_and_reasons(served: Server) -> None:
+    found = served.artifacts(served.runs("COMPLETED")[0]["id"])
+    assert {"progress", "inbox", "inbox-studies", "inbox-refused", "inbox-drift"} <= set(found)
+    assert "| done | 2 |" in found["inbox"]["data"]
+    assert "| quarantined | 1 |" in found["inbox"]["data"]
+    assert [row["code"] for row in json.loads(found["inbox-refused"]["data"])] == ["missing_slice"]
+    rows = json.loads(found["inbox-studies"]["data"])
+    assert [row["state"] for row in rows] == ["done", "done"]
+
+
+def test_drift_and_quarantine_are_events(served: Server) -> None:
+    drift = until(lambda: served.events("monai_tl.inbox.drift"), 60, "the event arrives")
+    assert len(drift) == 1
+    assert drift[0]["payload"]["score"] > drift[0]["payload"]["bound"]
+    given_up = until(lambda: served.events("monai_tl.inbox.quarantine"), 60, "the event arrives")
+    assert len(given_up[0]["payload"]["studies"]) == 1
+
+
+def test_a_run_of_which_the_inbox_is_gone_fails_and_the_next_ones_go_on(served: Server) -> None:
+    folder = served.place.folder
+    shutil.move(folder / "inbox", folder / "away")
+    run = until(lambda: served.runs("FAILED"), 120, "a run fails")[0]
+    assert "inbox.folder: there is no such folder" in run["state"]["message"]
+    n_before = len(served.runs("COMPLETED"))
+    shutil.move(folder / "away", folder / "inbox")
+    write_study(folder / "inbox/late", 3)
+    until(lambda: len(segs(folder)) == 3, 120, "the late study is segmented")
+    until(lambda: len(served.runs("COMPLETED")) > n_before, 120, "a run completes")
+    assert sources_of(segs(folder)) == [series_uid(0), series_uid(1), series_uid(3)]
+
+
+def test_nothing_of_a_patient_reaches_the_dashboard(served: Server) -> None:
+    state = served.place.folder / ".monai_tl/prefect"
+    database = b"".join(path.read_bytes() for path in state.glob("prefect.db*"))
+    assert b"segment new studies" in database
+    secrets = [*CANARIES, *(uid(number) for uid in (study_uid, series_uid) for number in (0, 1, 3, 7))]
+    assert [text for text in secrets if text.encode() in database] == []
