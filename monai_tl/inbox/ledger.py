@@ -1,6 +1,6 @@
 """The ledger: one row a study's content, and what became of it. SQLite, since a transaction is what makes it once.
 
-It holds digests, keyed hashes, counts and reasons; no tag value, no name of a file (docs/decisions/0013).
+It holds digests, keyed hashes, counts and reasons; no tag value, no name of a file (docs/decisions/0014).
 """
 
 from __future__ import annotations
