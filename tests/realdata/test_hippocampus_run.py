@@ -44,6 +44,8 @@ PARAMS = {
         "strategy": "lp_ft",
         "max_steps": 160,
         "head_steps": 60,
+        "batch_size": 1,
+        "average_power": 2,
         "learning_rate": 0.0005,
         "head_learning_rate": 0.01,
         "schedule": "constant",
