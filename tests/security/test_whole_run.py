@@ -18,7 +18,8 @@ from workspaces import Place, make_real, make_site
 
 from monai_tl.commands.phantom import canaries
 
-pytestmark = pytest.mark.pipeline
+# minutes, and longer on a busy machine: nine runs of the whole pipeline
+pytestmark = pytest.mark.slow
 
 STAGES = ("ingest", "split", "plan", "preprocess", "finetune", "predict", "evaluate", "export")
 # found by Python itself in every process of the workspace
