@@ -248,5 +248,5 @@ class Against(RuleBasedStateMachine):
         assert len(working) == len(set(working))
 
 
-Against.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+Against.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 TestAnyOrderOfEvents = Against.TestCase
