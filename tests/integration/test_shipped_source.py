@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "sources/abdomen_a"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_in_the_card_makes_the_same_weights(tmp_path: Path) -> None:
     """Run as written, in an empty folder with the parameter file and a home of its own."""
     (tmp_path / "sources/abdomen_a").mkdir(parents=True)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from workspaces import Place, make_site, make_stand_in
 
-pytestmark = pytest.mark.pipeline
+pytestmark = pytest.mark.long
 
 
 def git(place: Place, *arguments: str) -> str:

@@ -63,7 +63,7 @@ def _seeds(name: str) -> list[bytes]:
     return _SEEDS[name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_minute_of_changes(name: str, tmp_path: Path) -> None:
     session = Session(name, tmp_path / "findings", tmp_path)

@@ -19,7 +19,7 @@ from workspaces import Place, make_real, make_site
 from monai_tl.commands.phantom import canaries
 
 # minutes, and longer on a busy machine: nine runs of the whole pipeline
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 STAGES = ("ingest", "split", "plan", "preprocess", "finetune", "predict", "evaluate", "export")
 # found by Python itself in every process of the workspace
