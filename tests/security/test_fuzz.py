@@ -1,6 +1,6 @@
 """Row 10: whatever bytes a file has, its reader gives a value or one of our errors, in bounded time and memory.
 
-Here a few inputs for each reader; ``-m slow`` takes a minute each, and ``tests/support/fuzz_targets.py`` as long as one
+Here a few inputs for each reader; ``-m long`` takes a minute each, and ``tests/support/fuzz_targets.py`` as long as one
 likes. What was found once is kept in ``corpus``.
 """
 
