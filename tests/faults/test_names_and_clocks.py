@@ -100,14 +100,20 @@ def test_the_newest_checkpoint_is_that_of_the_last_step_whatever_the_clock_said(
     assert state["step"] == 10
 
 
-def test_no_code_asks_what_time_it_is() -> None:
-    """Durations are monotonic, and what is newest is told by a number: nothing here can see a clock go backwards."""
+OF_THE_WORLD = ("monai_tl/inbox/", "monai_tl/dicom/web.py", "flows/clone.py")
+"""Whether a folder has been quiet for a minute, when a study is tried again, the date in the name of a branch: a clock
+that jumps makes these early or late, and nothing is lost by it."""
+
+
+def test_no_other_code_asks_what_time_it_is() -> None:
+    """Durations are monotonic, and what is newest is told by a number: no result can see a clock go backwards."""
     root = Path(__file__).parents[2]
     clocks = {"time.time", "time.time_ns", "time.localtime", "datetime.now", "datetime.utcnow", "datetime.today"}
     clocks |= {"date.today", "datetime.datetime.now", "datetime.date.today"}
     found = [
         f"{path.relative_to(root)}:{node.lineno}"
         for path in [*(root / "monai_tl").rglob("*.py"), *(root / "flows").rglob("*.py")]
+        if not path.relative_to(root).as_posix().startswith(OF_THE_WORLD)
         for node in ast.walk(ast.parse(path.read_text()))
         if (isinstance(node, ast.Attribute) and ast.unparse(node) in clocks)
         or (isinstance(node, ast.Attribute) and node.attr in ("st_mtime", "st_mtime_ns", "st_ctime"))

@@ -17,7 +17,7 @@ ROWS = dict(re.findall(r"^\| `make ([a-z-]+)` \| (.*) \|$", README, re.MULTILINE
 # installed before, and not repeated in each row
 INSTALLS_FIRST = {"demo": "install", "docs": "install", "bench": "install", "serve": "install", "source": "install"}
 INSTALLS_FIRST |= dict.fromkeys(("supply", "sbom", "wheel"), "install")
-INSTALLS_DEV_FIRST = ("test", "lint", "types", "imports", "pipeline", "realdata")
+INSTALLS_DEV_FIRST = ("test", "lint", "types", "imports", "pipeline", "long", "realdata")
 PREPARES = INSTALLS_FIRST | dict.fromkeys(INSTALLS_DEV_FIRST, "install-dev")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
