@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import time
@@ -37,9 +38,11 @@ class Server:
     log: Path
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        with urllib.request.urlopen(f"{self.url}/csrf-token?client=test", timeout=120) as answer:
-            token = json.load(answer)["token"]
-        headers = {"Content-Type": "application/json", "Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"}
+        auth = base64.b64encode((self.place.folder / ".monai_tl/server.auth").read_bytes().strip()).decode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Basic {auth}"}
+        request = urllib.request.Request(f"{self.url}/csrf-token?client=test", headers=headers)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            headers |= {"Prefect-Csrf-Token": json.load(answer)["token"], "Prefect-Csrf-Client": "test"}
         request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)
