@@ -47,7 +47,7 @@ imports: install-dev  ## who may import whom
 	lint-imports
 
 pipeline: install-dev  ## tests that run DVC, a Prefect server or many processes
-	python -m pytest -q -m 'pipeline or slow' -n 2 --dist loadfile
+	python -m pytest -q -m '(pipeline or slow) and not long' -n 2 --dist loadfile
 
 long: install-dev  ## tests that take many minutes each: random kills, fuzzing, leaks of a whole run, the shipped source anew
 	python -m pytest -q -m long -n 2 --dist loadfile

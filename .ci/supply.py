@@ -6,6 +6,7 @@ Ends with 1 when something is found. Where the data of known holes cannot be had
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import subprocess
@@ -217,13 +218,16 @@ def secrets(repository: Path) -> list[str]:
     with transient_settings({"plugins_used": [{"name": name} for name in PLUGINS]}):
         seen: dict[str, list[str]] = {}
         for identity, path, text in blobs(repository):
-            for line in text.splitlines():
+            for written in text.splitlines():
+                line = functools.reduce(lambda rest, example: rest.replace(example, ""), EXAMPLES, written)
                 if line not in seen:
                     seen[line] = [one.type for one in scan_line(line)] if _MAY_HOLD.search(line) else []
                 found |= {f"{kind} in {path} ({identity[:12]})" for kind in seen[line]}
     return sorted(found)
 
 
+EXAMPLES = ("http://name:secret@pacs",)
+"""Looked at and no secrets: addresses that tests show to be refused."""
 _MAY_HOLD = re.compile(r"[A-Za-z0-9+/_=-]{16}|-----BEGIN|://")
 """What is shorter is no secret of those forms; saves most of the time."""
 

@@ -89,7 +89,7 @@ except Exception as error:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_past_a_limit_of_address_space(tmp_path: Path) -> None:
     from balls import write_workspace
 

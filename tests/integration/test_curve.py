@@ -217,7 +217,7 @@ curve_label.run(Path(sys.argv[1]), make_params(max_steps=20), "4", "scratch", "5
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_point_goes_on_and_ends_on_the_same_bytes(workspace):
     support = str(ROOT / "tests/support")
     command = [sys.executable, "-c", RUNNER, str(workspace), support]

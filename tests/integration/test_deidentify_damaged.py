@@ -38,7 +38,7 @@ def test_a_damaged_folder(tmp_path, monkeypatch, name):
     assert codes >= _REFUSED_FOR.get(name, set())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_every_damaged_folder(tmp_path, monkeypatch, name):
     _deidentify(name, tmp_path, monkeypatch)

@@ -161,7 +161,7 @@ def test_twice_gives_the_same_bytes(workspace: Path) -> None:
     assert contents[0] == contents[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cluster_gives_the_same_bytes(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")
     contents = []

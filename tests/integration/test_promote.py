@@ -221,7 +221,7 @@ def test_an_arm_that_the_exported_models_are_not_of_is_refused(copy) -> None:
     refuse(workspace, "names the arm transfer, but", accept_undecided=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_promotions_at_the_same_time_are_all_kept(copy) -> None:
     """Each of three processes has a model of its own; a promotion that read an older list would drop another's."""
     workspace = copy("gain")

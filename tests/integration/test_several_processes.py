@@ -55,6 +55,7 @@ def test_the_same_batches_give_the_same_losses(tmp_path: Path) -> None:
     assert len({name.split(".")[0] for name in checkpoints}) == len(checkpoints)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_others_and_they_go_on_later(rank: int, tmp_path: Path) -> None:
     """Dropout draws other masks in each process, so each must find its own random state again."""

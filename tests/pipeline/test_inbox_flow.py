@@ -28,7 +28,7 @@ from workspaces import ROOT, Place, end, free_port, until
 
 from monai_tl.pipeline_file import pipeline_text
 
-pytestmark = pytest.mark.pipeline
+pytestmark = pytest.mark.long
 
 
 @dataclass

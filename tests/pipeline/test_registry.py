@@ -156,6 +156,7 @@ def test_without_a_version_the_inbox_says_what_to_do(workspace: Path) -> None:
     assert "No version yet" in registry.describe_models(workspace)
 
 
+@pytest.mark.long
 def test_the_model_in_production_comes_from_dvc(workspace: Path, runs: dict[str, Path]) -> None:
     """Fetched as it was at its version, though the workspace has another one now."""
     dvc = [sys.executable, "-m", "dvc"]
