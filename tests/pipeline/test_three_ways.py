@@ -41,13 +41,13 @@ class Server:
         request = urllib.request.Request(
             f"{self.url}/{path}",
             json.dumps(body).encode(),
-            {"Content-Type": "application/json", **self._password(), **self._token()},
+            {"Content-Type": "application/json", **self.password(), **self._token()},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
     def _token(self) -> dict[str, str]:
-        request = urllib.request.Request(f"{self.url}/csrf-token?client=test", headers=self._password())
+        request = urllib.request.Request(f"{self.url}/csrf-token?client=test", headers=self.password())
         with urllib.request.urlopen(request, timeout=30) as answer:
             return {"Prefect-Csrf-Token": json.load(answer)["token"], "Prefect-Csrf-Client": "test"}
 
@@ -55,7 +55,7 @@ class Server:
     def auth(self) -> str:
         return (self.place.folder / ".monai_tl/server.auth").read_text().strip()
 
-    def _password(self) -> dict[str, str]:
+    def password(self) -> dict[str, str]:
         return {"Authorization": f"Basic {base64.b64encode(self.auth.encode()).decode()}"}
 
     def runs(self, state: str) -> list[dict[str, Any]]:
@@ -168,8 +168,7 @@ def test_the_link_to_the_report_opens_for_whoever_has_the_password(served, sched
     address = re.search(r"\((http://[^)]*)\)", served.artifacts(scheduled["id"])["report"]["data"])[1]
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(address, timeout=30)
-    auth = base64.b64encode((served.place.folder / ".monai_tl/server.auth").read_bytes().strip()).decode()
-    with urllib.request.urlopen(urllib.request.Request(address, headers={"Authorization": f"Basic {auth}"})) as answer:
+    with urllib.request.urlopen(urllib.request.Request(address, headers=served.password()), timeout=30) as answer:
         assert answer.read() == (served.place.folder / "reports/html/report.html").read_bytes()
 
 
