@@ -31,6 +31,7 @@ class Compared:
         seeds_paired: Both have the same seeds, and the interval covers other seeds too.
         adjusted_p: Holm's, over all pairs.
         smallest: Smallest true difference shown with a chance of 0.8 at the corrected level; None where undefined.
+        fewest: Patients below which nothing is shown at that level.
     """
 
     first: str
@@ -40,6 +41,7 @@ class Compared:
     seeds_paired: bool
     adjusted_p: float = 1.0
     smallest: float | None = None
+    fewest: int = 0
 
 
 def run(
@@ -77,9 +79,7 @@ def run(
     # the level that the strictest step of Holm's procedure works at
     strict = 1.0 - (1.0 - confidence) / len(pairs)
     found = [
-        Compared(
-            pair.first, pair.second, pair.difference, pair.n_left_out, pair.seeds_paired, p, _smallest(pair, strict)
-        )
+        replace(pair, adjusted_p=p, smallest=_smallest(pair, strict), fewest=fewest_patients(strict))
         for pair, p in zip(pairs, adjusted, strict=True)
     ]
     if out is not None:
@@ -98,7 +98,8 @@ def judge_pair(first: ScoredRun, second: ScoredRun, metric: str = "dice") -> tup
     """
     rule = EvaluateConfig()
     pair = _compare(first, second, metric, BootstrapRule(rule.n_bootstrap, rule.confidence, rule.seed))
-    pair = replace(pair, adjusted_p=pair.difference.p_value, smallest=_smallest(pair, rule.confidence))
+    smallest, fewest = _smallest(pair, rule.confidence), fewest_patients(rule.confidence)
+    pair = replace(pair, adjusted_p=pair.difference.p_value, smallest=smallest, fewest=fewest)
     return _word(pair, metric, rule.confidence), _sentence(pair, metric, rule.confidence)
 
 
@@ -229,10 +230,11 @@ def _sentence(pair: Compared, metric: str, confidence: float) -> str:
     word = _word(pair, metric, confidence)
     if word != "undecided":
         text = f"{pair.second} is {word} than {pair.first}"
-    elif pair.smallest is None or pair.difference.n_patients < fewest_patients(confidence):
+    elif pair.smallest is None or pair.difference.n_patients < pair.fewest:
+        # with fewer the smallest p there is, corrected for the number of pairs, is above the level
         text = (
             f"{pair.first} and {pair.second}: {pair.difference.n_patients} patients are too few to tell; "
-            f"at least {fewest_patients(confidence)} are needed"
+            f"at least {pair.fewest} are needed"
         )
     else:
         text = (

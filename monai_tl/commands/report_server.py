@@ -28,6 +28,8 @@ class ReportHandler(SimpleHTTPRequestHandler):
         auth: ``name:password`` that a request must have (HTTP Basic).
     """
 
+    timeout = 30
+    """Seconds that a connection may be silent: nobody holds one for ever."""
     server_version = "monai_tl"
     sys_version = ""
 
@@ -44,15 +46,24 @@ class ReportHandler(SimpleHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return None
-        path, root = Path(self.translate_path(self.path)).resolve(), Path(self.directory).resolve()
-        if not path.is_file() or not path.is_relative_to(root):
+        if not self._is_inside():
             self.send_error(404, "no such page; run the pipeline first")
             return None
         return super().send_head()
 
+    def _is_inside(self) -> bool:
+        try:
+            path, root = Path(self.translate_path(self.path)).resolve(), Path(self.directory).resolve()
+            return path.is_file() and path.is_relative_to(root)
+        except (OSError, ValueError):
+            # a zero byte or a name too long for the file system
+            return False
+
     def end_headers(self) -> None:
-        """A run replaces the report, so no copy may be kept; and nothing but the page's own parts may be loaded."""
+        """A run replaces the report, so no copy may be kept; no other page may frame it or learn where it lies."""
         self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
+        self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("X-Content-Type-Options", "nosniff")
         super().end_headers()
 

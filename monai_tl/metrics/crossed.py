@@ -21,8 +21,9 @@ class CrossedMean:
         mean: Over the cases, of each case's mean over the seeds.
         interval: For other patients and other seeds; with one seed for other patients only. NaN with fewer than two
             patients.
-        patient_error: Standard error for the choice of patients: sd (n − 1) of the patients' means over √n; NaN
-            likewise.
+        patient_error: Standard error for the choice of patients, of the mean over cases: with equally many cases each
+            the sd (n − 1) of the patients' means over √n; NaN likewise.
+        n_patients: Patients.
         seed_error: The same for the choice of seeds; NaN with one seed, of which no spread is known.
         n_seeds: Seeds.
     """
@@ -32,6 +33,7 @@ class CrossedMean:
     patient_error: float
     seed_error: float
     n_seeds: int
+    n_patients: int
 
 
 def crossed_mean(
@@ -72,12 +74,15 @@ def crossed_mean(
         seed_error = float(around.std(ddof=1) / math.sqrt(n_seeds))
         half = -float(stdtrit(n_seeds - 1, (1.0 - confidence) / 2.0)) * seed_error
         interval = Interval(mean - math.hypot(mean - interval.low, half), mean + math.hypot(interval.high - mean, half))
-    return CrossedMean(mean, interval, patient_error, seed_error, n_seeds)
+    return CrossedMean(mean, interval, patient_error, seed_error, n_seeds, len(set(patients)))
 
 
 def _patient_error(rows: NDArray[np.float64], patients: Sequence[str]) -> float:
     names, index = np.unique(np.asarray(patients), return_inverse=True)
-    if len(names) < 2:
+    n = len(names)
+    if n < 2:
         return math.nan
-    means = np.bincount(index, weights=rows) / np.bincount(index)
-    return float(means.std(ddof=1) / math.sqrt(len(names)))
+    # the mean over cases is a ratio of sums over patients; its error linearised (Cochran 1977, section 6.3)
+    counts = np.bincount(index)
+    residuals = np.bincount(index, weights=rows) - rows.mean() * counts
+    return float(math.sqrt(n / (n - 1) * (residuals**2).sum()) / counts.sum())

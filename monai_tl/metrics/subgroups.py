@@ -100,6 +100,9 @@ def subgroup_record(row: Subgroup, metric: str) -> dict[str, str | int | float |
     }
 
 
+_A_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7.0, "D": 365.25}
+
+
 def group_column(name: str, texts: Sequence[str]) -> list[str]:
     """Groups of one column of a table.
 
@@ -116,7 +119,7 @@ def group_column(name: str, texts: Sequence[str]) -> list[str]:
     if not known or any(number is None for number in known):
         return [text or UNKNOWN for text in plain]
     word = name.strip().casefold()
-    if word == "age" or word.startswith(("age_", "age ")):
+    if word in ("age", "patientage") or word.startswith(("age_", "age ", "patient_age", "patient age")):
         return band_numbers(numbers, AGE_BANDS)
     if word.startswith(("slice_thickness", "slice thickness")):
         return band_numbers(numbers, THICKNESS_BANDS_MM, upper=True)
@@ -168,10 +171,11 @@ def _warning(n_patients: int) -> str:
 
 
 def _number(text: str) -> float | None:
-    # DICOM writes an age as 045Y
-    years = text[:-1] if text[-1:] in ("Y", "y") and text[:-1].isdigit() else text
+    # DICOM writes an age as 045Y, 006M, 003W or 010D (PS3.5, AS)
+    if text[:-1].isdigit() and text[-1].upper() in _A_YEAR:
+        return int(text[:-1]) / _A_YEAR[text[-1].upper()]
     try:
-        number = float(years)
+        number = float(text)
     except ValueError:
         return None
     return number if math.isfinite(number) else None

@@ -132,12 +132,14 @@ def look_sentence(findings: Findings) -> str:
     """How often this test set was looked at; empty without one."""
     if findings.look is None:
         return ""
+    # what came after is no part of this run: the same run must give the same page
+    later = "test_looks.json lists all, also those that were scored since."
     if findings.look.number == 1:
-        return "This is the first time that models were scored on this test set."
+        return f"These models were the first to be scored on this test set; {later}"
     return (
-        f"This is look {findings.look.number} at this test set: {findings.look.number - 1} other sets of models were "
-        "scored on it before. The more often models are chosen by what it shows, the more its numbers flatter the one "
-        "that is kept; test_looks.json lists them."
+        f"This is look {findings.look.number} at this test set: before these models {findings.look.number - 1} other "
+        "sets were scored on it. The more often models are chosen by what it shows, the more its numbers flatter the "
+        f"one that is kept; {later}"
     )
 
 

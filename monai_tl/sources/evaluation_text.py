@@ -105,7 +105,9 @@ def _warnings(metrics: Mapping[str, Any], arm: str) -> list[str]:
     if metrics["evaluated_on"] != "test":
         texts.append("These are validation cases, which also chose the kept step: their scores flatter the network.")
     look = metrics.get("test_set_look")
-    if look and look["number"] > 1:
+    if look and look["number"] == 1:
+        texts.append("These models were the first to be scored on this test set.")
+    elif look:
         texts.append(f"This was look {look['number']} at this test set; a model chosen by it is flattered by it.")
     if few := [f"{row['attribute']} {row['group']}" for row in metrics["subgroups"].get(arm, ()) if row["warning"]]:
         texts.append(f"Groups of too few patients to judge: {_plain('; '.join(few))}.")

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import nctdtrinc, stdtrit
 
 from monai_tl.metrics.case import ClassScore
 from monai_tl.metrics.cohort import ArmResult
@@ -194,23 +194,28 @@ def is_consistent(verdict: Verdict) -> bool:
 def smallest_detectable(found: CrossedMean, confidence: float) -> float:
     """Smallest true difference that patients and seeds of this number and spread show with a chance of 0.8.
 
-    With one seed (z(1 − a/2) + z(power)) · e, where e is the standard error for the choice of patients and
-    a = 1 − confidence. With several, half of the interval's width, by z for the patients and by Student's t for the
-    seeds, and z(power) times the joint standard error.
+    With one seed the difference under which Student's t of n patients passes its critical value with that chance
+    (noncentral t). With several, half of the interval's width and what the chance asks for beyond it, each joined over
+    patients and seeds as the interval joins them; the seeds' share beyond it by normal theory.
 
     Args:
         found: Of at least two patients.
         confidence: E.g. 0.95.
+
+    References:
+        Cohen 1988, Statistical Power Analysis, section 2.5.
     """
-    half, seed_error = _half_widths(found, confidence), found.seed_error if found.n_seeds > 1 else 0.0
-    power = NormalDist().inv_cdf(POWER)
-    return math.hypot(*half) + power * math.hypot(found.patient_error, seed_error)
+    tail = (1.0 - confidence) / 2.0
+    critical = -float(stdtrit(found.n_patients - 1, tail))
+    beyond = float(nctdtrinc(found.n_patients - 1, 1.0 - POWER, critical)) - critical
+    seeds = NormalDist().inv_cdf(POWER) * found.seed_error if found.n_seeds > 1 else 0.0
+    return math.hypot(*_half_widths(found, confidence)) + math.hypot(beyond * found.patient_error, seeds)
 
 
 def _half_widths(found: CrossedMean, confidence: float) -> tuple[float, float]:
-    """Half the interval's width for the choice of patients and for that of seeds, by normal theory."""
+    """Half the interval's width for the choice of patients and for that of seeds, both Student's."""
     tail = (1.0 - confidence) / 2.0
-    patients = NormalDist().inv_cdf(1.0 - tail) * found.patient_error
+    patients = -float(stdtrit(found.n_patients - 1, tail)) * found.patient_error
     if found.n_seeds == 1:
         return patients, 0.0
     return patients, -float(stdtrit(found.n_seeds - 1, tail)) * found.seed_error

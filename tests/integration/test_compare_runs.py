@@ -145,6 +145,15 @@ def test_few_patients_decide_nothing_whatever_the_number_of_scans(tmp_path: Path
     assert "5 patients are too few to tell; at least 6 are needed" in run(given, tmp_path)
 
 
+def test_patients_that_are_enough_for_one_pair_are_too_few_for_three(tmp_path: Path) -> None:
+    """Six patients give p = 2^-5 at best: 0.03 for one pair, 0.09 for the best of three."""
+    levels = {"a": 0.5, "b": 0.7, "c": 0.9}
+    given = [folder(tmp_path / name, scores_text(np.full(6, level))) for name, level in levels.items()]
+    assert [pair["second_is"] for pair in pairs_of(tmp_path, given[:2])] == ["better"]
+    assert [pair["second_is"] for pair in pairs_of(tmp_path, given)] == ["undecided"] * 3
+    assert run(given, tmp_path).count("6 patients are too few to tell; at least 7 are needed") == 3
+
+
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     a = folder(tmp_path / "a", scores_text(np.full(4, 0.5)))
     other = folder(tmp_path / "other", scores_text(np.full(4, 0.5)).replace("case-", "else-"))

@@ -168,11 +168,11 @@ def test_a_large_gain_is_found_and_named_whichever_arm_has_it() -> None:
     assert sum(judged(-values).verdict == "harm" for values in tables) >= 95
 
 
-@pytest.mark.parametrize(("n", "m"), [(12, 5), (40, 3), (40, 5)])
+@pytest.mark.parametrize(("n", "m"), [(6, 5), (12, 5), (40, 3), (40, 5)])
 def test_the_smallest_detectable_difference_has_its_power(n: int, m: int) -> None:
     patient, seed = 0.05, 0.01
     nothing = Interval(math.nan, math.nan)
-    found = CrossedMean(0.0, nothing, patient / math.sqrt(n), seed / math.sqrt(m), m)
+    found = CrossedMean(0.0, nothing, patient / math.sqrt(n), seed / math.sqrt(m), m, n)
     smallest = smallest_detectable(found, 0.95)
     generator = np.random.default_rng([n, m])
     trials = [judged(smallest + table(generator, n, m, patient, seed, 0.0)).verdict for _ in range(400)]

@@ -56,12 +56,18 @@ def test_nothing_without_it(port: int, auth: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/html/", "/../params.yaml", "/%2e%2e/params.yaml", "/html/away", "/absent.html"]
+    "path",
+    ["/", "/html/", "/../params.yaml", "/%2e%2e/params.yaml", "/html/away", "/absent.html", "/%00", "/" + "x" * 5000],
 )
 def test_no_list_and_nothing_outside(port: int, path: str) -> None:
     status, body, _ = ask(port, path)
     assert status == 404
     assert b"secret" not in body
+
+
+def test_a_head_asks_for_the_password_too(port: int) -> None:
+    assert ask(port, f"/{PAGE}", None, "HEAD")[0] == 401
+    assert ask(port, f"/{PAGE}", method="HEAD")[0] == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

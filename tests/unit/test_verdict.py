@@ -153,17 +153,32 @@ def test_without_a_true_difference_a_verdict_is_rare(n_patients: int) -> None:
     assert 0.03 <= wrong / n_trials <= 0.085
 
 
-def test_smallest_detectable_difference_has_its_power() -> None:
-    """Simulated: a true difference of that size is found by a z test in 80 % of the trials."""
-    sd, n = 0.1, 50
+@pytest.mark.parametrize("n", [6, 8, 12, 50])
+def test_smallest_detectable_difference_has_its_power(n: int) -> None:
+    """Simulated: a true difference of that size is found by a t test in 80 % of the trials, however few patients."""
+    sd = 0.1
     values = np.random.default_rng(0).normal(0, 1, n)
     values = (values - values.mean()) / values.std(ddof=1) * sd
     names = [str(index) for index in range(n)]
     smallest = smallest_detectable(crossed_mean(values[:, None], names, 200, 0.95, np.random.default_rng(0)), 0.95)
-    assert smallest == pytest.approx((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * sd / math.sqrt(n))
-    trials = np.random.default_rng(1).normal(smallest, sd, (4000, n)).mean(axis=1)
-    found = np.mean(trials > stats.norm.ppf(0.975) * sd / math.sqrt(n))
-    assert found == pytest.approx(0.8, abs=0.02)
+    trials = np.random.default_rng(1).normal(smallest, sd, (20_000, n))
+    found = stats.ttest_1samp(trials, 0.0, axis=1)
+    assert np.mean((found.pvalue < 0.05) & (found.statistic > 0)) == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_patient_of_many_cases_weighs_in_the_error_as_in_the_mean() -> None:
+    """Against resampling of whole patients, which needs no formula."""
+    generator = np.random.default_rng(3)
+    counts = np.array([20, *[1] * 10, *[3] * 29])
+    patients = [str(patient) for patient, count in enumerate(counts) for _ in range(count)]
+    own = generator.normal(0.1, 0.1, len(counts))
+    rows = np.repeat(own, counts)
+    error = crossed_mean(rows[:, None], patients, 200, 0.95, generator).patient_error
+    drawn = generator.integers(0, len(counts), (20_000, len(counts)))
+    means = (own * counts)[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    assert error == pytest.approx(means.std(), rel=0.15)
+    even = crossed_mean(own[:, None], [str(patient) for patient in range(40)], 200, 0.95, generator)
+    assert even.patient_error == pytest.approx(own.std(ddof=1) / math.sqrt(40))
 
 
 def test_paired_difference_is_the_mean_over_classes() -> None:
