@@ -147,7 +147,7 @@ def judge_attack(
     """Strength of an attack, with intervals over patients.
 
     Members and others are drawn anew, each among themselves. Where the draws do not differ (the scores separate
-    perfectly) the interval of the AUC is Newcombe's, which then still has a width.
+    perfectly) the interval of the AUC is Newcombe's and that of the rate Clopper and Pearson's, which have a width then.
 
     Args:
         members: One score a patient.
@@ -173,6 +173,8 @@ def judge_attack(
             auc_interval = _newcombe(auc, len(a), len(b), bootstrap.confidence)
         low, high = np.quantile(rates, [tail, 1.0 - tail])
         rate_interval = Interval(float(low), float(high))
+        if low == high:
+            rate_interval = _clopper_pearson(round(rate * len(a)), len(a), bootstrap.confidence)
     return AttackStrength(
         auc=auc,
         auc_interval=auc_interval,
@@ -189,12 +191,13 @@ def judge_attack(
 def _wins(members: Scores, others: Scores) -> Scores:
     above = members[:, np.newaxis] > others[np.newaxis]
     equal = members[:, np.newaxis] == others[np.newaxis]
-    return above + 0.5 * equal
+    wins: Scores = above + 0.5 * equal
+    return wins
 
 
 def _n_allowed(n_others: int, false_positive_rate: float) -> int:
     # a share such as 0.07 of 100 must count 7, though its product is below 7 in binary
-    return int(math.floor(n_others * false_positive_rate + 1e-9))
+    return math.floor(n_others * false_positive_rate + 1e-9)
 
 
 def _draw(members: Scores, others: Scores, bootstrap: BootstrapRule, rate: float) -> tuple[Scores, Scores]:
@@ -226,8 +229,16 @@ def _newcombe(auc: float, n_members: int, n_others: int, confidence: float) -> I
     return Interval(float(low), float(high))
 
 
+def _clopper_pearson(n_seen: int, n: int, confidence: float) -> Interval:
+    """Exact interval of a share of which so many were seen."""
+    tail = (1.0 - confidence) / 2.0
+    low = float(betaincinv(n_seen, n - n_seen + 1, tail)) if n_seen else 0.0
+    high = float(betaincinv(n_seen + 1, n - n_seen, 1.0 - tail)) if n_seen < n else 1.0
+    return Interval(low, high)
+
+
 def _bound(n_others: int, rate: float, confidence: float) -> float:
-    """Clopper and Pearson's upper bound of a share of which so many were seen."""
+    """Clopper and Pearson's one-sided bound: no more than this is the share of which so many were seen."""
     if not n_others:
         return math.nan
     n_seen = _n_allowed(n_others, rate)

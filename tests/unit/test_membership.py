@@ -44,7 +44,8 @@ def test_rate_counts_false_alarms_and_never_a_tie() -> None:
 
 def test_normal_scores_give_the_auc_of_their_distance() -> None:
     generator = np.random.default_rng(1)
-    found = judge_attack(generator.normal(1.0, 1.0, 1000), generator.normal(0.0, 1.0, 1000), BootstrapRule(50, 0.95, 0), 0.01)
+    members, others = generator.normal(1.0, 1.0, 1000), generator.normal(0.0, 1.0, 1000)
+    found = judge_attack(members, others, BootstrapRule(50, 0.95, 0), 0.01)
     assert found.auc == pytest.approx(float(ndtr(1.0 / math.sqrt(2.0))), abs=0.02)
     assert found.true_positive_rate == pytest.approx(float(norm.sf(norm.isf(0.01) - 1.0)), abs=0.04)
     assert found.is_resolved
@@ -65,6 +66,8 @@ def test_perfect_separation_is_not_told_as_certainty() -> None:
     assert found.auc == found.auc_interval.high == 1.0
     # a run without an exception says at most that exceptions are rarer than about 3 in n
     assert 0.5 < found.auc_interval.low < 0.95
+    # ten of ten found: the share that would be found may be as low as 0.025^(1/10)
+    assert found.rate_interval.low == pytest.approx(0.025 ** (1 / 10))
     small = judge_attack([5.0, 6.0], [1.0, 2.0], RULE)
     assert small.auc_interval.low < found.auc_interval.low
 
