@@ -147,7 +147,8 @@ def judge_attack(
     """Strength of an attack, with intervals over patients.
 
     Members and others are drawn anew, each among themselves. Where the draws do not differ (the scores separate
-    perfectly) the interval of the AUC is Newcombe's and that of the rate Clopper and Pearson's, which have a width then.
+    perfectly) the interval of the AUC is Newcombe's and that of the rate Clopper and Pearson's, which then have
+    a width.
 
     Args:
         members: One score a patient.
