@@ -7,16 +7,23 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from remembered import case_name, make_params, write_cases, write_split
+from typer.testing import CliRunner
 
+from monai_tl.cli import app
 from monai_tl.commands import audit_privacy
 from monai_tl.commands.audit_references import half_patients
+from monai_tl.config import Params
 from monai_tl.errors import ConfigError, DataError
 from monai_tl.privacy_records import Attack, ModelAudit, PrivacyAudit
+from monai_tl.progress import Progress
 from monai_tl.records import Split
+from monai_tl.sources.bundle import write_bundle
 from monai_tl.sources.card import read_source
 from monai_tl.sources.privacy_text import describe_privacy
 from monai_tl.stages import finetune
+from monai_tl.stages.export import privacy_section
 
 MEMBERS, HELD, TEST = range(8), range(8, 16), range(16, 28)
 
@@ -109,14 +116,14 @@ def test_references_trained_for_the_attack_are_kept_and_used_again(
     workspace = Path(shutil.copytree(overfitted, tmp_path / "w"))
     split = Split.read(workspace / "artifacts/split/split.json")
     split.model_copy(update={"folds": split.folds[:1]}).write(workspace / "artifacts/split/split.json")
-    params = make_params(1)
+    # shorter than the network attacked, which is known by heart: a weaker reference is one all the same
+    params = make_params(1, max_steps=50)
     (model,) = audit_privacy.run(workspace, params, n_references=4).models
     ratio = _attacks(model)["likelihood_ratio"]
     assert (ratio.n_references, ratio.has_members_in_references) == (4.0, True)
     assert ratio.auc.value > 0.95
     assert not list((workspace / ".monai_tl/privacy/models").iterdir())
     # nothing is trained a second time
-    monkeypatch.setattr(audit_privacy, "train_references", audit_privacy.train_references)
     monkeypatch.setattr("monai_tl.commands.audit_references.finetune", None)
     assert audit_privacy.run(workspace, params, n_references=4).models == (model,)
 
@@ -134,3 +141,44 @@ def test_what_cannot_be_audited_is_refused(overfitted: Path, tmp_path: Path) -> 
     (workspace / "artifacts/models/scratch-0-0/training.json").write_text("[]")
     with pytest.raises(DataError, match="no readable"):
         audit_privacy.run(workspace, params)
+
+
+def test_the_card_of_the_bundle_takes_the_audit_of_its_own_weights_and_no_other(
+    audit: PrivacyAudit, overfitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Path(shutil.copytree(overfitted, tmp_path / "w"))
+    audit.write(workspace / "reports/privacy.json")
+    model, other = (workspace / f"artifacts/models/scratch-{fold}-0" for fold in (0, 1))
+    given = {
+        "ingest": make_params().ingest,
+        "plan": make_params().plan,
+        "export": {"privacy_audit": "reports/privacy.json"},
+    }
+    params = Params.model_validate(given)
+    write_bundle(model, tmp_path / "bundle", privacy=privacy_section(workspace, params, model, 2, Progress("export")))
+    text = (tmp_path / "bundle/docs/README.md").read_text()
+    assert describe_privacy(None, audit.models[0]) in text
+    # trained anew, the old audit says nothing of it
+    shutil.copyfile(other / "weights.safetensors", model / "weights.safetensors")
+    shutil.copyfile(other / "card.yaml", model / "card.yaml")
+    PrivacyAudit(**{**dict(audit), "models": audit.models[:1]}).write(workspace / "reports/privacy.json")
+    assert "No attack was tried" in privacy_section(workspace, params, model, 2, Progress("export"))
+    assert "other weights" in "".join(capsys.readouterr())
+    # and where none is asked for, none is looked for
+    (workspace / "reports/privacy.json").unlink()
+    plain = params.model_copy(update={"export": params.export.model_copy(update={"privacy_audit": None})})
+    assert "No attack was tried" in privacy_section(workspace, plain, model, 2, Progress("export"))
+    with pytest.raises(DataError, match=r"privacy\.json is missing"):
+        privacy_section(workspace, params, model, 2, Progress("export"))
+
+
+def test_the_command_prints_the_numbers(overfitted: Path, tmp_path: Path) -> None:
+    workspace = Path(shutil.copytree(overfitted, tmp_path / "w"))
+    (workspace / "params.yaml").write_text(yaml.safe_dump(make_params(2).model_dump(mode="json")))
+    done = CliRunner().invoke(app, ["audit-privacy", "--workspace", str(workspace)])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert "scratch-0-0 (no differential privacy)" in lines
+    assert any(line.startswith("  by loss alone: AUC 1.000 (") for line in lines)
+    assert any("calibrated likelihood ratio, against 1 networks not trained on the case: AUC" in line for line in lines)
+    assert (workspace / "reports/privacy.json").is_file()
