@@ -177,8 +177,8 @@ def _explain(n_steps: int, n_references: int) -> str:
         f"{N_MEMBERS} patients tuned on where no other number is named, 40 strangers, {n_steps} steps of "
         f"{PATIENTS_A_STEP} patches (with privacy: of {PATIENTS_A_STEP} patients on average, one patch each), no "
         "augmentation, grid of 2 mm, one training each, seed 0; the likelihood ratio holds each case against "
-        f"{n_references} networks trained like the one attacked, each on a half of all members and strangers. Intervals "
-        "(95 %) over patients; the seed's part is not in them. With 40 strangers 1 % of false positives means none, "
-        "whose true rate may be up to 7 %. Dice is the mean of both parts on the grid; seconds are of the training "
-        "alone, of one core that other work shared."
+        f"{n_references} networks trained like the one attacked, each on a half of all members and strangers. "
+        "Intervals (95 %) over patients; the seed's part is not in them. With 40 strangers 1 % of false positives "
+        "means none, whose true rate may be up to 7 %. Dice is the mean of both parts on the grid; seconds are of the "
+        "training alone, of one core that other work shared."
     )
