@@ -94,6 +94,8 @@ class PlanConfig(Section):
         max_patch_voxels: A derived patch has at most so many voxels; memory and time of a step follow it.
         accept_broken: Lines of the contract (``[field of view]``) that may be broken without the plan being refused.
             The modality is none of them.
+        orientation_trial: So many training cases are given to the source as it is, read as its card says and mirrored:
+            a card with left and right exchanged is found before anything is trained. 0 takes the card's word.
     """
 
     source: str | None
@@ -103,6 +105,7 @@ class PlanConfig(Section):
     patch_size_vox: tuple[Positive, Positive, Positive] | None = None
     max_patch_voxels: Positive = 262_144
     accept_broken: tuple[str, ...] = ()
+    orientation_trial: Annotated[Whole, Field(le=50)] = 6
 
     @field_validator("accept_broken")
     @classmethod

@@ -198,17 +198,39 @@ def subgroups_of(
     )
 
 
-def judge_arms(arms: Sequence[ArmResult], bootstrap: BootstrapRule, null_margin: float) -> Verdict | None:
-    """The verdict of transfer over scratch, paired by case and seed; None unless both are there."""
+HARDLY_LEARNT = 0.2
+"""Mean Dice of a twin below which a gain over it says more about the budget than about the start."""
+
+
+def judge_arms(
+    arms: Sequence[ArmResult], bootstrap: BootstrapRule, null_margin: float, broken: Sequence[str] = ()
+) -> Verdict | None:
+    """The verdict of transfer over scratch, paired by case and seed; None unless both are there.
+
+    Args:
+        arms: Of a run.
+        bootstrap: How the interval is drawn.
+        null_margin: See ``judge``.
+        broken: Broken lines of the source's contract, see ``judge``.
+    """
     by_name = {arm.arm: arm for arm in arms}
     if not {"transfer", "scratch"} <= set(by_name):
         return None
     transfer, scratch = by_name["transfer"], by_name["scratch"]
-    return judge(
+    verdict = judge(
         paired_differences(transfer, scratch),
         [case.patient_key for case in transfer.cases],
         bootstrap.n_bootstrap,
         bootstrap.confidence,
         null_margin,
         bootstrap.seed,
+        broken,
     )
+    twin = [case.mean("dice") for case in scratch.cases]
+    twin_dice = float(np.nanmean(twin)) if np.isfinite(twin).any() else 1.0
+    if verdict.verdict != "gain" or twin_dice >= HARDLY_LEARNT:
+        return verdict
+    note = (
+        f" The twin hardly learnt (mean Dice {twin_dice:.2f}): with more steps (finetune.max_steps) it may come closer."
+    )
+    return verdict.model_copy(update={"sentence": verdict.sentence + note})

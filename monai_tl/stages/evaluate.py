@@ -95,12 +95,13 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
     calibration = {arm.arm: judge_calibration(runs[arm.arm], arm, bootstrap) for arm in arms}
     uncertainty = {arm.arm: judge_uncertainty(runs[arm.arm], arm) for arm in arms}
     table = None if settings.groups is None else workspace / settings.groups
+    broken = [line.item for line in plan.adaptations if line.status == "broken"]
     findings = Findings(
         class_names=names,
         settings=settings,
         on_test=bool(split.test),
         arms=arms,
-        verdict=judge_arms(arms, bootstrap, settings.null_margin),
+        verdict=judge_arms(arms, bootstrap, settings.null_margin, broken),
         cases=manifest.cases,
         rejections=read_refused(artifacts),
         failures=read_failures(artifacts / "predictions/failed.json", arms),
