@@ -44,8 +44,8 @@ def run(workspace: Path, params: Params) -> None:
     Args:
         workspace: Holds ``artifacts/cases``, ``split``, ``plan``, ``prepared/failed.json``, ``models`` and
             ``predictions``.
-        params: Sections ``evaluate`` and ``finetune`` (its arms, folds and seeds); where forgetting is measured
-            ``plan``, ``predict``, ``preprocess`` and ``ingest`` (its key) too.
+        params: Sections ``evaluate``, ``finetune`` (its arms, folds and seeds) and ``predict`` (which counts as part of
+            a look); where forgetting is measured ``plan``, ``preprocess`` and ``ingest`` (its key) too.
 
     Raises:
         DataError: A record is missing or damaged.
@@ -56,7 +56,8 @@ def run(workspace: Path, params: Params) -> None:
     check_predicted(findings, workspace / "artifacts/predictions/models.json")
     if findings.on_test:
         test_cases = [case for case in findings.cases if case.case_id in set(findings.split.test)]
-        findings = replace(findings, look=record_look(workspace, test_cases, findings.weights, "evaluate"))
+        look = record_look(workspace, test_cases, findings.weights, params.predict, "evaluate")
+        findings = replace(findings, look=look)
     reports = workspace / "reports"
     with whole_folder(reports / "html") as out:
         write_text(out / "report.html", render_page(findings))
