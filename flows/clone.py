@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow, get_run_logger
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+from pydantic import SecretStr
 
 from flows import versioning
 from flows.pipeline import main
@@ -55,7 +56,11 @@ def training_in_clone(stage_time_out_s: float | None = None) -> str:
         tail.append(line)
         logger.info(line)
 
+    secret = PREFECT_API_AUTH_STRING.value()
     more = {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+    if secret:
+        # as it was given: a plain text by the flow's own settings, wrapped where it came by the environment
+        more["PREFECT_API_AUTH_STRING"] = secret.get_secret_value() if isinstance(secret, SecretStr) else str(secret)
     if stage_time_out_s:
         more["MONAI_TL_STAGE_TIME_OUT_S"] = f"{stage_time_out_s:g}"
     bring_looks(workspace, clone)

@@ -95,4 +95,5 @@ def test_looks_of_the_clone_count_in_the_workspace(place: Place) -> None:
     # it is no part of the branch, so merging it never meets another version of the file
     (branch,) = set(branches(place)) - before
     assert "test_looks.json" not in git(place, "ls-tree", "-r", "--name-only", branch).splitlines()
-    assert read_looks(place.folder / ".monai_tl/clone").looks == found
+    # in the clone too it was the third
+    assert read_looks(place.folder / ".monai_tl/clone").looks[-1] == found[-1]
