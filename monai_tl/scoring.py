@@ -17,7 +17,7 @@ from monai_tl.dataset.nifti import read_label
 from monai_tl.dataset.splits import patients_of
 from monai_tl.errors import ConfigError, DataError, GeometryError, StageError
 from monai_tl.geometry import Affine, same_grid, spacing_of
-from monai_tl.metrics.case import ClassScore, score_case, worst_scores
+from monai_tl.metrics.case import ClassScore, Extent, class_volumes_ml, score_case, worst_scores
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult
 from monai_tl.metrics.lesions import LesionScore, no_prediction, score_lesions
 from monai_tl.metrics.subgroups import Subgroup, group_column, summarise_groups, tercile_groups
@@ -40,6 +40,7 @@ class ScoreTask:
     prediction: Path
     n_classes: int
     tolerance_mm: float
+    extent: Extent
     lesions: tuple[int, ...] = ()
 
 
@@ -83,6 +84,8 @@ def score_arms(
     names = manifest.dataset.scheme.names
     if unknown := [name for name in lesions if name not in names]:
         raise ConfigError(f"evaluate.lesions: {unknown[0]!r} is none of the classes {', '.join(names)}")
+    records = [manifest.case(case_id) for case_id in case_ids]
+    extent = Extent.widest(Extent.of_grid(record.spatial_shape, record.spacing_mm) for record in records)
     tasks = [
         ScoreTask(
             arm=arm,
@@ -92,6 +95,7 @@ def score_arms(
             prediction=predictions / predictions_of(arm, seed) / f"{case_id}.nii.gz",
             n_classes=len(names),
             tolerance_mm=tolerance_mm,
+            extent=extent,
             lesions=tuple(names.index(name) for name in lesions),
         )
         for arm in arms
@@ -125,7 +129,8 @@ def score_prediction(task: ScoreTask) -> ScoreOutcome:
         spacing_mm = spacing_of(affine)
         if not task.prediction.is_file():
             missed = {index: no_prediction(np.asarray(reference == index + 1)) for index in task.lesions}
-            return ScoreOutcome(worst_scores(reference, task.n_classes, spacing_mm), failed=True, lesions=missed)
+            volumes_ml = class_volumes_ml(reference, task.n_classes, spacing_mm)
+            return ScoreOutcome(worst_scores(volumes_ml, task.extent), failed=True, lesions=missed)
         prediction = _read_prediction(task.prediction, reference, affine)
         scores = score_case(reference, prediction, task.n_classes, spacing_mm, task.tolerance_mm)
         lesions = {index: score_lesions(reference == index + 1, prediction == index + 1) for index in task.lesions}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_tl.case_table import CaseTable, read_case_table
-from monai_tl.commands.evaluate_case import Outcome, Task, score_pair
+from monai_tl.commands.evaluate_case import Outcome, Task, score_pair, scores_together
 from monai_tl.commands.evaluate_files import LabelFile, Pair, look_through, one_kind, pair_files
 from monai_tl.commands.evaluate_results import (
     CASES_FILE,
@@ -121,10 +121,12 @@ def _summarise(
     bootstrap = BootstrapRule(defaults.n_bootstrap, confidence, defaults.seed)
     # in the order of case ids, which is that of the pairs
     results = [
-        CaseResult(pair.name, patient, outcome.scores, pair.prediction is None, outcome.lesions or {})
-        for pair, outcome, patient in zip(pairs, outcomes, table.patients, strict=True)
+        CaseResult(pair.name, patient, scores, pair.prediction is None, outcome.lesions or {})
+        for pair, outcome, scores, patient in zip(
+            pairs, outcomes, scores_together(outcomes), table.patients, strict=True
+        )
     ]
-    sizes = [sum(score.reference_ml for score in outcome.scores) for outcome in outcomes]
+    sizes = [sum(outcome.reference_ml) for outcome in outcomes]
     attributes = {
         "reference volume, ml": tercile_groups(sizes),
         "thickest voxel side, mm": band_numbers([one.thickness_mm for one in outcomes], THICKNESS_BANDS_MM, upper=True),

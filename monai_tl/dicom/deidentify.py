@@ -61,7 +61,7 @@ class Pseudonyms:
         return f"patient-{self._hex('patient', patient, 12)}"
 
     def site(self, text: str) -> str:
-        """``site-`` and 6 hex digits of an institution's name, whatever its case and spaces; UNKNOWN_SITE without one."""
+        """``site-`` and 6 hex digits of an institution's name in any case and spacing; UNKNOWN_SITE without one."""
         name = " ".join(text.split()).casefold()
         return f"site-{self._hex('site', name, 6)}" if name else UNKNOWN_SITE
 

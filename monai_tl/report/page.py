@@ -130,8 +130,8 @@ def limits(findings: Findings) -> list[str]:
         )
     if any(case.failed for arm in arms for case in arm.cases):
         texts.append(
-            "A case without a prediction counts with the worst score: Dice 0, and for HD95 the volume's diagonal. "
-            "Where no arm has one the case is no part of the verdict."
+            "A case without a prediction counts with the worst score: Dice 0, and for HD95 the longest diagonal of "
+            "all. Where no arm has one the case is no part of the verdict."
         )
     if any(summary.n_empty for arm in arms for name in arm.classes for summary in arm.classes[name].values()):
         texts.append(

@@ -255,6 +255,52 @@ def test_a_seg_on_finer_pixels_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "p", tmp_path / "r", tmp_path / "out", classes=tmp_path / "classes.yaml")
 
 
+def test_no_prediction_scores_worse_than_any_where_a_seg_has_few_planes(tmp_path: Path) -> None:
+    """Plane 1 against plane 5, nothing against planes 1 and 2, and a class that is not predicted."""
+    planes = {"far": ([1], [5]), "missing": ([1, 2], None), "empty": ([2, 3], [3])}
+    for folder in ("r", "p"):
+        (tmp_path / folder).mkdir()
+    for name, (drawn, predicted) in planes.items():
+        geometry = make_series(tmp_path, name=f"series {name}")
+        for folder, where in (("r", drawn), ("p", predicted)):
+            label = np.zeros((6, 7, 9), dtype=np.uint8)
+            label[where or [], 2:5, 2:6] = 1
+            if name == "empty":
+                label[3, 2:5, 7] = 2
+                label[label == 1] = 1 if folder == "r" else 0
+            if where is not None:
+                write(tmp_path / folder / f"{name}.dcm", label, geometry)
+    run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    found = rows(tmp_path / "out")
+    distances = ("hd95_mm", "hd100_mm", "mean_surface_distance_mm")
+    # the two masks of the first case span planes 1 to 5, and nothing is larger
+    diagonal = np.sqrt((9 * 0.8) ** 2 + (7 * 0.7) ** 2 + (5 * 2.5) ** 2)
+    far = found["far", "liver"]
+    assert float(far["hd100_mm"]) >= 10.0
+    for name in ("missing", "empty"):
+        assert [float(found[name, "liver"][one]) for one in distances] == pytest.approx([diagonal] * 3, abs=1e-5)
+        assert all(float(found[name, "liver"][one]) > float(far[one]) for one in distances)
+    voxel_ml = 0.8 * 0.7 * 2.5 / 1000
+    expected = (5 * 7 * 9 - 2 * 3 * 4) * voxel_ml
+    assert float(found["missing", "liver"]["volume_error_ml"]) == pytest.approx(expected, abs=1e-6)
+    assert float(found["missing", "liver"]["reference_ml"]) == pytest.approx(24 * voxel_ml, abs=1e-6)
+    assert float(found["empty", "tumour"]["hd95_mm"]) == 0.0
+
+
+def test_a_missing_prediction_of_a_small_image_is_penalised_as_in_the_largest(tmp_path: Path) -> None:
+    small, large = np.zeros((4, 4, 4), dtype=np.uint8), np.zeros((20, 10, 10), dtype=np.uint8)
+    small[1:3, 1:3, 1:3] = large[1:3, 1:3, 1:3] = 1
+    for name, label in (("a", small), ("b", large), ("c", small)):
+        save(tmp_path / f"r/{name}.nii.gz", label, np.eye(4))
+    save(tmp_path / "p/b.nii.gz", np.roll(large, 15, axis=0), np.eye(4))
+    save(tmp_path / "p/c.nii.gz", np.zeros_like(small), np.eye(4))
+    run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    found = {name: float(row["hd95_mm"]) for (name, _), row in rows(tmp_path / "out").items()}
+    # an empty prediction that is there lies in its own image, and no distance in that is longer
+    expected = {"a": np.sqrt(600), "b": 15.0, "c": np.sqrt(48)}
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
 # ---- lesions and the command line ----
 
 
