@@ -149,6 +149,7 @@ def _summarise(
         ),
         bootstrap=bootstrap,
         tolerance_mm=tolerance_mm,
+        knows_patients=table.is_given,
         n_unused=n_unused,
         notes=tuple(notes),
     )

@@ -62,7 +62,10 @@ def run(workspace: Path, params: Params) -> None:
     with whole_folder(reports / "html") as out:
         write_text(out / "report.html", render_page(findings))
         write_text(out / "summary.md", markdown_summary(findings) + markdown_more(findings))
-    write_text(reports / "plots/cases.csv", format_cases(findings.arms, findings.class_names))
+    write_text(
+        reports / "plots/cases.csv",
+        format_cases(findings.arms, findings.class_names, params.evaluate.surface_tolerance_mm),
+    )
     write_text(reports / "plots/history.csv", format_history(findings.models))
     write_json(reports / "metrics.json", metrics_record(findings))
 

@@ -114,7 +114,7 @@ def test_plots_hold_each_case_and_each_step(evaluated: Path) -> None:
         rows = list(csv.DictReader(stream))
     header = ["arm", "seed", "case_id", "class", "dice", "surface_dice", "hd95_mm", "reference_ml", "prediction_ml"]
     header += ["iou", "hd100_mm", "mean_surface_distance_mm", "volume_error_ml", "relative_volume_error"]
-    assert list(rows[0]) == [*header, "patient", "failed"]
+    assert list(rows[0]) == [*header, "patient", "failed", "tolerance_mm"]
     assert {row["patient"] for row in rows} == {str(number) for number in range(1, 7)}
     assert len(rows) == 2 * 6 * 2
     assert all(0 <= float(row["dice"]) <= 1 for row in rows)
