@@ -69,6 +69,7 @@ def run(
     """
     if not tolerance_mm > 0.0 or not 0.5 < confidence < 1.0:
         raise ConfigError("--tolerance-mm must be above 0, --confidence between 0.5 and 1", "arguments")
+    _refuse_one_folder(predictions, references)
     with new_folder(out, PRODUCTS) as made:
         files = one_kind(look_through(references, "--references"), look_through(predictions, "--predictions"))
         evaluation = _evaluate(files[0], files[1], classes, cases, tuple(lesions), tolerance_mm, confidence)
@@ -77,6 +78,19 @@ def run(
         write_json(made / METRICS_FILE, evaluation_record(evaluation))
         write_text(made / SUMMARY_FILE, summary)
     return summary
+
+
+def _refuse_one_folder(predictions: Path, references: Path) -> None:
+    """References against themselves would be perfect; predictions below the references would be references too."""
+    one, other = predictions.resolve(), references.resolve()
+    if one == other:
+        raise ConfigError("--predictions and --references are one folder; give two", "arguments")
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise ConfigError(
+            "--predictions and --references: one lies in the other, so its files would count as both; put them side by "
+            "side",
+            "arguments",
+        )
 
 
 def _evaluate(
@@ -135,6 +149,12 @@ def _summarise(
     notes = [] if table.is_given else ["nobody said whose the cases are (--cases): each counts as a patient of its own"]
     if n_unused:
         notes.append(f"{n_unused} prediction{' has' if n_unused == 1 else 's have'} no reference and no score")
+    n_missing = sum(pair.prediction is None for pair in pairs)
+    if n_unused and n_missing:
+        notes.append(
+            f"{n_missing} reference{' has' if n_missing == 1 else 's have'} no prediction and the worst score; where "
+            "they were meant for those without a reference, give both the same names"
+        )
     result = summarise_arm("predictions", {0: results}, scheme.names, bootstrap)
     return Evaluation(
         result=result,

@@ -139,6 +139,52 @@ def test_names_that_do_not_fit_are_no_row_of_worst_scores(tmp_path: Path) -> Non
         run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
 
 
+def test_names_that_half_fit_are_refused_and_not_scored_as_missing(tmp_path: Path) -> None:
+    """One prediction lies where its reference does; two others in another folder would count as missing."""
+    for index in range(3):
+        save(tmp_path / f"r/ward/case-{index}.nii", labels(index))
+        save(tmp_path / f"p/{'ward' if index == 0 else 'night'}/case-{index}.nii", labels(index))
+    with pytest.raises(ConfigError, match="1 of 3 references have one, and 2 more would by the last part"):
+        run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    (tmp_path / "p/night").rename(tmp_path / "p/night-before")
+    (tmp_path / "p/ward/case-0.nii").rename(tmp_path / "p/night-before/case-0.nii")
+    # none fits by its folder, all by the last part
+    run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    assert record(tmp_path / "out")["n_failed"] == 0
+
+
+def test_seg_that_half_fit_by_series_and_by_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("r", "p"):
+        (tmp_path / folder).mkdir()
+    for name in ("one", "two"):
+        geometry = make_series(tmp_path, name=f"series {name}")
+        write(tmp_path / f"r/{name}.dcm", random_labels(), geometry)
+        # the second was drawn on a copy of the series with other UIDs
+        other = geometry if name == "one" else make_series(tmp_path, name="anonymised")
+        write(tmp_path / f"p/{name}.dcm", random_labels(), other)
+    with pytest.raises(ConfigError, match="1 of 2 references have one, and 1 more would"):
+        run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+
+
+def test_left_over_names_that_fit_nothing_are_told(tmp_path: Path) -> None:
+    for index in range(2):
+        save(tmp_path / f"r/case-{index}.nii", labels(index))
+        save(tmp_path / f"p/{'case-0' if index == 0 else 'seg_001'}.nii", labels(index))
+    said = run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    assert "1 prediction has no reference and no score" in said
+    assert "1 reference has no prediction and the worst score; where they were meant for those" in said
+
+
+@pytest.mark.parametrize(("predictions", "references"), [("a", "a"), ("a/b", "a"), ("a", "a/b"), ("link", "a")])
+def test_references_are_not_compared_with_themselves(tmp_path: Path, predictions: str, references: str) -> None:
+    save(tmp_path / "a/case.nii", labels(0))
+    save(tmp_path / "a/b/case.nii", labels(1))
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(ConfigError, match="--predictions and --references"):
+        run(tmp_path / predictions, tmp_path / references, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_converted_volumes_gives_its_labels(tmp_path: Path) -> None:
     """Images lie beside ``_label`` files; predictions as ``segment`` writes them, one folder a case."""
     for index in range(2):
