@@ -97,7 +97,7 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
     certainty = Certainty.read(artifacts / "predictions" / CERTAINTY_FILE)
     runs = {arm.arm: [run for run in certainty.runs if run.arm == arm.arm and run.seed in seeds] for arm in arms}
     calibration = {arm.arm: judge_calibration(runs[arm.arm], arm, bootstrap) for arm in arms}
-    uncertainty = {arm.arm: judge_uncertainty(runs[arm.arm], arm) for arm in arms}
+    uncertainty = {arm.arm: judge_uncertainty(runs[arm.arm], arm, bootstrap) for arm in arms}
     table = None if settings.groups is None else workspace / settings.groups
     findings = Findings(
         class_names=names,
