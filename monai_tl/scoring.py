@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_tl.case_table import read_case_table
+from monai_tl.config import EvaluateConfig
 from monai_tl.dataset.manifest import Manifest
 from monai_tl.dataset.nifti import read_label
 from monai_tl.dataset.splits import patients_of
@@ -39,7 +40,7 @@ class ScoreTask:
     reference: Path
     prediction: Path
     n_classes: int
-    tolerance_mm: float
+    tolerances_mm: tuple[float, ...]
     extent: Extent
     lesions: tuple[int, ...] = ()
 
@@ -66,7 +67,7 @@ def score_arms(
     arms: Sequence[str],
     seeds: Sequence[int],
     case_ids: Sequence[str],
-    tolerance_mm: float,
+    settings: EvaluateConfig,
     progress: Progress,
     lesions: Sequence[str] = (),
 ) -> dict[str, dict[int, list[CaseResult]]]:
@@ -94,7 +95,7 @@ def score_arms(
             reference=manifest.label_path(case_id),
             prediction=predictions / predictions_of(arm, seed) / f"{case_id}.nii.gz",
             n_classes=len(names),
-            tolerance_mm=tolerance_mm,
+            tolerances_mm=settings.tolerances_mm(names),
             extent=extent,
             lesions=tuple(names.index(name) for name in lesions),
         )
@@ -132,7 +133,7 @@ def score_prediction(task: ScoreTask) -> ScoreOutcome:
             volumes_ml = class_volumes_ml(reference, task.n_classes, spacing_mm)
             return ScoreOutcome(worst_scores(volumes_ml, task.extent), failed=True, lesions=missed)
         prediction = _read_prediction(task.prediction, reference, affine)
-        scores = score_case(reference, prediction, task.n_classes, spacing_mm, task.tolerance_mm)
+        scores = score_case(reference, prediction, task.n_classes, spacing_mm, task.tolerances_mm)
         lesions = {index: score_lesions(reference == index + 1, prediction == index + 1) for index in task.lesions}
         return ScoreOutcome(scores, lesions=lesions)
     except DataError as error:

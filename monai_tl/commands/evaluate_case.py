@@ -42,7 +42,7 @@ class Task:
     scheme: LabelScheme
     by_name_alone: bool
     lesions: tuple[int, ...]
-    tolerance_mm: float
+    tolerances_mm: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -210,12 +210,12 @@ class _Grid:
 def _score(reference: Side, prediction: Side, grid: _Grid, task: Task) -> tuple[ClassScore, ...]:
     n_classes, spacing_mm = len(task.scheme.classes), spacing_of(reference.affine)
     if isinstance(reference, NiftiSide) and isinstance(prediction, NiftiSide):
-        return score_case(reference.label, prediction.label, n_classes, spacing_mm, task.tolerance_mm)
+        return score_case(reference.label, prediction.label, n_classes, spacing_mm, task.tolerances_mm)
     # class by class, so that segments may overlap
     scores: list[ClassScore] = []
     for value in range(1, n_classes + 1):
         first, second = (grid.place(side, value).view(np.uint8) for side in (reference, prediction))
-        scores += score_case(first, second, 1, spacing_mm, task.tolerance_mm)
+        scores += score_case(first, second, 1, spacing_mm, task.tolerances_mm[value - 1])
     return tuple(scores)
 
 

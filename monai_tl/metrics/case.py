@@ -57,7 +57,11 @@ class ClassScore:
 
 
 def score_case(
-    reference: LabelMap, prediction: LabelMap, n_classes: int, spacing_mm: Spacing, tolerance_mm: float
+    reference: LabelMap,
+    prediction: LabelMap,
+    n_classes: int,
+    spacing_mm: Spacing,
+    tolerance_mm: float | Sequence[float],
 ) -> tuple[ClassScore, ...]:
     """Score each foreground class.
 
@@ -69,7 +73,7 @@ def score_case(
         prediction: (I, J, K) uint8, same grid and values.
         n_classes: Foreground classes.
         spacing_mm: Voxel size along I, J, K, mm.
-        tolerance_mm: For surface Dice, mm.
+        tolerance_mm: For surface Dice, mm: one for all classes, or one for each.
 
     Returns:
         One score a class; empty-case rules of the metrics. Distances are penalised with the whole volume's diagonal.
@@ -87,11 +91,12 @@ def score_case(
     shape = (reference.shape[0], reference.shape[1], reference.shape[2])
     penalty_mm = diagonal_mm(shape, spacing_mm)
     voxel_ml = math.prod(spacing_mm) / 1000.0
+    tolerances_mm = [tolerance_mm] * n_classes if isinstance(tolerance_mm, int | float) else tolerance_mm
     scores = []
-    for first, second in _cut_classes(reference, prediction, n_classes):
+    for tolerance, (first, second) in zip(tolerances_mm, _cut_classes(reference, prediction, n_classes), strict=True):
         n_first, n_second = int(np.count_nonzero(first)), int(np.count_nonzero(second))
         overlap = dice_from_counts(n_first, n_second, int(np.count_nonzero(first & second)))
-        surfaces = score_surfaces(first, second, spacing_mm, tolerance_mm, penalty_mm)
+        surfaces = score_surfaces(first, second, spacing_mm, tolerance, penalty_mm)
         scores.append(_class_score(overlap, surfaces, volume_error(n_first * voxel_ml, n_second * voxel_ml)))
     return tuple(scores)
 

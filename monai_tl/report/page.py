@@ -143,7 +143,7 @@ def limits(findings: Findings) -> list[str]:
         "and diseases than those in the tables above, and what a reader makes of the outlines.",
         "HD95 does not see a far island of less than 5 % of the boundary. "
         "Where either reference or prediction is empty it is the volume's diagonal.",
-        f"Surface Dice takes {settings.surface_tolerance_mm:g} mm as agreement; the tolerance is a choice, not a law.",
+        f"Surface Dice takes {settings.tolerance_words} as agreement; the tolerance is a choice, not a law.",
         "The reference is what a reader drew, and readers differ.",
         "This is research software and no medical device.",
     ]

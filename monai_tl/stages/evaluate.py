@@ -64,7 +64,7 @@ def run(workspace: Path, params: Params) -> None:
         write_text(out / "summary.md", markdown_summary(findings) + markdown_more(findings))
     write_text(
         reports / "plots/cases.csv",
-        format_cases(findings.arms, findings.class_names, params.evaluate.surface_tolerance_mm),
+        format_cases(findings.arms, findings.class_names, params.evaluate.tolerances_mm(findings.class_names)),
     )
     write_text(reports / "plots/history.csv", format_history(findings.models))
     write_json(reports / "metrics.json", metrics_record(findings))
@@ -84,7 +84,7 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
     progress = Progress("evaluate", total=len(arm_names) * len(seeds) * len(case_ids) + 1)
     bootstrap = BootstrapRule(settings.n_bootstrap, settings.confidence, settings.seed)
     results = score_arms(
-        manifest, artifacts / "predictions", arm_names, seeds, case_ids, settings.surface_tolerance_mm, progress,
+        manifest, artifacts / "predictions", arm_names, seeds, case_ids, settings, progress,
         settings.lesions,
     )  # fmt: skip
     arms = tuple(summarise_arm(arm, results[arm], names, bootstrap) for arm in arm_names)

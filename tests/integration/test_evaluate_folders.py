@@ -350,6 +350,28 @@ def test_a_missing_prediction_of_a_small_image_is_penalised_as_in_the_largest(tm
 # ---- lesions and the command line ----
 
 
+def test_a_class_may_have_a_tolerance_of_its_own(tmp_path: Path) -> None:
+    """Both classes are shifted by a voxel of 2.5 mm: agreement for the one of 3 mm, and not for the one of 1 mm."""
+    label = np.zeros((20, 20, 20), dtype=np.uint8)
+    label[3:9, 3:17, 3:17], label[11:17, 3:17, 3:17] = 1, 2
+    save(tmp_path / "r/a.nii", label, np.diag([1, 1, 2.5, 1]))
+    save(tmp_path / "p/a.nii", np.roll(label, 1, axis=2), np.diag([1, 1, 2.5, 1]))
+    folders = [str(tmp_path / name) for name in "pr"]
+    given = ["evaluate", "--predictions", folders[0], "--references", folders[1], "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*given, "--tolerance-mm", "3", "--class-tolerance", "value 2=1"])
+    assert done.exit_code == 0, done.output
+    found = rows(tmp_path / "out")
+    assert [float(found["a", f"value {value}"]["tolerance_mm"]) for value in (1, 2)] == [3.0, 1.0]
+    assert float(found["a", "value 1"]["surface_dice"]) == 1.0
+    assert float(found["a", "value 2"]["surface_dice"]) < 0.95
+    assert float(found["a", "value 1"]["hd100_mm"]) == float(found["a", "value 2"]["hd100_mm"]) == 2.5
+    assert record(tmp_path / "out")["rules"]["surface_tolerances_mm"] == {"value 1": 3.0, "value 2": 1.0}
+    for wrong, words in (("value 3=1", "none of the classes"), ("value 2", "no NAME=MM"), ("value 2=0", "above 0")):
+        refused = CliRunner().invoke(app, [*given, "--class-tolerance", wrong])
+        assert isinstance(refused.exception, ConfigError)
+        assert words in str(refused.exception)
+
+
 def test_lesions_are_counted_where_asked(tmp_path: Path) -> None:
     reference, prediction = np.zeros(SHAPE, dtype=np.uint8), np.zeros(SHAPE, dtype=np.uint8)
     reference[1:3, 1:3, 1:3] = reference[6:8, 6:8, 4:6] = 1
