@@ -168,6 +168,10 @@ def _summarise(
     sizes = [sum(outcome.reference_ml) for outcome in outcomes]
     attributes = {
         "reference volume, ml": tercile_groups(sizes),
+        **{
+            f"{scheme.names[index]}, ml": tercile_groups([outcome.reference_ml[index] for outcome in outcomes])
+            for index in counted
+        },
         "thickest voxel side, mm": band_numbers([one.thickness_mm for one in outcomes], THICKNESS_BANDS_MM, upper=True),
         **table.attributes,
     }

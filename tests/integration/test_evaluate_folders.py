@@ -392,6 +392,11 @@ def test_lesions_are_counted_where_asked(tmp_path: Path) -> None:
     sensitivity, false = found["lesion_sensitivity"], found["lesion_false_positives"]
     assert (sensitivity["mean"], sensitivity["n"], sensitivity["n_failed"]) == (0.25, 2, 1)
     assert (false["mean"], false["n"], false["n_empty"], false["n_failed"]) == (1.0, 1, 0, 1)
+    # cases with much of it apart from those with little, whatever else is outlined
+    save(tmp_path / "r/c.nii", np.where(np.indices(SHAPE)[0] < 6, 1, 2).astype(np.uint8))
+    run(tmp_path / "p", tmp_path / "r", tmp_path / "out", lesions=["value 1"])
+    groups = [row for row in record(tmp_path / "out")["subgroups"] if row["attribute"] == "value 1, ml"]
+    assert [row["n"] for row in groups] == [2, 1]
 
 
 def test_the_command_says_what_it_found_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
