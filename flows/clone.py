@@ -56,11 +56,11 @@ def training_in_clone(stage_time_out_s: float | None = None) -> str:
         tail.append(line)
         logger.info(line)
 
-    secret = PREFECT_API_AUTH_STRING.value()
+    auth: str | SecretStr | None = PREFECT_API_AUTH_STRING.value()
     more = {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
-    if secret:
-        # as it was given: a plain text by the flow's own settings, wrapped where it came by the environment
-        more["PREFECT_API_AUTH_STRING"] = secret.get_secret_value() if isinstance(secret, SecretStr) else str(secret)
+    if auth is not None:
+        # a server that a run has started for itself asks for it too
+        more["PREFECT_API_AUTH_STRING"] = auth.get_secret_value() if isinstance(auth, SecretStr) else auth
     if stage_time_out_s:
         more["MONAI_TL_STAGE_TIME_OUT_S"] = f"{stage_time_out_s:g}"
     bring_looks(workspace, clone)
