@@ -73,7 +73,7 @@ def _seeds_record(arm: ArmResult) -> dict[str, Any]:
     }
 
 
-def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
+def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str], tolerances_mm: Sequence[float]) -> str:
     """``cases.csv``: each arm, seed, case and class; an empty cell where a metric is undefined.
 
     Patients are numbered: cases of one patient belong together in ``monai-tl compare``, and no pseudonym goes out.
@@ -84,14 +84,16 @@ def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
         [
             *(arm.arm, seed, case.case_id, name),
             *(_cell(value) for value in asdict(score).values()),
-            *(numbers[case.patient_key], int(case.failed)),
+            *(numbers[case.patient_key], int(case.failed), f"{tolerance:g}"),
         ]
         for arm in arms
         for seed, cases in arm.by_seed.items()
         for case in cases
-        for name, score in zip(class_names, case.scores, strict=True)
+        for name, score, tolerance in zip(class_names, case.scores, tolerances_mm, strict=True)
     ]
-    return _csv(["arm", "seed", "case_id", "class", *ClassScore.__dataclass_fields__, "patient", "failed"], rows)
+    return _csv(
+        ["arm", "seed", "case_id", "class", *ClassScore.__dataclass_fields__, "patient", "failed", "tolerance_mm"], rows
+    )
 
 
 def format_history(models: Sequence[TrainedModel]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import monai_tl
+from monai_tl.records import UNKNOWN_SITE
 from monai_tl.report import certainty, more_tables, tables
 from monai_tl.report.audit_table import group_rows
 from monai_tl.report.certainty_figure import FEWEST_VOXELS, certainty_plot
@@ -99,7 +100,7 @@ def intake(findings: Findings) -> list[tuple[str, str]]:
     pairs = [
         ("cases", len(cases)),
         ("patients", len({case.patient_key for case in cases})),
-        ("sites", len({case.site for case in cases})),
+        ("known sites", len({case.site for case in cases} - {UNKNOWN_SITE})),
         ("with a label", sum(case.has_label for case in cases)),
         ("test cases", len(split.test)),
         ("refused", len(findings.rejections)),
@@ -121,13 +122,16 @@ def limits(findings: Findings) -> list[str]:
             "All arms were trained with one seed: the intervals cover the choice of patients, not of the seed. Where "
             "trainings differ as much as patients do, such intervals tell two equal arms apart in half of all runs."
         )
-    sites = {case.site for case in findings.cases}
-    if len(sites) == 1:
-        texts.append("All cases come from one site: nothing here says how the network does elsewhere.")
+    evaluated = {case.case_id for case in arms[0].cases}
+    sites = {case.site for case in findings.cases if case.case_id in evaluated}
+    if len(sites) == 1 and UNKNOWN_SITE not in sites:
+        texts.append(
+            f"All {findings.set_name} cases come from one site: nothing here says how the network does elsewhere."
+        )
     if any(case.failed for arm in arms for case in arm.cases):
         texts.append(
-            "A case without a prediction counts with the worst score: Dice 0, and for HD95 the volume's diagonal. "
-            "Where no arm has one the case is no part of the verdict."
+            "A case without a prediction counts with the worst score: Dice 0, and for HD95 the longest diagonal of "
+            "all. Where no arm has one the case is no part of the verdict."
         )
     if any(summary.n_empty for arm in arms for name in arm.classes for summary in arm.classes[name].values()):
         texts.append(
@@ -139,7 +143,7 @@ def limits(findings: Findings) -> list[str]:
         "and diseases than those in the tables above, and what a reader makes of the outlines.",
         "HD95 does not see a far island of less than 5 % of the boundary. "
         "Where either reference or prediction is empty it is the volume's diagonal.",
-        f"Surface Dice takes {settings.surface_tolerance_mm:g} mm as agreement; the tolerance is a choice, not a law.",
+        f"Surface Dice takes {settings.tolerance_words} as agreement; the tolerance is a choice, not a law.",
         "The reference is what a reader drew, and readers differ.",
         "This is research software and no medical device.",
     ]

@@ -215,7 +215,7 @@ def markdown_summary(findings: Findings) -> str:
         *[f"{markdown(text)}\n" for text in details(findings)],
     ]
     lines += [
-        f"| Arm | Class | Dice | Surface Dice at {settings.surface_tolerance_mm:g} mm | HD95, mm | Cases |",
+        f"| Arm | Class | Dice | Surface Dice at {markdown(settings.tolerance_words)} | HD95, mm | Cases |",
         "|---|---|---|---|---|---|",
     ]
     for row in metric_rows(findings):

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stand_in import look
 from workspaces import Place, make_site, make_stand_in
+
+from monai_tl.looks import read_looks
 
 pytestmark = pytest.mark.long
 
@@ -73,3 +76,24 @@ def test_again_without_a_change_makes_no_work_and_a_change_makes_a_branch(place:
     place.run("flows.clone")
     (new,) = set(branches(place)) - {branch}
     assert git(place, "rev-parse", f"{new}^") == git(place, "rev-parse", "HEAD")
+
+
+def test_looks_of_the_clone_count_in_the_workspace(place: Place) -> None:
+    looking = Place(place.folder, place.site, {**place.extra, "STAND_IN_LOOKS": "1"})
+    look(place.folder, "of the workspace")
+    # a run that was killed left one in the clone
+    look(place.folder / ".monai_tl/clone", "of a run that was killed")
+    params = place.folder / "params.yaml"
+    content = yaml.safe_load(params.read_text())
+    params.write_text(yaml.safe_dump({**content, "evaluate": {**content.get("evaluate", {}), "seed": 5}}))
+    git(place, "commit", "-qam", "Other parameters: evaluate runs again")
+    before = set(branches(place))
+    looking.run("flows.clone")
+    found = read_looks(place.folder).looks
+    assert [one.number for one in found] == [1, 2, 3]
+    assert [one.models["transfer-0-0"] for one in found][:2] == ["of the workspace", "of a run that was killed"]
+    # it is no part of the branch, so merging it never meets another version of the file
+    (branch,) = set(branches(place)) - before
+    assert "test_looks.json" not in git(place, "ls-tree", "-r", "--name-only", branch).splitlines()
+    # in the clone too it was the third
+    assert read_looks(place.folder / ".monai_tl/clone").looks[-1] == found[-1]
