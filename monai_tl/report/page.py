@@ -18,6 +18,7 @@ from monai_tl.report.size_figure import size_plot
 from monai_tl.report.viewer import viewer_scripts
 from monai_tl.sources.accounting import describe_audit
 from monai_tl.transfer.shift_words import describe_shift
+from monai_tl.verdict_words import verdict_mark
 
 TEMPLATE = "report.html.j2"
 _FEW_PATIENTS = 20
@@ -46,6 +47,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "verdict": verdict,
         "headline": tables.headline(findings),
         "title": title,
+        "mark": verdict_mark(verdict.model_dump()) if verdict else ("none", ""),
         "details": [*more, *tables.details(findings)],
         "n_plain": 1 + len(more) + len(tables.decisions(findings)),
         "verdict_plot": verdict_plot(arms, verdict, findings.settings.null_margin) if verdict else "",
@@ -88,7 +90,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
 def split_headline(headline: str) -> tuple[str, list[str]]:
     """Title and the rest: the first sentence, without the verdict's word, which stands beside it."""
     first, _, rest = headline.partition(". ")
-    for word in ("Gain: ", "Harm: ", "Null: "):
+    for word in ("Gain: ", "Harm: ", "No difference shown: "):
         first = first.removeprefix(word)
     return first[0].upper() + first[1:].rstrip(".") + ".", [rest] if rest else []
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from monai_tl.verdict_words import say_verdict
+
 _MEASURES = (
     ("dice", "Dice", 3),
     ("iou", "IoU", 3),
@@ -26,7 +28,7 @@ def describe_evaluation(metrics: Mapping[str, Any], arm: str) -> str:
     cases = f"{metrics['n_test_cases']} {metrics['evaluated_on']} cases of {metrics['n_test_patients']} patients"
     lines = ["## How it was judged"]
     if metrics["verdict"]:
-        lines.append(metrics["verdict"]["sentence"])
+        lines.append(say_verdict(metrics["verdict"]))
     lines.append(f"Arm {arm}, {cases}; means with their intervals over patients.")
     headings = ["class", *(heading for _, heading, _ in _MEASURES), "cases", "empty", "failed"]
     rows = [("all", found), *found["classes"].items()]

@@ -20,6 +20,7 @@ from monai_tl.report.more_tables import markdown_more
 from monai_tl.report.numbers import metrics_record
 from monai_tl.report.page import render_page
 from monai_tl.sources.evaluation_text import describe_evaluation
+from monai_tl.verdict_words import say_verdict
 
 SCHEMA = json.loads(files("monai_tl.report").joinpath("metrics.schema.json").read_text(encoding="utf-8"))
 LOOK = Look(number=3, test_set="0" * 64, models={}, models_sha256="1" * 64, by="evaluate")
@@ -97,7 +98,7 @@ def test_page_record_and_card_tell_the_same_of_certainty_lesions_and_licences() 
 def test_the_card_tells_verdict_means_and_limits() -> None:
     record = _record()
     text = describe_evaluation(record, "transfer")
-    assert record["verdict"]["sentence"] in text
+    assert say_verdict(record["verdict"]) in text
     (row,) = [line for line in text.splitlines() if line.startswith("| all |")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     dice = record["arms"]["transfer"]["dice"]
