@@ -118,3 +118,30 @@ def limits(findings: Findings) -> list[str]:
         "This is research software and no medical device.",
     ]
     return texts
+
+
+WORDS = (
+    ("arm", "one way of training; the arms of a run share network, data, budget and seeds"),
+    ("transfer", "the arm that starts from the pretrained network"),
+    ("scratch", "its twin: started from random weights, and trained whole from the first step"),
+    ("source", "the pretrained network that transfer starts from"),
+    ("seed", "the number behind all chance in a training; another seed gives another training of the same arm"),
+    ("Dice", "overlap of prediction and reference, 0 to 1; 1 is the same outline"),
+    ("surface Dice", "share of both surfaces that lies within the tolerance of the other"),
+    ("HD95", "distance, in mm, within which 95 % of one surface lies from the other"),
+    (
+        "interval",
+        "where the number would plausibly lie with other patients like these; the more patients, the narrower it is",
+    ),
+    ("gain, harm", "the whole interval of the difference lies above, or below, zero"),
+    (
+        "no difference shown",
+        "the interval holds zero; records call it null. It is decided only where the interval also lies within the "
+        "margin that counts as no difference",
+    ),
+    (
+        "undecided",
+        "these patients and seeds cannot tell; with one seed nothing is decided, because another one may turn it round",
+    ),
+)
+"""For a reader who is new to it: word and meaning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -9,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import monai_tl
 from monai_tl.report import certainty, more_tables, tables
 from monai_tl.report.audit_table import group_rows
-from monai_tl.report.background import intake, limits
+from monai_tl.report.background import WORDS, intake, limits
 from monai_tl.report.certainty_figure import FEWEST_VOXELS, certainty_plot
 from monai_tl.report.choice import choices
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
@@ -69,10 +70,11 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "groups": group_rows(transferred[0].audit) if transferred else [],
         "choices": choices(findings),
         "curves": learning_curves(findings.models),
-        "boxes": box_plots(arms, findings.class_names),
+        "boxes": box_plots(arms, findings.class_names, findings.settings.surface_tolerance_mm),
         "case_rows": tables.case_rows(arms, findings.class_names),
         "facts": facts(findings),
         "limits": limits(findings),
+        "words": WORDS,
         "licences": licences(findings),
         "lesion_rows": more_tables.lesion_rows(findings),
         "calibration_rows": certainty.calibration_rows(findings),
@@ -92,4 +94,6 @@ def split_headline(headline: str) -> tuple[str, list[str]]:
     first, _, rest = headline.partition(". ")
     for word in ("Gain: ", "Harm: ", "No difference shown: "):
         first = first.removeprefix(word)
+    # an interval is not torn in two where the title wraps
+    first = re.sub(r"(\S+) to ([+−]\S+)", "\\1\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}\\2", first)
     return first[0].upper() + first[1:].rstrip(".") + ".", [rest] if rest else []

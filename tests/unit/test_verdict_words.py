@@ -80,6 +80,9 @@ def test_title_summary_and_card_have_one_sentence(n_seeds: int) -> None:
     assert words in card
     assert f"**{words}**" in summary
     (title,) = re.findall(r"<h1>(.*?)</h1>", page, re.DOTALL)
+    # an interval is not torn in two where the title wraps
+    assert re.search(r"[+−][\d.]+\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}[+−][\d.]+", title)
+    title = title.replace("\N{NO-BREAK SPACE}", " ")
     assert title.rstrip(".").lower() in words.lower()
     assert "95 % interval" in title
     (header,) = re.findall(r'<header class="verdict (\w+)">', page)
