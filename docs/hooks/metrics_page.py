@@ -19,8 +19,9 @@ keeps to a [JSON schema]({SCHEMA}) (draft 2020-12), which is installed with the 
 import json, jsonschema
 from importlib.resources import files
 
-schema = json.loads(files("monai_tl.report").joinpath("metrics.schema.json").read_text())
-jsonschema.validate(json.load(open("reports/metrics.json")), schema)
+schema = files("monai_tl.report") / "metrics.schema.json"
+with open("reports/metrics.json") as metrics:
+    jsonschema.validate(json.load(metrics), json.loads(schema.read_text()))
 ```
 
 Undefined numbers are null. `*` stands for any name, `[]` for each item of a list. This page is made from the schema.

@@ -22,7 +22,7 @@ def rules_record(findings: Findings) -> dict[str, Any]:
         "bootstrap_seed": settings.seed,
         "interval": "expanded percentile bootstrap over patients",
         "null_margin": settings.null_margin,
-        "fewest_patients_for_an_interval_of_a_group": FEWEST_PATIENTS,
+        "fewest_patients_of_a_group": FEWEST_PATIENTS,
         "lesion_connectivity": 26,
         "lesion_detection_iou": DETECTION_IOU,
         "lesion_panoptic_iou": PANOPTIC_IOU,
