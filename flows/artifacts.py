@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -104,7 +105,12 @@ def publish_results(workspace: Path, outcomes: Mapping[str, str]) -> None:
 
 
 def report_address(workspace: Path) -> str | None:
-    """Where ``monai-tl serve`` shows the workspace's report; None while it does not run."""
+    """Where ``monai-tl serve`` shows the workspace's report; None while it does not run.
+
+    In a clone it is told by the environment: the server's file lies in the workspace that was cloned.
+    """
+    if told := os.environ.get("MONAI_TL_REPORT_URL"):
+        return told
     try:
         address = json.loads((workspace / STATE_FOLDER / SERVER_FILE).read_text(encoding="utf-8"))["report_url"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -17,6 +17,7 @@ from monai_tl.sources.card import read_source
 from monai_tl.sources.ensemble import Ensemble, read_ensemble
 from monai_tl.stages.export import EXPORT_FOLDER, INDEX_FILE, MODEL_FOLDER
 from monai_tl.transfer.verdict import Verdict, is_consistent
+from monai_tl.verdict_words import WORDS, say_verdict
 from monai_tl.workspace import VERSION_FILE
 
 METRICS_FILE = "reports/metrics.json"
@@ -84,7 +85,7 @@ def _promote(workspace: Path, accept_undecided: bool) -> str:
         "data": data_hashes(workspace),
     }
     write_json(path, {"schema_version": 1, "promotions": [*earlier, entry]})
-    said = "without a verdict" if verdict is None else f"with the verdict {verdict.verdict}"
+    said = "without a verdict" if verdict is None else f"with the verdict {WORDS[verdict.verdict]}"
     return (
         f"Promoted as number {entry['number']}: {', '.join(sorted(models))} (sha256 {digest[:12]}), {said}. "
         f"Commit {PROMOTED_FILE}."
@@ -148,23 +149,24 @@ def check_verdict(verdict: Verdict | None, arm: str, on_test: bool, accept_undec
     Raises:
         PromotionError: It may not.
     """
+    said = "" if verdict is None else say_verdict(verdict.model_dump())
     if verdict is not None and verdict.verdict == "harm":
         raise PromotionError(
-            f"{verdict.sentence} A run that did harm is not promoted: take another source or strategy, or train from "
+            f"{said} A run that did harm is not promoted: take another source or strategy, or train from "
             "scratch alone (finetune.arms: [scratch])"
         )
     if verdict is not None and verdict.verdict == "gain" and arm != "transfer":
         raise PromotionError(
-            f"{verdict.sentence} But the exported arm is {arm}, the worse one; set export.arm to best and export again"
+            f"{said} But the exported arm is {arm}, the worse one; set export.arm to best and export again"
         )
     if accept_undecided or _is_decided(verdict, on_test):
         return
     if verdict is None:
         cause = "There is no verdict: one arm was trained, so nothing shows what the pretrained start did."
     elif not on_test:
-        cause = f"{verdict.sentence} But that was measured on validation cases, which also chose the kept step."
+        cause = f"{said} But that was measured on validation cases, which also chose the kept step."
     else:
-        cause = verdict.sentence
+        cause = said
     raise PromotionError(f"{cause} Add test cases, seeds or the missing arm, or promote it knowingly with {ACCEPT}")
 
 

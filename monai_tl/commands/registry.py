@@ -17,6 +17,7 @@ from monai_tl.errors import ConfigError, DataError, PromotionError
 from monai_tl.files import held, temporary_folder
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.stages.export import EXPORT_FOLDER, MODEL_FOLDER
+from monai_tl.verdict_words import WORDS
 
 MODEL, PROD = "model", "prod"
 _MODELS = "models"
@@ -81,7 +82,7 @@ def describe_models(workspace: Path) -> str:
         data = ", ".join(f"{path} {digest[:8]}" for path, digest in (one.record.get("data") or {}).items())
         word = verdict.get("verdict", "none")
         if word != "none":
-            word = f"{word} ({verdict['difference']:+.3f})" if "difference" in verdict else word
+            word = f"{WORDS.get(word, word)} ({verdict['difference']:+.3f})" if "difference" in verdict else word
         cells = (
             one.name, PROD if one.is_prod else "", word, data or "–", source.get("name") or "from scratch",
             source.get("licence") or "–", str(one.record.get("model_sha256", "–"))[:12],

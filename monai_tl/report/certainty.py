@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from monai_tl.metrics.calibration import DOUBT, MARGIN, N_BINS
+from monai_tl.metrics.calibration import DOUBT, MARGIN, N_BINS, TEMPERATURES
 from monai_tl.metrics.certainty import Calibration, Reading, Uncertainty
 from monai_tl.metrics.summary import Interval, MetricSummary
 from monai_tl.metrics.uncertainty import FEWEST_FOR_AREA
@@ -99,8 +99,13 @@ def temperature_sentence(findings: Findings) -> str:
     n_cases = min(one.n_validation_cases for one in found)
     text = (
         f"The temperature divides the logits before the softmax; it was fitted on the validation cases alone "
-        f"({n_cases}), which no test case is among. Above 1 the network was too sure. It changes no label."
+        f"({n_cases}), which no test case is among. Above 1 the network was too sure, below 1 not sure enough. "
+        "It changes no label."
     )
+    first, last = float(TEMPERATURES[0]), float(TEMPERATURES[-1])
+    values = [value for one in found for value in one.temperatures.values() if value is not None]
+    if any(math.isclose(value, end, rel_tol=1e-4) for value in values for end in (first, last)):
+        text += f" One lies at an end of what was tried, {first:g} to {last:g}: the best may lie beyond."
     if len({model.fold for model in findings.models}) > 1:
         text += (
             " It was fitted on each fold's model by itself; the mean of several models is softer than each, so it may "

@@ -13,6 +13,7 @@ from monai_tl.metrics.case import METRIC_NAMES, ClassScore
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
 from monai_tl.metrics.lesion_summary import LesionSummary
 from monai_tl.metrics.subgroups import subgroup_record
+from monai_tl.report.background import background_record, rules_record
 from monai_tl.report.certainty import calibration_record, uncertainty_record
 from monai_tl.report.findings import Findings, TrainedModel
 from monai_tl.report.provenance import provenance_record
@@ -24,6 +25,7 @@ def metrics_record(findings: Findings) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "evaluated_on": findings.set_name,
+        "rules": rules_record(findings),
         "n_test_cases": findings.n_cases,
         "n_test_patients": findings.n_patients,
         "seeds": list(findings.seeds),
@@ -45,6 +47,7 @@ def metrics_record(findings: Findings) -> dict[str, Any]:
         "uncertainty": uncertainty_record(findings),
         "provenance": provenance_record(findings),
         "rejected": rejection_counts(findings.rejections),
+        **background_record(findings),
     }
 
 

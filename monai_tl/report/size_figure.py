@@ -33,7 +33,7 @@ def size_plot(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
         figure = Figure(figsize=(10.0, 2.9))
         panels = figure.subplots(
             1, len(chosen), squeeze=False, sharey=True,
-            gridspec_kw={"left": 0.05, "right": 0.995, "bottom": 0.17, "top": 0.88, "wspace": 0.08},
+            gridspec_kw={"left": 0.055, "right": 0.995, "bottom": 0.17, "top": 0.88, "wspace": 0.08},
         ).ravel()  # fmt: skip
         lowest = 1.0
         for axes, title, panel in zip(panels, titles, points, strict=True):
@@ -49,5 +49,6 @@ def size_plot(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
             axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
             axes.set_title(f"Dice by size: {title}")
             axes.set_xlabel("reference volume, ml")
+        panels[0].set_ylabel("Dice")
         panels[0].set_ylim(max(-0.02, lowest - 0.05), 1.02)
         return figure_svg(figure, "sizes", "Dice of each case against the volume of its reference, by class and arm.")

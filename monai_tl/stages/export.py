@@ -23,6 +23,7 @@ from monai_tl.sources.bundle import write_bundle
 from monai_tl.sources.card import read_source
 from monai_tl.sources.ensemble import InferenceSettings, write_ensemble
 from monai_tl.stages.export_case import ExportTask, export_case
+from monai_tl.verdict_words import WORDS
 
 EXPORT_FOLDER = "artifacts/export"
 INDEX_FILE = "index.json"
@@ -103,7 +104,7 @@ def choose_arm(config: ExportConfig, arms: Sequence[Arm], metrics_path: Path) ->
         raise StageError("export", "reports/metrics.json holds no verdict; run the evaluate stage again") from None
     if verdict == "harm":
         return "scratch", "the pretrained start did harm"
-    return "transfer", f"the verdict on the pretrained start is {verdict}"
+    return "transfer", f"the verdict on the pretrained start is {WORDS.get(verdict, verdict)}"
 
 
 def _metrics(path: Path, arm: Arm) -> dict[str, Any]:

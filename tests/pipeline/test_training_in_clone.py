@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import shutil
 import subprocess
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from stand_in import look
-from workspaces import Place, make_site, make_stand_in
+from workspaces import Place, end, free_port, make_site, make_stand_in, until
 
 from monai_tl.looks import read_looks
 
@@ -97,3 +102,34 @@ def test_looks_of_the_clone_count_in_the_workspace(place: Place) -> None:
     assert "test_looks.json" not in git(place, "ls-tree", "-r", "--name-only", branch).splitlines()
     # in the clone too it was the third
     assert read_looks(place.folder / ".monai_tl/clone").looks[-1] == found[-1]
+def _ask(place: Place, url: str, file: str, body: dict[str, Any] | None = None, **more: str) -> bytes:
+    auth = base64.b64encode((place.folder / ".monai_tl" / file).read_bytes().strip()).decode()
+    headers = {"Authorization": f"Basic {auth}", "Content-Type": "application/json", **more}
+    content = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, content, headers), timeout=30) as answer:
+        return bytes(answer.read())
+
+
+def test_served_the_dashboard_links_to_the_report_that_the_clone_made(place: Place) -> None:
+    port, log = free_port(), place.folder.parent / "serve.log"
+    api = f"http://127.0.0.1:{port}/api"
+
+    def links() -> list[str]:
+        token = json.loads(_ask(place, f"{api}/csrf-token?client=test", "server.auth"))["token"]
+        named = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"}
+        wanted = {"artifacts": {"key": {"any_": ["report"]}}}
+        found = json.loads(_ask(place, f"{api}/artifacts/filter", "server.auth", wanted, **named))
+        return [str(one["data"]) for one in found]
+
+    process = place.start("monai_tl", "serve", "--clone", "--port", str(port), "--interval", "15", output=log)
+    try:
+        until(lambda: "Runs:" in log.read_text() or process.poll() is not None, 120, "the server starts")
+        (link, *_) = until(links, 300, "a run in the clone is done")
+        address = re.search(r"\((http://[^)]*)\)", link)
+        assert address is not None
+        made = (place.folder / ".monai_tl/clone/reports/html/report.html").read_bytes()
+        assert _ask(place, address[1], "report.auth") == made
+        assert address[1] in log.read_text().replace("\n", "")
+    finally:
+        code = end(process)
+    assert code == 0, log.read_text()

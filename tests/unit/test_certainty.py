@@ -66,6 +66,16 @@ def test_errors_of_cases_cancel_in_the_pool_and_not_in_their_mean() -> None:
     assert calibration.temperatures == {0: 1.7}
 
 
+@pytest.mark.parametrize(("temperature", "is_told"), [(1.7, False), (0.26, False), (0.25, True), (8.0, True)])
+def test_a_temperature_at_an_end_of_what_was_tried_is_told(temperature: float, is_told: bool) -> None:
+    calibration, _ = known()
+    findings = make_findings((arm("transfer", 0.5, 0.9),))
+    told = replace(findings, calibration={"transfer": replace(calibration, temperatures={0: temperature})})
+    words = temperature_sentence(told)
+    assert "Above 1 the network was too sure, below 1 not sure enough" in words
+    assert ("0.25 to 8: the best may lie beyond" in words) == is_told
+
+
 def test_a_failed_case_has_no_calibration_and_is_told() -> None:
     case = CaseCertainty(reliability=one_bin(100, 0.9, 0.8), entropy=0.2)
     result = arm("transfer", 0.8, 0.0)
