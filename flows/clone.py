@@ -105,6 +105,16 @@ def keep(clone: Path) -> str:
     return branch
 
 
+def commit_pin(workspace: Path, pin: str, message: str) -> None:
+    """Commit the file that pins the data, and nothing else that the user may have changed or staged.
+
+    Raises:
+        ConfigError: git failed.
+    """
+    if _git(workspace, "status", "--porcelain", "--", pin):
+        _must(workspace, "commit", "--quiet", "--no-verify", "--only", "-m", message, "--", pin)
+
+
 def _git(folder: Path, *arguments: str) -> str:
     """What git says, in one line; empty where it fails."""
     if not folder.is_dir():

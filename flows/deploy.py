@@ -43,8 +43,9 @@ def serve_flows(workspace: Path, interval_s: float | None, cron: str | None, in_
     os.environ["PYTHONPATH"] = os.pathsep.join(
         part for part in (str(workspace), os.environ.get("PYTHONPATH", "")) if part
     )
+    chosen = training_in_clone if in_clone else training
     served = [
-        (training_in_clone if in_clone else training).to_deployment(
+        chosen.to_deployment(
             name=deployment_name(workspace),
             interval=None if cron else timedelta(seconds=interval_s or 86_400),
             cron=cron,
@@ -59,6 +60,7 @@ def serve_flows(workspace: Path, interval_s: float | None, cron: str | None, in_
             inbox.to_deployment(
                 name=deployment_name(workspace),
                 interval=timedelta(seconds=settings.every_s),
+                parameters={"training": f"{chosen.name}/{deployment_name(workspace)}"},
                 concurrency_limit=_ONE,
                 entrypoint_type=EntrypointType.MODULE_PATH,
                 tags=["inbox"],

@@ -20,6 +20,7 @@ from prefect.events import emit_event
 from flows import artifacts
 from flows.pipeline import main
 from flows.processes import run_supervised
+from flows.retraining import learn
 from monai_tl.errors import StageError
 from monai_tl.json_lines import MARK
 from monai_tl.stages import STATE_FOLDER
@@ -54,11 +55,12 @@ def segment_new(workspace: Path, time_out_s: float | None) -> None:
 
 
 @flow(name="inbox", persist_result=False, validate_parameters=True)
-def inbox(time_out_s: float | None = None) -> dict[str, int]:
-    """Segment what has come since the last run, and show what became of it.
+def inbox(time_out_s: float | None = None, training: str | None = None) -> dict[str, int]:
+    """Segment what has come since the last run, show what became of it, and learn from labels that came back.
 
     Args:
         time_out_s: A run that takes longer is ended and fails; the next one goes on. Null sets no limit.
+        training: Deployment to start when enough labels have come, ``flow/name``; null starts none.
 
     Returns:
         How many studies are in each state.
@@ -74,6 +76,8 @@ def inbox(time_out_s: float | None = None) -> dict[str, int]:
         if found is not None:
             artifacts.publish_inbox(found)
             _tell(found, workspace)
+    if found is not None:
+        learn(workspace, found, training)
     return dict(found["states"]) if found else {}
 
 

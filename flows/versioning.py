@@ -290,6 +290,27 @@ def bring_data(workspace: Path) -> None:
         _alone(["pull", *missing], workspace)
 
 
+def add_data(workspace: Path, source: str, lock_handle: int) -> str:
+    """Let DVC know what lies in the data now; the file that pins them.
+
+    Args:
+        workspace: Held.
+        source: What the pipeline reads, in or below what is pinned.
+        lock_handle: Of the workspace.
+
+    Raises:
+        ConfigError: Nothing pins the data, or DVC failed.
+    """
+    folders = [Path(source), *Path(source).parents]
+    pinned = next((path for path in folders if (workspace / f"{path}.dvc").is_file()), None)
+    if pinned is None:
+        raise ConfigError(f"no .dvc file pins {source}; run 'dvc add {folders[-2]}' once, and commit it", "dvc add")
+    lines: list[str] = []
+    if _dvc(["add", str(pinned)], workspace, lock_handle, lines.append, None) != 0:
+        raise ConfigError(_reason(lines), "dvc add")
+    return f"{pinned}.dvc"
+
+
 def push_data(workspace: Path) -> bool:
     """Push what the lock file names to the default remote; False where there is none.
 
