@@ -222,9 +222,8 @@ def _judge(
 def _fault(folder: Path, said: LabelObject, place: _Place) -> tuple[str, str]:
     """Why the label is not used with the images and labels of this folder; empty where it is."""
     index = index_folder(folder, place.hasher)
-    drawn = [
-        one for one in index.series if any(label.sop_instance_uid == said.sop_instance_uid for label in one.labels)
-    ]
+    uid = said.sop_instance_uid
+    drawn = [one for one in index.series if any(label.sop_instance_uid == uid for label in one.labels)]
     if not drawn:
         item = place.hasher.item("label", uid)
         first = next((one for one in index.rejected if one.item == item), None)

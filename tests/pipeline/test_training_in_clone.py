@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workspaces import Place, make_site, make_stand_in
+from workspaces import Place, make_real, make_site, make_stand_in
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 
 def git(place: Place, *arguments: str) -> str:
@@ -73,3 +73,30 @@ def test_again_without_a_change_makes_no_work_and_a_change_makes_a_branch(place:
     place.run("flows.clone")
     (new,) = set(branches(place)) - {branch}
     assert git(place, "rev-parse", f"{new}^") == git(place, "rev-parse", "HEAD")
+
+
+def test_the_model_of_a_run_is_the_candidate_and_comes_by_its_name(tmp_path: Path) -> None:
+    """With the real stages: the version holds what a person decides by, and DVC hands out its files."""
+    made = make_real(tmp_path / "ws", make_site(tmp_path / "site"))
+    made.extra |= {"MONAI_TL_EXECUTOR": "sequential"}
+    made.run("flows.clone")
+    (branch,) = branches(made)
+    assert set(git(made, "tag").split()) == {"model@v0.0.1", "model#candidate#1"}
+    assert git(made, "rev-parse", "model@v0.0.1^{commit}") == git(made, "rev-parse", branch)
+    (row,) = (line for line in made.run("monai_tl", "models").splitlines() if line.startswith("| v0"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    pinned = yaml.safe_load((made.folder / "data.dvc").read_text())["outs"][0]["md5"]
+    assert cells[:2] == ["v0.0.1", "candidate"]
+    assert cells[3] == f"data {pinned[:8]}"
+    assert cells[5] == "CC0-1.0" or cells[4] == "from scratch"
+    made.run("dvc", "artifacts", "get", ".", "model", "--rev", branch, "-o", str(tmp_path / "fetched"))
+    ours = made.folder / ".monai_tl/clone/artifacts/export/model"
+    names = {path.relative_to(ours) for path in ours.rglob("*") if path.is_file()}
+    assert names == {
+        path.relative_to(tmp_path / "fetched") for path in (tmp_path / "fetched").rglob("*") if path.is_file()
+    }
+    assert all((tmp_path / "fetched" / name).read_bytes() == (ours / name).read_bytes() for name in names)
+    # the next night finds nothing new, and leaves no other version
+    git(made, "merge", "-q", "--ff-only", branch)
+    made.run("flows.clone")
+    assert len(git(made, "tag").split()) == 2
