@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow, get_run_logger
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+from pydantic import SecretStr
 
 from flows import versioning
 from flows.pipeline import main
@@ -53,7 +54,11 @@ def training_in_clone(stage_time_out_s: float | None = None) -> str:
         tail.append(line)
         logger.info(line)
 
+    auth: str | SecretStr | None = PREFECT_API_AUTH_STRING.value()
     more = {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+    if auth is not None:
+        # a server that a run has started for itself asks for it too
+        more["PREFECT_API_AUTH_STRING"] = auth.get_secret_value() if isinstance(auth, SecretStr) else auth
     if stage_time_out_s:
         more["MONAI_TL_STAGE_TIME_OUT_S"] = f"{stage_time_out_s:g}"
     if run_supervised(["flows"], clone, take, more=more, progress="plain") != 0:

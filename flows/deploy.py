@@ -18,8 +18,10 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.types.entrypoint import EntrypointType
 
 from flows.clone import training_in_clone
+from flows.guards import set_up
 from flows.inbox import inbox
 from flows.pipeline import training
+from flows.promotion import promotion
 from monai_tl.config import load_params
 
 _ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
@@ -52,7 +54,10 @@ def serve_flows(workspace: Path, interval_s: float | None, cron: str | None, in_
             concurrency_limit=_ONE,
             entrypoint_type=EntrypointType.MODULE_PATH,
             tags=["training"],
-        )
+        ),
+        promotion.to_deployment(
+            name=deployment_name(workspace), entrypoint_type=EntrypointType.MODULE_PATH, tags=["promotion"]
+        ),
     ]
     settings = load_params(workspace).inbox
     if settings is not None:
@@ -66,6 +71,7 @@ def serve_flows(workspace: Path, interval_s: float | None, cron: str | None, in_
                 tags=["inbox"],
             )
         )
+    set_up()
     # typed as values or coroutines
     serve(*served, pause_on_shutdown=True, limit=len(served))  # type: ignore[arg-type]
 

@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from flows import artifacts
+from flows.guards import gpu_slot
 from flows.pipeline import main
 from flows.processes import run_supervised
 from flows.retraining import learn
@@ -46,7 +47,8 @@ def segment_new(workspace: Path, time_out_s: float | None) -> None:
             tail.append(line)
             logger.info(line)
 
-    code = run_supervised(["monai_tl", "inbox", "--once"], workspace, take, time_out_s)
+    with gpu_slot():
+        code = run_supervised(["monai_tl", "inbox", "--once"], workspace, take, time_out_s)
     if code is None:
         raise StageError("inbox", f"stopped after {time_out_s:g} s; the next run goes on with what is left")
     if code != 0:

@@ -134,11 +134,33 @@ def _stages(one: Version) -> str:
     return PROD if one.is_prod else CANDIDATE if one.is_candidate else ""
 
 
-def to_prod(workspace: Path, *, approve: bool, accept_undecided: bool = False) -> str:
-    """Put the workspace's model in production: a tag on the commit that holds it.
+def weigh(workspace: Path, *, accept_undecided: bool = False) -> str:
+    """How the workspace's model compares with the one in production; empty when it is that one.
 
     Refused: what ``promote`` refuses; files of the run that are not committed; a model that the one in production
     surpasses, or that is not shown to be better over the test cases both have scored.
+
+    Args:
+        workspace: Of a finished run, in git.
+        accept_undecided: Take it although it is not shown to be better.
+
+    Raises:
+        PromotionError: See above; nothing was changed but the record in promoted.json.
+    """
+    said = promote.run(workspace, accept_undecided)
+    dirty = _git(workspace, "status", "--porcelain", "--ignored", "--", *_COMMITTED)
+    if dirty:
+        names = ", ".join(sorted(line[3:] for line in dirty))
+        raise PromotionError(f"{said} Not committed yet: {names}; commit them, since a version is a commit")
+    champion = next((one for one in versions(workspace) if one.is_prod), None)
+    record = _record(workspace, "HEAD")
+    if champion is not None and champion.record.get("model_sha256") == record.get("model_sha256"):
+        return ""
+    return _compare(champion, record, workspace, accept_undecided) if champion else "There was none before."
+
+
+def to_prod(workspace: Path, *, approve: bool, accept_undecided: bool = False) -> str:
+    """Put the workspace's model in production: a tag on the commit that holds it. See ``weigh``.
 
     Args:
         workspace: Of a finished run, in git.
@@ -146,21 +168,14 @@ def to_prod(workspace: Path, *, approve: bool, accept_undecided: bool = False) -
         accept_undecided: Take it although it is not shown to be better.
 
     Raises:
-        PromotionError: See above; nothing was changed but the record in promoted.json.
+        PromotionError: It is refused, or nobody has approved.
     """
-    said = promote.run(workspace, accept_undecided)
+    comparison = weigh(workspace, accept_undecided=accept_undecided)
+    if not comparison:
+        return "It is in production already; nothing was changed."
+    if not approve:
+        raise PromotionError(f"{comparison} Look at the report, then say --approve to put the model in production")
     with held(workspace):
-        dirty = _git(workspace, "status", "--porcelain", "--ignored", "--", *_COMMITTED)
-        if dirty:
-            names = ", ".join(sorted(line[3:] for line in dirty))
-            raise PromotionError(f"{said} Not committed yet: {names}; commit them, since a version is a commit")
-        champion = next((one for one in versions(workspace) if one.is_prod), None)
-        record = _record(workspace, "HEAD")
-        if champion is not None and champion.record.get("model_sha256") == record.get("model_sha256"):
-            return f"{champion.name} is in production already; nothing was changed."
-        comparison = _compare(champion, record, workspace, accept_undecided) if champion else "There was none before."
-        if not approve:
-            raise PromotionError(f"{comparison} Look at the report, then say --approve to put the model in production")
         _gto(workspace, "assign", MODEL, "HEAD", "--stage", PROD)
         now = next(one for one in versions(workspace) if one.is_prod)
     return f"{now.name} is in production. {comparison} Undo: monai-tl promote --stage {PROD} --undo"

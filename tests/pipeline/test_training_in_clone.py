@@ -92,10 +92,9 @@ def test_the_model_of_a_run_is_the_candidate_and_comes_by_its_name(tmp_path: Pat
     made.run("dvc", "artifacts", "get", ".", "model", "--rev", branch, "-o", str(tmp_path / "fetched"))
     ours = made.folder / ".monai_tl/clone/artifacts/export/model"
     names = {path.relative_to(ours) for path in ours.rglob("*") if path.is_file()}
-    assert names == {
-        path.relative_to(tmp_path / "fetched") for path in (tmp_path / "fetched").rglob("*") if path.is_file()
-    }
-    assert all((tmp_path / "fetched" / name).read_bytes() == (ours / name).read_bytes() for name in names)
+    fetched = tmp_path / "fetched"
+    assert names == {path.relative_to(fetched) for path in fetched.rglob("*") if path.is_file()}
+    assert all((fetched / name).read_bytes() == (ours / name).read_bytes() for name in names)
     # the next night finds nothing new, and leaves no other version
     git(made, "merge", "-q", "--ff-only", branch)
     made.run("flows.clone")
