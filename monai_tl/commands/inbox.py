@@ -18,14 +18,13 @@ from monai_tl.errors import ConfigError, PacsError
 from monai_tl.files import write_json
 from monai_tl.inbox.arrivals import Look, look
 from monai_tl.inbox.corrections import Correction, corrections_at
-from monai_tl.inbox.drift import drift_of, measure, measures_to_text
+from monai_tl.inbox.drift import Measured, drift_of, measure, measures_to_text
 from monai_tl.inbox.entries import Entry
 from monai_tl.inbox.exchange import fetch_new, store_results
 from monai_tl.inbox.ledger import Ledger, ledger_at
 from monai_tl.inbox.report import describe, summarise
 from monai_tl.inbox.settings import ledger_of, section_of
 from monai_tl.inbox.work import Process, Rules, Worked, work
-from monai_tl.records import Fingerprint
 from monai_tl.stages import STATE_FOLDER
 
 REPORT_FILE = "inbox.json"
@@ -176,11 +175,12 @@ def _process_of(place: _Place) -> Process:
     """A study's files through the model."""
 
     def process(files: Path, out: Path) -> Worked:
-        measures: list[Fingerprint] = []
+        measures: list[Measured] = []
 
         def watch(one: Found) -> None:
             image, _ = to_ras(one.volume)
-            measures.append(measure(image, one.affine, one.label, place.model.predictor.plan))
+            found = measure(image, one.affine, one.label, place.model.predictor.plan)
+            measures.append(Measured(found, None if one.certainty is None else one.certainty.entropy))
 
         target = Target(out, place.hasher, place.config.identity)
         done = segment_folder(files, place.model, target, watch)
@@ -198,6 +198,7 @@ def _summary(
         [entry for entry in entries if entry.state == "done"],
         place.model.fingerprint,
         place.model.predictor.plan,
+        certainty=place.model.certainty,
         window=place.config.drift_window,
         bound=place.config.drift_bound,
     )
