@@ -278,16 +278,20 @@ def share_cache(workspace: Path, clone: Path) -> None:
 
 
 def bring_data(workspace: Path) -> None:
-    """Put in place what is pinned: from the cache, and data that are not there from the remote.
+    """Put in place what is pinned: from the cache, and what is not there from the remote.
 
     Raises:
-        ConfigError: They are nowhere.
+        ConfigError: It is nowhere.
     """
-    _alone(["checkout", "--force", "--allow-missing"], workspace)
     pins = sorted(path.name for path in workspace.glob("*.dvc") if path.is_file())
-    missing = [name for name in pins if not (workspace / name.removesuffix(".dvc")).exists()]
-    if missing:
-        _alone(["pull", *missing], workspace)
+    # not by whether the folders exist: one may hold a part, after a kill
+    if pins and run_supervised(["dvc", "checkout", "--force", *pins], workspace, _ignore, chatter=_CHATTER) != 0:
+        _alone(["pull", "--force", *pins], workspace)
+    _alone(["checkout", "--force", "--allow-missing"], workspace)
+
+
+def _ignore(line: str) -> None:
+    """For what is tried first and may fail."""
 
 
 def add_data(workspace: Path, source: str, lock_handle: int) -> str:
