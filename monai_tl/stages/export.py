@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_tl import __version__
+from monai_tl.certainty_records import CERTAINTY_FILE, Certainty, sum_up
 from monai_tl.config import Arm, ExportConfig, Params
 from monai_tl.dataset.manifest import Manifest, read_manifest
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
@@ -73,6 +74,7 @@ def run(workspace: Path, params: Params) -> None:
             predict=params.predict, preprocess=params.preprocess, min_slices=params.ingest.min_slices
         )
         write_ensemble(folder / MODEL_FOLDER, models, settings)
+        _write_certainty(artifacts / "predictions" / CERTAINTY_FILE, arm, seed, folder / MODEL_FOLDER)
         content = {
             "arm": arm,
             "seed": seed,
@@ -82,6 +84,16 @@ def run(workspace: Path, params: Params) -> None:
         }
         write_json(folder / INDEX_FILE, {**content, "bundle": "bundle", "cases": done, "failed": failed})
     progress.advance(f"{len(done)} cases and a bundle of {best.name}")
+
+
+def _write_certainty(found: Path, arm: Arm, seed: int, model: Path) -> None:
+    """How sure the model was of its test cases, for whoever applies it later to see whether that changes."""
+    if not found.is_file():
+        return
+    runs = [one for one in Certainty.read(found).runs if (one.arm, one.seed) == (arm, seed)]
+    summed = sum_up(case for one in runs for case in one.cases.values())
+    if summed is not None:
+        summed.write(model / CERTAINTY_FILE)
 
 
 def choose_arm(config: ExportConfig, arms: Sequence[Arm], metrics_path: Path) -> tuple[Arm, str]:

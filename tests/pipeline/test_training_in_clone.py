@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 from stand_in import look
-from workspaces import Place, end, free_port, make_site, make_stand_in, until
+from workspaces import Place, end, free_port, make_real, make_site, make_stand_in, until
 
 from monai_tl.looks import read_looks
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 
 def git(place: Place, *arguments: str) -> str:
@@ -102,6 +102,8 @@ def test_looks_of_the_clone_count_in_the_workspace(place: Place) -> None:
     assert "test_looks.json" not in git(place, "ls-tree", "-r", "--name-only", branch).splitlines()
     # in the clone too it was the third
     assert read_looks(place.folder / ".monai_tl/clone").looks[-1] == found[-1]
+
+
 def _ask(place: Place, url: str, file: str, body: dict[str, Any] | None = None, **more: str) -> bytes:
     auth = base64.b64encode((place.folder / ".monai_tl" / file).read_bytes().strip()).decode()
     headers = {"Authorization": f"Basic {auth}", "Content-Type": "application/json", **more}
@@ -133,3 +135,29 @@ def test_served_the_dashboard_links_to_the_report_that_the_clone_made(place: Pla
     finally:
         code = end(process)
     assert code == 0, log.read_text()
+
+
+def test_the_model_of_a_run_is_the_candidate_and_comes_by_its_name(tmp_path: Path) -> None:
+    """With the real stages: the version holds what a person decides by, and DVC hands out its files."""
+    made = make_real(tmp_path / "ws", make_site(tmp_path / "site"))
+    made.extra |= {"MONAI_TL_EXECUTOR": "sequential"}
+    made.run("flows.clone")
+    (branch,) = branches(made)
+    assert set(git(made, "tag").split()) == {"model@v0.0.1", "model#candidate#1"}
+    assert git(made, "rev-parse", "model@v0.0.1^{commit}") == git(made, "rev-parse", branch)
+    (row,) = (line for line in made.run("monai_tl", "models").splitlines() if line.startswith("| v0"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    pinned = yaml.safe_load((made.folder / "data.dvc").read_text())["outs"][0]["md5"]
+    assert cells[:2] == ["v0.0.1", "candidate"]
+    assert cells[3] == f"data {pinned[:8]}"
+    assert cells[5] == "CC0-1.0" or cells[4] == "from scratch"
+    made.run("dvc", "artifacts", "get", ".", "model", "--rev", branch, "-o", str(tmp_path / "fetched"))
+    ours = made.folder / ".monai_tl/clone/artifacts/export/model"
+    names = {path.relative_to(ours) for path in ours.rglob("*") if path.is_file()}
+    fetched = tmp_path / "fetched"
+    assert names == {path.relative_to(fetched) for path in fetched.rglob("*") if path.is_file()}
+    assert all((fetched / name).read_bytes() == (ours / name).read_bytes() for name in names)
+    # the next night finds nothing new, and leaves no other version
+    git(made, "merge", "-q", "--ff-only", branch)
+    made.run("flows.clone")
+    assert len(git(made, "tag").split()) == 2
