@@ -9,7 +9,7 @@ import time
 from benchmarks.common import section, write_section
 
 NAMES = ("dicom", "step", "engine", "predict", "metrics", "pipeline")
-HOURS = ("transfer", "ladder", "harm", "scale")
+HOURS = ("transfer", "ladder", "harm", "scale", "privacy")
 """Trainings on real images, and ten thousand cases; run only when named."""
 
 

@@ -243,12 +243,15 @@ class ExportConfig(Section):
             so a PACS accepts the object as it is. References to the source series are true in both.
         series_description: Of the written series, as a PACS shows it.
         series_number: Of the written series.
+        privacy_audit: What ``monai-tl audit-privacy`` wrote, ``reports/privacy.json``, for the model card; null: the
+            card says that no attack was tried.
     """
 
     arm: Literal["best", "transfer", "scratch"] = "best"
     identity: Literal["pseudonymous", "source"] = "pseudonymous"
     series_description: str = Field(default="monai_tl segmentation", max_length=64)
     series_number: Annotated[Whole, Field(ge=1, le=9999)] = 9001
+    privacy_audit: str | None = None
 
 
 class Params(Section):

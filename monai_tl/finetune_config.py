@@ -62,14 +62,22 @@ class FinetuneConfig(Section):
         feature_variants: ``feature_extraction``: so many epochs of samples differ by augmentation; then they come
             again, and their features are not computed anew. Without augmentation one is enough.
         feature_cache_mib: Disk that these features may take; fewer variants are kept where they do not fit.
-        batch_size: Patches a step.
+        batch_size: Patches a step; with ``privacy: dp_sgd`` patients a step, on average.
         learning_rate: Highest rate of the schedule.
         head_learning_rate: The same while the head trains alone.
         find_learning_rate: Find ``learning_rate`` by a range test before training, in place of the one given.
         weight_decay: Of AdamW: the share of each weight that a step of rate 1 takes away.
         warmup_steps: The rate rises linearly over so many steps at the beginning of each phase.
         schedule: Fall of the rate after that: ``cosine``, ``poly`` (power 0.9), or ``constant``.
-        gradient_clip: Longest gradient, as its norm over all parameters; a longer one is shortened.
+        gradient_clip: Longest gradient, as its norm over all parameters; a longer one is shortened. Not used with
+            ``privacy: dp_sgd``.
+        privacy: ``dp_sgd`` trains with differential privacy, the patient being what is protected: noise hides whether
+            one was there (docs/how-to/privacy.md). It needs the extra ``privacy`` and a network without batch
+            normalisation; training takes all of its steps, and the last weights are kept.
+        privacy_epsilon: ``dp_sgd``: what a training may spend by its last step; the noise follows from it.
+        privacy_delta: ``dp_sgd``: well below one by the number of patients.
+        patient_clip: ``dp_sgd``: longest gradient of one patient; noise is in proportion to it.
+        patient_patches: ``dp_sgd``: patches of a patient in a step; they cost time, and no privacy.
         foreground_fraction: Share of patches that are centred on a voxel of a class, the classes drawn evenly.
         augmentation: Preset of random changes of patches: ``light`` turns and scales them a little and changes
             intensities, ``elastic`` bends them smoothly as well, ``strong`` changes them widely; none mirrors.
@@ -108,6 +116,11 @@ class FinetuneConfig(Section):
     warmup_steps: Annotated[Whole, Field(ge=0)] = 10
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     gradient_clip: Annotated[Real, Field(gt=0.0)] = 12.0
+    privacy: Literal["none", "dp_sgd"] = Field(default="none", validate_default=True)
+    privacy_epsilon: Annotated[Real, Field(gt=0.0)] = 8.0
+    privacy_delta: Annotated[Real, Field(gt=0.0, lt=1.0)] = 1e-5
+    patient_clip: Annotated[Real, Field(gt=0.0)] = 1.0
+    patient_patches: Positive = 1
     ema_decay: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.0
     average_power: Annotated[Whole, Field(ge=0, le=16)] = Field(default=0, validate_default=True)
     foreground_fraction: Fraction = 0.67
@@ -148,6 +161,13 @@ class FinetuneConfig(Section):
         if info.data.get("strategy") == "l2_sp" and rate is not None and weight * rate > 1.0:
             raise ValueError(f"is {weight:g}, but l2_sp needs it at most 1 / learning_rate, which is {1 / rate:g}")
         return weight
+
+    @field_validator("privacy")
+    @classmethod
+    def _look_at_no_patient_without_noise(cls, privacy: str, info: ValidationInfo) -> str:
+        if privacy == "dp_sgd" and info.data.get("find_learning_rate"):
+            raise ValueError("dp_sgd hides what find_learning_rate would tell of the patients; set that to false")
+        return privacy
 
     @field_validator("average_power")
     @classmethod

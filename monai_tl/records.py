@@ -173,6 +173,7 @@ class Split(Record):
     """``split.json``: labelled cases only; each patient on one side.
 
     Attributes:
+        same_patient: Labelled cases of one patient, where there are several; None: written before this was told.
         notes: Cases that hold the same image under several patient keys.
     """
 
@@ -180,6 +181,7 @@ class Split(Record):
     test: tuple[str, ...]
     folds: tuple[Fold, ...]
     unlabelled: tuple[str, ...] = ()
+    same_patient: tuple[tuple[str, ...], ...] | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -128,6 +128,36 @@ def forgetting(
     typer.echo(command.run(model, source, data, classes, out, key_file.expanduser()))
 
 
+@app.command("audit-privacy")
+def audit_privacy(
+    workspace: Workspace = HERE,
+    arm: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Attack this arm alone; may be given again. Default: every arm of the run."),
+    ] = None,
+    references: Annotated[
+        int,
+        typer.Option(
+            help="Networks to train on random halves of the patients, to hold losses against. Even. Default: the "
+            "run's other folds."
+        ),
+    ] = 0,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="JSON file to write; default: reports/privacy.json."),
+    ] = None,
+) -> None:
+    """Attack the tuned networks: can somebody who has one tell whose images it was trained on?"""
+    from monai_tl.commands import audit_privacy as command
+    from monai_tl.config import load_params
+    from monai_tl.privacy_records import AUDIT_FILE
+    from monai_tl.workspace import check_installed_version
+
+    check_installed_version(workspace)
+    found = command.run(workspace.resolve(), load_params(workspace), arm, references, out)
+    typer.echo(command.describe(found, out or Path(AUDIT_FILE)))
+
+
 @sources_app.command("list")
 def list_sources(workspace: Workspace = HERE) -> None:
     """List what can be pulled, and the sources of the workspace."""

@@ -15,8 +15,9 @@ from monai_tl.errors import DataError
 from monai_tl.geometry import Shape, Spacing
 from monai_tl.records import SizeRule
 
-_ORDER, _SAMPLE = 1, 2
-"""Streams of random numbers that must not touch: the order of cases, and what happens to one sample."""
+_ORDER, _SAMPLE, _PATIENT = 1, 2, 3
+"""Streams of random numbers that must not touch: the order of cases, what happens to one sample, and to one
+patch of a patient."""
 _MAX_POSITIONS = 20_000
 """Foreground positions kept a class; more change nothing but the memory."""
 
@@ -129,8 +130,24 @@ class PatchSampler:
 
     def make(self, sample: int) -> tuple[Image, Label]:
         """Sample number ``sample``: (C, *patch) float32 and (*patch) uint8, augmented."""
-        case = self.case_of(sample)
-        generator = np.random.default_rng([self.seed, _SAMPLE, sample])
+        return self._make(self.case_of(sample), np.random.default_rng([self.seed, _SAMPLE, sample]))
+
+    def make_of(self, positions: Sequence[int], numbers: Sequence[int]) -> tuple[str, Image, Label]:
+        """A sample of one of some cases, a function of the seed and the numbers given.
+
+        Args:
+            positions: Of the cases to draw from.
+            numbers: What tells this sample from others.
+
+        Returns:
+            Case id, (C, *patch) float32, (*patch) uint8.
+        """
+        generator = np.random.default_rng([self.seed, _PATIENT, *numbers])
+        case = self.cases[positions[int(generator.integers(len(positions)))]]
+        image, label = self._make(case, generator)
+        return case.case_id, image, label
+
+    def _make(self, case: TrainingCase, generator: np.random.Generator) -> tuple[Image, Label]:
         size = reading_size(self.patch_size_vox, self.augmentation)
         start = self._place(case, size, generator)
         image = cut(case.image, start, size, self.size_rule.padding).astype(np.float32, copy=False)

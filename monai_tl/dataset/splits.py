@@ -72,6 +72,7 @@ def split_patients(cases: Sequence[CaseRecord], config: SplitConfig, test_ids: S
         test=_ids(test),
         folds=tuple(_fold(pool, index, config.n_folds) for index in range(config.n_folds)),
         unlabelled=tuple(sorted(case.case_id for case in cases if not case.has_label)),
+        same_patient=tuple(sorted(patient.case_ids for patient in patients if len(patient.case_ids) > 1)),
         notes=_note_copies(cases),
     )
     check_split(split, cases)

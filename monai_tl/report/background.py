@@ -18,6 +18,7 @@ def rules_record(findings: Findings) -> dict[str, Any]:
     settings = findings.settings
     return {
         "surface_tolerance_mm": settings.surface_tolerance_mm,
+        "class_tolerances_mm": settings.class_tolerances_mm,
         "confidence": settings.confidence,
         "n_bootstrap": settings.n_bootstrap,
         "bootstrap_seed": settings.seed,

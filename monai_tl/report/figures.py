@@ -37,7 +37,7 @@ FIGURE_STYLE = {
 }
 _PANELS = (
     ("dice", "Dice of each case: higher is better", "Dice"),
-    ("surface_dice", "Surface Dice: higher is better", "surface Dice at {tolerance:g} mm"),
+    ("surface_dice", "Surface Dice: higher is better", "surface Dice at {tolerance}"),
     ("hd95_mm", "HD95: lower is better", "HD95, mm"),
 )
 """Metric, what is seen, the axis with its unit."""
@@ -85,13 +85,13 @@ def verdict_plot(arms: Sequence[ArmResult], verdict: Verdict, null_margin: float
         return figure_svg(figure, "verdict", f"Difference in Dice, transfer minus scratch: {verdict.sentence}")
 
 
-def box_plots(arms: Sequence[ArmResult], class_names: Sequence[str], tolerance_mm: float) -> str:
+def box_plots(arms: Sequence[ArmResult], class_names: Sequence[str], tolerance: str) -> str:
     """Each metric by class and arm: boxes, each case a point, the same case in both arms joined by a line.
 
     Args:
         arms: The same cases in the same order.
         class_names: In the order of the scores.
-        tolerance_mm: Of the surface Dice.
+        tolerance: Of the surface Dice, in words.
     """
     wide = len(class_names) * len(arms) > 8
     rows, columns = (3, 1) if wide else (1, 3)
@@ -103,7 +103,7 @@ def box_plots(arms: Sequence[ArmResult], class_names: Sequence[str], tolerance_m
             for k in range(len(class_names)):
                 _class_boxes(axes, [each[:, k] for each in values], arms, k)
             axes.set_title(title)
-            axes.set_ylabel(unit.format(tolerance=tolerance_mm))
+            axes.set_ylabel(unit.format(tolerance=tolerance))
             axes.set_xticks(range(len(class_names)), list(class_names))
             axes.set_xlim(-0.6, len(class_names) - 0.4)
             highest = np.nanmax([np.nanmax(each, initial=0.0) for each in values])

@@ -70,7 +70,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "groups": group_rows(transferred[0].audit) if transferred else [],
         "choices": choices(findings),
         "curves": learning_curves(findings.models),
-        "boxes": box_plots(arms, findings.class_names, findings.settings.surface_tolerance_mm),
+        "boxes": box_plots(arms, findings.class_names, findings.settings.tolerance_words),
         "case_rows": tables.case_rows(arms, findings.class_names),
         "facts": facts(findings),
         "limits": limits(findings),

@@ -30,7 +30,9 @@ METRICS_FILE = "metrics.json"
 _TOOLS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 
 
-def write_bundle(model_folder: Path, out: Path, metrics: Mapping[str, Any] | None = None, arm: str = "") -> None:
+def write_bundle(
+    model_folder: Path, out: Path, metrics: Mapping[str, Any] | None = None, arm: str = "", privacy: str = ""
+) -> None:
     """Write a MONAI bundle of a model of this pipeline; equal models give equal bytes.
 
     Args:
@@ -39,6 +41,7 @@ def write_bundle(model_folder: Path, out: Path, metrics: Mapping[str, Any] | Non
         metrics: Content of ``metrics.json`` of the run, for the model card; also kept beside it as
             ``docs/metrics.json``.
         arm: Of the model, in ``metrics``.
+        privacy: The card's section on privacy.
 
     Raises:
         SourceError: The folder is no model of this pipeline, or its weights do not fit.
@@ -57,7 +60,7 @@ def write_bundle(model_folder: Path, out: Path, metrics: Mapping[str, Any] | Non
     write_bytes(out / "models" / "model.pt", buffer.getvalue())
     judged = "" if metrics is None else describe_evaluation(metrics, arm)
     target = find_network(card.network.name).target
-    write_text(out / "docs" / "README.md", describe_model(card, plan, model_folder, target, judged))
+    write_text(out / "docs" / "README.md", describe_model(card, plan, model_folder, target, judged, privacy))
     if metrics is not None:
         write_json(out / "docs" / METRICS_FILE, dict(metrics))
     write_text(out / "LICENSE", state_licence(card, model_folder))

@@ -11,7 +11,7 @@ from monai_tl.sources.card import Card
 LICENCE_FILE = "LICENSE"
 
 
-def describe_model(card: Card, plan: Plan, model_folder: Path, target: str, judged: str = "") -> str:
+def describe_model(card: Card, plan: Plan, model_folder: Path, target: str, judged: str = "", privacy: str = "") -> str:
     """The model card, Markdown.
 
     Args:
@@ -20,6 +20,7 @@ def describe_model(card: Card, plan: Plan, model_folder: Path, target: str, judg
         model_folder: Where audit.json may lie.
         target: Dotted path of the network's class.
         judged: The section on how it was judged, where it was.
+        privacy: The section on privacy.
     """
     classes = "\n".join(f"| {value} | {name} |" for value, name in enumerate(card.classes, start=1))
     spacing = " x ".join(f"{size:g}" for size in plan.spacing_mm)
@@ -38,6 +39,7 @@ def describe_model(card: Card, plan: Plan, model_folder: Path, target: str, judg
         + ("" if target.startswith("monai.") else _PLUG_IN.format(package=target.split(".")[0])),
         f"## Where it comes from\n{_describe_origin(plan, model_folder)}",
         *([judged] if judged else []),
+        *([privacy] if privacy else []),
         f"Citation: {card.citation}",
         f"Licence of the weights: {card.licence} (see LICENSE).",
         _NOTES,

@@ -108,6 +108,7 @@ STAGES: tuple[Stage, ...] = (
             "artifacts/models",
             "artifacts/predictions",
             "reports/metrics.json",
+            "{export.privacy_audit}",
         ),
         outs=("artifacts/export",),
     ),

@@ -18,11 +18,13 @@ from monai_tl.dicom.segmentation import Algorithm
 from monai_tl.errors import PrivacyError, StageError
 from monai_tl.files import read_json, sha256_of, whole_folder, write_json
 from monai_tl.parallel import map_cases
+from monai_tl.privacy_records import PrivacyAudit, read_guarantee
 from monai_tl.progress import Progress
 from monai_tl.records import model_name, predictions_of
 from monai_tl.sources.bundle import write_bundle
 from monai_tl.sources.card import read_source
 from monai_tl.sources.ensemble import InferenceSettings, write_ensemble
+from monai_tl.sources.privacy_text import describe_privacy
 from monai_tl.stages.export_case import ExportTask, export_case
 from monai_tl.verdict_words import WORDS
 
@@ -69,7 +71,8 @@ def run(workspace: Path, params: Params) -> None:
         if not done:
             raise StageError("export", f"every case failed; the first: {failed[0]['reason']}", failed[0]["case_id"])
         best = best_model(models)
-        write_bundle(best, folder / "bundle", _metrics(workspace / "reports/metrics.json", arm), arm)
+        privacy = privacy_section(workspace, params, best, len(models), progress)
+        write_bundle(best, folder / "bundle", _metrics(workspace / "reports/metrics.json", arm), arm, privacy)
         settings = InferenceSettings(
             predict=params.predict, preprocess=params.preprocess, min_slices=params.ingest.min_slices
         )
@@ -127,6 +130,24 @@ def _metrics(path: Path, arm: Arm) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise StageError("export", f"reports/metrics.json holds no scores of arm {arm}; run the evaluate stage again")
+
+
+def privacy_section(workspace: Path, params: Params, model: Path, n_models: int, progress: Progress) -> str:
+    """What the card says of privacy.
+
+    An audit of other weights is left out and this said: a night's run must not fail since training gave a new model.
+
+    Raises:
+        DataError: The audit named by ``export.privacy_audit`` is missing or damaged.
+    """
+    found = None
+    if params.export.privacy_audit is not None:
+        audit = PrivacyAudit.read(workspace / params.export.privacy_audit)
+        digest = read_source(model).card.weights.sha256
+        found = next((one for one in audit.models if one.weights_sha256 == digest), None)
+        if found is None:
+            progress.warn("export.privacy_audit is of other weights and left out; run 'monai-tl audit-privacy' again")
+    return describe_privacy(read_guarantee(model), found, n_models)
 
 
 def best_model(folders: Sequence[Path]) -> Path:

@@ -14,7 +14,7 @@ from torch import nn
 from monai_tl.config import Arm, FinetuneConfig, Params
 from monai_tl.dataset.manifest import read_unprepared
 from monai_tl.dataset.patches import PatchSampler, TrainingCase, load_case
-from monai_tl.errors import ConfigError, ContractError, LabelError, TrainingError
+from monai_tl.errors import ConfigError, ContractError, DataError, LabelError, TrainingError
 from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_folder, write_json
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
@@ -28,6 +28,7 @@ from monai_tl.stages import STATE_FOLDER
 from monai_tl.training.checkpoint import locked
 from monai_tl.training.loop import Trainer
 from monai_tl.training.model_folder import TRAINING_FILE, describe_training, fresh_audit, write_model
+from monai_tl.training.private_steps import PrivateSteps, make_private
 from monai_tl.training.ranks import Ranks, joined_ranks
 from monai_tl.training.validation import validation_dice
 from monai_tl.transfer.recommend import Decision, recommend
@@ -153,7 +154,17 @@ def finetune(
             progress = Progress(f"finetune {name}", total=strategy.n_steps)
             network = place_network(network, device)
             outcome = Trainer(
-                network, groups, strategy, sampler, validate, config, n_outputs, checkpoints, progress, ranks
+                network,
+                groups,
+                strategy,
+                sampler,
+                validate,
+                config,
+                n_outputs,
+                checkpoints,
+                progress,
+                ranks,
+                _make_private(workspace, key, config, fold, strategy.n_steps),
             ).run()
             facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "n_ranks": ranks.n_ranks}
             facts |= {
@@ -173,6 +184,31 @@ def finetune(
 
             ranks.from_first(keep)
     return out
+
+
+def _make_private(workspace: Path, key: str, config: FinetuneConfig, fold: Fold, n_steps: int) -> PrivateSteps | None:
+    if config.privacy == "none":
+        return None
+    return make_private(workspace / STATE_FOLDER, key, config, _patients_of(workspace, fold), n_steps)
+
+
+def _patients_of(workspace: Path, fold: Fold) -> tuple[tuple[int, ...], ...]:
+    """Positions of each patient's cases among the training cases: what a private training protects.
+
+    Raises:
+        DataError: The split does not tell.
+    """
+    told = Split.read(workspace / "artifacts/split/split.json").same_patient
+    if told is None:
+        raise DataError(
+            "finetune.privacy: dp_sgd protects patients, but artifacts/split does not tell which cases are of one; "
+            "remove artifacts/split and run again"
+        )
+    first = {case_id: cases[0] for cases in told for case_id in cases}
+    units: dict[str, list[int]] = {}
+    for position, case_id in enumerate(fold.train):
+        units.setdefault(first.get(case_id, case_id), []).append(position)
+    return tuple(map(tuple, units.values()))
 
 
 @contextmanager

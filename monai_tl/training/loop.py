@@ -22,7 +22,7 @@ from monai_tl.networks.lora import plain_state
 from monai_tl.networks.precision import computing_in
 from monai_tl.progress import Progress
 from monai_tl.training.average import WeightAverage
-from monai_tl.training.batches import Batch, make_batch, stream_batches
+from monai_tl.training.batches import Batch, make_ahead, make_batch, stream_batches
 from monai_tl.training.checkpoint import (
     random_state,
     read_newest,
@@ -33,6 +33,7 @@ from monai_tl.training.checkpoint import (
 from monai_tl.training.features import FeatureCache, keep_features
 from monai_tl.training.losses import SegmentationLoss
 from monai_tl.training.position import HistoryRow, Outcome, Position
+from monai_tl.training.private_steps import PrivateSteps
 from monai_tl.training.range_test import kept_range_test, run_range_test
 from monai_tl.training.ranks import Ranks, refuse_batch_statistics
 from monai_tl.training.signals import StopRequest, catch_signals
@@ -62,6 +63,7 @@ class Trainer:
         progress: Told of steps, losses and scores.
         ranks: The processes that train together; None trains alone. Each gives its own network, sampler and the rest,
             made alike; what it sees of a batch is its share.
+        private: Steps of DP-SGD in place of plain ones; None trains without differential privacy.
     """
 
     def __init__(
@@ -76,10 +78,12 @@ class Trainer:
         folder: Path,
         progress: Progress,
         ranks: Ranks | None = None,
+        private: PrivateSteps | None = None,
     ) -> None:
         self.ranks = ranks or Ranks()
         self.network = network
         self.groups = groups
+        self.private = private
         self.strategy = strategy
         self.sampler = sampler
         self.validate = validate
@@ -104,6 +108,8 @@ class Trainer:
                     "finetune.strategy: feature_extraction computes the features once, so that one process is enough; "
                     "start it without torchrun"
                 )
+            if private is not None:
+                raise ConfigError("finetune.privacy: dp_sgd trains in one process; start it without torchrun")
             refuse_batch_statistics(network)
 
     def run(self) -> Outcome:
@@ -141,7 +147,8 @@ class Trainer:
                     raise
         self.progress.end()
         reason = "budget" if self.position.step == self.strategy.n_steps else "patience"
-        return Outcome(self.best or plain_state(self.network), self.position, reason, self.facts)
+        guarantee = None if self.private is None else self.private.guarantee(self.position.step)
+        return Outcome(self.best or plain_state(self.network), self.position, reason, guarantee, self.facts)
 
     def _at_once(self, request: StopRequest) -> AbstractContextManager[None]:
         """Where a signal need not wait; of several processes none may leave while the others wait for it."""
@@ -151,7 +158,10 @@ class Trainer:
         """What is done once before the first step, and gives the same when done again."""
         config = self.config
         self.facts |= self.tuning.count()
-        if self.strategy.from_features:
+        if self.private is not None:
+            shape = (self.sampler.cases[0].image.shape[0], *self.sampler.patch_size_vox)
+            self.private.check(self.network, self.tuning, shape, self.device)
+        elif self.strategy.from_features:
             cache = keep_features(self.folder, self.sampler, self.network, self.groups, config)
             if isinstance(cache, str):
                 self.facts["features"] = {"n_records": 0, "reason": cache}
@@ -169,8 +179,10 @@ class Trainer:
                 self.tuning.restart(self.strategy)
             self.progress.show(f"learning rate {found.rate or self.strategy.phases[-1].learning_rate:.2g}")
 
-    def _batches(self) -> Generator[Batch]:
+    def _batches(self) -> Generator[Any]:
         first, stop = self.position.step, self.strategy.n_steps
+        if self.private is not None:
+            return make_ahead(partial(self.private.batches, self.sampler), first, stop)
         if self.cache is not None:
             return self.cache.stream(self.config.batch_size, first, stop)
         share = self.ranks.share(self.config.batch_size)
@@ -183,7 +195,7 @@ class Trainer:
         loss: Tensor = self.loss(logits.float(), batch.label.to(self.device))
         return loss
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch | list[Batch]) -> None:
         step, tuning = self.position.step, self.tuning
         phase = self.strategy.phase_at(step)
         if phase is not tuning.phase:
@@ -192,6 +204,22 @@ class Trainer:
             if self.average is not None and phase.begins_schedule:
                 self.average.restart()
         self.network.train()
+        if isinstance(batch, Batch):
+            self._make_gradients(batch)
+        elif self.private and (
+            odd := self.private.make_gradients(batch, partial(self._loss, self.network), tuning, step)
+        ):
+            raise self._diverged("gradient", odd)
+        tuning.step(step)
+        if self.average is not None:
+            self.average.update()
+        self.position.step += 1
+        self.progress.tick(self.position.step, self._epoch())
+        if self.position.step % self._row_interval() == 0 and not self._is_validation_due():
+            self._record(None)
+
+    def _make_gradients(self, batch: Batch) -> None:
+        tuning = self.tuning
         loss = self._loss(self.forward, batch)
         tuning.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -200,14 +228,7 @@ class Trainer:
             raise self._diverged("loss", batch)
         if not math.isfinite(tuning.clip()):
             raise self._diverged("gradient", batch)
-        tuning.step(step)
-        if self.average is not None:
-            self.average.update()
-        self.position.step += 1
         self.position.losses.append(value)
-        self.progress.tick(self.position.step, self._epoch())
-        if self.position.step % self._row_interval() == 0 and not self._is_validation_due():
-            self._record(None)
 
     def _diverged(self, what: str, batch: Batch) -> DivergenceError:
         cases = ", ".join(sorted({case_id for share in self.ranks.from_all(batch.case_ids) for case_id in share}))
@@ -237,6 +258,9 @@ class Trainer:
         best = position.best_dice
         # Dice 0 is no plateau but a network that has found nothing yet, as one from scratch long does
         is_better = best is None or (dice is not None and (dice > best or best == dice == 0.0))
+        # a private training has a fixed length and keeps its last weights: a choice by anybody's images would be one
+        # more thing that is told of them
+        is_better = is_better or self.private is not None
         if is_better:
             position.best_step, position.best_dice, self.best = position.step, dice, plain_state(self.network)
         # a phase that only prepares the next one is not cut short: its plateau says nothing of what comes
@@ -247,14 +271,15 @@ class Trainer:
 
     def _record(self, dice: float | None) -> None:
         position = self.position
-        loss = math.fsum(position.losses) / len(position.losses)
+        loss = math.fsum(position.losses) / len(position.losses) if position.losses else None
         rate = self.tuning.rate(position.step - 1)
         position.history.append(HistoryRow(position.step, self.tuning.phase.name, rate, loss, dice))
         position.losses = []
         score = "" if dice is None else f", validation Dice {dice:.3f}"
-        measured = {"loss": loss} | ({} if dice is None else {"dice": dice})
+        measured = ({} if loss is None else {"loss": loss}) | ({} if dice is None else {"dice": dice})
         measured |= {} if position.best_dice is None else {"best_dice": position.best_dice}
-        self.progress.measure(position.step, f"loss {loss:.3f}{score}", **measured)
+        words = "loss not told" if loss is None else f"loss {loss:.3f}"
+        self.progress.measure(position.step, f"{words}{score}", **measured)
 
     def _epoch(self) -> tuple[int, int, int, int]:
         """For the progress: an epoch is the steps from one validation to the next."""
@@ -276,6 +301,7 @@ class Trainer:
             "phase": self.tuning.phase.name,
             "optimiser": self.tuning.optimiser.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
+            "privacy": None if self.private is None else self.private.state(),
             "position": asdict(self.position),
             "best": self.best,
             "random": random,
@@ -298,6 +324,8 @@ class Trainer:
                 "process(es); going on with others would change the result: set them again, or remove the folder to "
                 "start anew"
             )
+        if self.private is not None:
+            self.private.check_state(state["privacy"])
         self.tuning.enter(next(phase for phase in self.strategy.phases if phase.name == state["phase"]))
         self.network.load_state_dict(state["network"])
         self.tuning.optimiser.load_state_dict(state["optimiser"])

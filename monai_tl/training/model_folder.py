@@ -14,8 +14,10 @@ from monai_tl.config import FinetuneConfig
 from monai_tl.files import write_text
 from monai_tl.networks.builders import groups_of
 from monai_tl.networks.groups import assign_groups, named_tensors
+from monai_tl.privacy_records import Guarantee
 from monai_tl.records import Audit, Fingerprint, Plan, TensorAudit
 from monai_tl.sources.card import Card, CardInput, CardNetwork, CardWeights, Source, write_source
+from monai_tl.sources.privacy_text import describe_guarantee
 from monai_tl.training.position import HistoryRow, Outcome
 from monai_tl.transfer.phases import Strategy
 
@@ -41,8 +43,12 @@ def write_model(
         outcome: Of training.
         name: Of the model, e.g. ``transfer-0-0``.
         found: Fingerprint of the training cases; the card keeps it, so that the shift to a next target can be measured.
+            The card of a private training does not.
     """
-    write_source(folder, _make_card(plan, source, name, found), outcome.state_dict)
+    guarantee = outcome.guarantee
+    # the fingerprint is of the patients, and no noise is on it
+    card = _make_card(plan, source, name, found if guarantee is None else None, guarantee)
+    write_source(folder, card, outcome.state_dict)
     plan.write(folder / PLAN_FILE)
     audit.write(folder / AUDIT_FILE)
     write_text(folder / HISTORY_FILE, format_history(outcome.position.history))
@@ -67,7 +73,9 @@ def fresh_audit(network: nn.Module, plan: Plan) -> Audit:
     return Audit(source=None, source_sha256=None, share_body=0.0, share_all=0.0, groups=nothing, tensors=tensors)
 
 
-def _make_card(plan: Plan, source: Source | None, name: str, found: Fingerprint | None) -> Card:
+def _make_card(
+    plan: Plan, source: Source | None, name: str, found: Fingerprint | None, guarantee: Guarantee | None
+) -> Card:
     """Card of a finished model: the contract it was trained under. Licence and citation of its source stay with it."""
     channels = (plan.modality,) if plan.n_channels == 1 else tuple(f"channel {i}" for i in range(plan.n_channels))
     if found is not None and found.channels:
@@ -91,17 +99,18 @@ def _make_card(plan: Plan, source: Source | None, name: str, found: Fingerprint 
         ),
         classes=plan.scheme.names,
         fingerprint=found,
-        notes=_notes(plan, source),
+        notes=_notes(plan, source, guarantee),
     )
 
 
-def _notes(plan: Plan, source: Source | None) -> str:
-    """Where the weights are from, and what of the source's contract was broken with the user's consent."""
+def _notes(plan: Plan, source: Source | None, guarantee: Guarantee | None) -> str:
+    """Where the weights are from, what of the source's contract was broken with the user's consent, and privacy."""
+    private = "" if guarantee is None else f" {describe_guarantee(guarantee)}"
     if source is None:
-        return "Trained from scratch."
+        return f"Trained from scratch.{private}"
     broken = [f" Its contract was broken and this accepted: {line.item} ({line.reason})."
               for line in plan.adaptations if line.accepted]  # fmt: skip
-    return f"Fine-tuned from {source.card.name}.{''.join(broken)}"
+    return f"Fine-tuned from {source.card.name}.{''.join(broken)}{private}"
 
 
 def format_history(rows: Sequence[HistoryRow]) -> str:
@@ -111,7 +120,8 @@ def format_history(rows: Sequence[HistoryRow]) -> str:
     writer.writerow(["step", "phase", "learning_rate", "train_loss", "val_dice"])
     for row in rows:
         dice = "" if row.val_dice is None else f"{row.val_dice:.6f}"
-        writer.writerow([row.step, row.phase, f"{row.learning_rate:.6g}", f"{row.train_loss:.6f}", dice])
+        loss = "" if row.train_loss is None else f"{row.train_loss:.6f}"
+        writer.writerow([row.step, row.phase, f"{row.learning_rate:.6g}", loss, dice])
     return text.getvalue()
 
 
@@ -139,5 +149,6 @@ def describe_training(config: FinetuneConfig, strategy: Strategy, outcome: Outco
             for phase in begun
             if (thawed := strategy.thawed_at(phase.first_step))
         ],
+        **({} if outcome.guarantee is None else {"privacy": outcome.guarantee.model_dump(mode="json")}),
         **outcome.facts,
     }

@@ -7,15 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
+from monai_tl.privacy_records import Guarantee
+
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """One row of history.csv: the mean loss since the row before; Dice where it was measured."""
+    """One row of history.csv: the mean loss since the row before, Dice where it was measured.
+
+    The loss is of patients trained on, so a private training tells none.
+    """
 
     step: int
     phase: str
     learning_rate: float
-    train_loss: float
+    train_loss: float | None
     val_dice: float | None = None
 
 
@@ -48,10 +53,12 @@ class Outcome:
         state_dict: The best weights, on the CPU.
         position: Where it ended.
         stop_reason: ``budget`` or ``patience``.
+        guarantee: Of a private training.
         facts: Of the run, for ``training.json``: parameters trained, kept features, the range test.
     """
 
     state_dict: dict[str, Tensor]
     position: Position
     stop_reason: str
+    guarantee: Guarantee | None = None
     facts: dict[str, Any] = field(default_factory=dict)

@@ -162,18 +162,26 @@ def refuse_batch_statistics(network: nn.Module) -> None:
     Raises:
         ConfigError: One does.
     """
+    if moving := layers_with_batch_statistics(network):
+        raise ConfigError(
+            f"finetune.norm_statistics: layer {moving[0]} takes statistics of its batch, and each process sees only a "
+            "share of it; set finetune.norm_statistics to source where the source has statistics, take a network with "
+            "instance or group normalisation, or train in one process"
+        )
+
+
+def layers_with_batch_statistics(network: nn.Module) -> list[str]:
+    """Names of the layers that normalise by statistics over their batch, or gather them.
+
+    Args:
+        network: In training mode, frozen as it trains.
+    """
     # the base classes of all kinds are exported nowhere
     any_norm, batch_norm = nn.modules.batchnorm._NormBase, nn.modules.batchnorm._BatchNorm
-    moving = [
+    return [
         name
         for name, layer in network.named_modules()
         if isinstance(layer, any_norm)
         and layer.training
         and (isinstance(layer, batch_norm) or layer.track_running_stats)
     ]
-    if moving:
-        raise ConfigError(
-            f"finetune.norm_statistics: layer {moving[0]} takes statistics of its batch, and each process sees only a "
-            "share of it; set finetune.norm_statistics to source where the source has statistics, take a network with "
-            "instance or group normalisation, or train in one process"
-        )
