@@ -51,12 +51,6 @@ def judge(found: dict[str, Any], n_kills: int) -> None:
     assert found["interrupted"] == {"status": 0, "differs": False}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_few_kills_leave_no_trace(finished: Place, tmp_path: Path, stage: str) -> None:
-    judge(kill_often(finished, tmp_path / "copy", stage, 5), 5)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_hundred_kills_leave_no_trace(finished: Place, tmp_path: Path, stage: str) -> None:
