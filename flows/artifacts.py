@@ -204,7 +204,11 @@ def _chart(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         line = " ".join(f"{left + width * step / last:.1f},{top + height * (1 - dice):.1f}" for step, dice in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(f'<text x="{left + width + 10}" y="{top + 14 + 18 * index}" fill="{colour}">{escape(name)}</text>')
-    parts.append(f'<text x="{left + width}" y="{top + height + 20}" text-anchor="end">step {last:g}</text>')
+    middle = top + height / 2
+    parts.append(f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">Dice</text>')
+    parts.append(f'<text x="{left}" y="{top + height + 20}">0</text>')
+    parts.append(f'<text x="{left + width / 2}" y="{top + height + 20}" text-anchor="middle">optimiser steps</text>')
+    parts.append(f'<text x="{left + width}" y="{top + height + 20}" text-anchor="end">{last:g}</text>')
     body = "".join(parts)
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" width="760" height="300" viewBox="0 0 760 300" '

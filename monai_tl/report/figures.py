@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -35,6 +36,8 @@ FIGURE_STYLE = {
     "xtick.major.pad": 6.0,
     "figure.facecolor": "none",
 }
+_LETTER_IN, _MOST_LINES = 0.075, 3
+"""Width of a letter of a tick's name, inches, with room between names; lines of one."""
 _PANELS = (
     ("dice", "Dice of each case: higher is better", "Dice"),
     ("surface_dice", "Surface Dice: higher is better", "surface Dice at {tolerance}"),
@@ -93,18 +96,25 @@ def box_plots(arms: Sequence[ArmResult], class_names: Sequence[str], tolerance: 
         class_names: In the order of the scores.
         tolerance: Of the surface Dice, in words.
     """
-    wide = len(class_names) * len(arms) > 8
-    rows, columns = (3, 1) if wide else (1, 3)
+    rows, columns, names, turn = _lay_out(class_names, len(arms))
+    n_lines = max(name.count("\n") + 1 for name in names)
+    margins = _margins(rows, 0.3 + 0.16 * (n_lines - 1))
+    margins["hspace"] += 0.06 * (n_lines - 1)
+    if turn:
+        margins |= {"bottom": 0.11, "hspace": 0.6}
     with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(10.0, 3.2 * rows))
-        panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=_margins(rows)).ravel()
+        panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=margins).ravel()
         for axes, (metric, title, unit) in zip(panels, _PANELS, strict=True):
             values = [_values(arm, metric, len(class_names)) for arm in arms]
             for k in range(len(class_names)):
                 _class_boxes(axes, [each[:, k] for each in values], arms, k)
             axes.set_title(title)
             axes.set_ylabel(unit.format(tolerance=tolerance))
-            axes.set_xticks(range(len(class_names)), list(class_names))
+            axes.set_xticks(range(len(class_names)), names)
+            if turn:
+                for label in axes.get_xticklabels():
+                    label.set(rotation=turn, ha="right", rotation_mode="anchor")
             axes.set_xlim(-0.6, len(class_names) - 0.4)
             highest = np.nanmax([np.nanmax(each, initial=0.0) for each in values])
             if metric != "hd95_mm":
@@ -168,6 +178,17 @@ def _reach(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     room = 0.2 * (high - low)
     return min(low - 0.06 * (high - low), -room), max(high + 0.06 * (high - low), room)
+
+
+def _lay_out(class_names: Sequence[str], n_arms: int) -> tuple[int, int, list[str], float]:
+    """Rows and columns of the panels, and the names as they fit below: whole, in lines, or else turned by degrees."""
+    widest_row = [(1, 3, 2.6)] if len(class_names) * n_arms <= 8 else []
+    for rows, columns, width_in in [*widest_row, (3, 1, 9.2)]:
+        n_letters = int(width_in / len(class_names) / _LETTER_IN)
+        names = [textwrap.wrap(name, max(n_letters, 1), break_long_words=False) or [""] for name in class_names]
+        if max(len(line) for name in names for line in name) <= n_letters and max(map(len, names)) <= _MOST_LINES:
+            return rows, columns, ["\n".join(name) for name in names], 0.0
+    return 3, 1, list(class_names), 30.0
 
 
 def _margins(rows: int, bottom_in: float = 0.3) -> dict[str, float]:
