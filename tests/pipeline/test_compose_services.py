@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -64,48 +65,48 @@ def running(command: list[str], log: Path, **options: Any) -> Iterator[subproces
 
 
 @contextmanager
-def database(folder: Path) -> Iterator[int]:
+def database(log: Path) -> Iterator[int]:
     """PostgreSQL with the user, database and password of compose.yaml; never as root."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs or not (programs[-1] / "initdb").is_file():
         pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
     wanted, port = SERVICES["database"]["environment"], free_port()
-    as_user: dict[str, Any] = {}
-    folder.mkdir()
+    # pytest's own folders are closed to other users
+    folder = Path(tempfile.mkdtemp(prefix="monai-tl-postgres-"))
     secret = folder / "password"
     secret.write_text(wanted["POSTGRES_PASSWORD"])
-    if os.getuid() == 0:
-        try:
+    as_user: dict[str, Any] = {"cwd": folder}
+    try:
+        if os.getuid() == 0:
+            if "postgres" not in [one.pw_name for one in pwd.getpwall()]:
+                pytest.skip("there is no user postgres")
             owner = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("there is no user postgres")
-        as_user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-        for path in (folder, secret):
-            shutil.chown(path, owner.pw_uid, owner.pw_gid)
-        for parent in folder.parents:
-            # pytest's folders are closed to others
-            if parent.stat().st_uid == 0 and "pytest-" in parent.name:
-                parent.chmod(parent.stat().st_mode | 0o011)
-    cluster = folder / "cluster"
-    options = ["-U", wanted["POSTGRES_USER"], "--auth=scram-sha-256", f"--pwfile={secret}"]
-    subprocess.run([programs[-1] / "initdb", "-D", cluster, *options], check=True, capture_output=True, **as_user)
-    command = [str(programs[-1] / "postgres"), "-D", str(cluster), "-p", str(port), "-k", str(folder)]
-    with running(command, folder.parent / "postgres.log", **as_user):
-        environment = {**KEPT, "PGPASSWORD": wanted["POSTGRES_PASSWORD"]}
-        made = [str(programs[-1] / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", wanted["POSTGRES_USER"],
-                wanted["POSTGRES_DB"]]  # fmt: skip
-        until(lambda: subprocess.run(made, env=environment, capture_output=True).returncode == 0, 60, "PostgreSQL")
-        yield port
+            as_user |= {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+            for path in (folder, secret):
+                shutil.chown(path, owner.pw_uid, owner.pw_gid)
+        options = ["-U", wanted["POSTGRES_USER"], "--auth=scram-sha-256", f"--pwfile={secret}"]
+        made = [str(programs[-1] / "initdb"), "-D", str(folder / "cluster"), *options]
+        done = subprocess.run(made, capture_output=True, text=True, check=False, **as_user)
+        assert done.returncode == 0, done.stdout + done.stderr
+        command = [str(programs[-1] / "postgres"), "-D", str(folder / "cluster"), "-p", str(port), "-k", str(folder)]
+        with running(command, log, **as_user):
+            environment = {**KEPT, "PGPASSWORD": wanted["POSTGRES_PASSWORD"]}
+            create = [str(programs[-1] / "createdb"), "-h", "127.0.0.1", "-p", str(port)]
+            create += ["-U", wanted["POSTGRES_USER"], wanted["POSTGRES_DB"]]
+            until(lambda: subprocess.run(create, env=environment, capture_output=True).returncode == 0, 60, "it is up")
+            yield port
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_the_server_runs_on_postgresql_and_asks_for_its_password(tmp_path: Path) -> None:
-    with database(tmp_path / "postgres") as port:
+    with database(tmp_path / "postgres.log") as port:
         wanted = {name: str(value) for name, value in SERVICES["server"]["environment"].items()}
         here = free_port()
         wanted |= {"PREFECT_SERVER_DATABASE_HOST": "127.0.0.1", "PREFECT_SERVER_DATABASE_PORT": str(port)}
         wanted |= {"PREFECT_HOME": str(tmp_path / "prefect")}
-        given = [str(part) for part in SERVICES["server"]["command"]]
-        command = [sys.executable, "-m", *given, "--host", "127.0.0.1", "--port", str(here)]
+        here_instead = {"0.0.0.0": "127.0.0.1", "4200": str(here)}
+        command = [sys.executable, "-m", *(here_instead.get(one, one) for one in SERVICES["server"]["command"])]
         url = f"http://127.0.0.1:{here}/api"
         with running(command, tmp_path / "server.log", env={**KEPT, **wanted}) as process:
             until(lambda: status(f"{url}/health") == 200 or process.poll() is not None, 120, "the server answers")

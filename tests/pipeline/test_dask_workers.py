@@ -24,7 +24,7 @@ from monai_tl.stages import evaluate, predict
 
 distributed = pytest.importorskip("distributed")
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 N_CASES = 8
 
