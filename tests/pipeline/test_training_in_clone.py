@@ -151,7 +151,7 @@ def test_the_model_of_a_run_is_the_candidate_and_comes_by_its_name(tmp_path: Pat
     assert cells[:2] == ["v0.0.1", "candidate"]
     assert cells[3] == f"data {pinned[:8]}"
     assert cells[5] == "CC0-1.0" or cells[4] == "from scratch"
-    made.run("dvc", "artifacts", "get", ".", "model", "--rev", branch, "-o", str(tmp_path / "fetched"))
+    made.run("dvc", "artifacts", "get", ".", "model", "--stage", "candidate", "-o", str(tmp_path / "fetched"))
     ours = made.folder / ".monai_tl/clone/artifacts/export/model"
     names = {path.relative_to(ours) for path in ours.rglob("*") if path.is_file()}
     fetched = tmp_path / "fetched"

@@ -68,8 +68,8 @@ def test_an_orphan_is_named_and_a_command_with_a_parent_is_none(folder: Path) ->
     child = subprocess.Popen(stage, cwd=folder)
     try:
         assert "processes left over" not in problems(folder)
-        nowhere = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
-        start = f"import subprocess; print(subprocess.Popen({stage!r}, {nowhere}).pid)"
+        quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+        start = f"import subprocess; print(subprocess.Popen({stage!r}, {quiet}).pid)"
         done = subprocess.run([sys.executable, "-c", start], cwd=folder, capture_output=True, text=True, check=True)
         orphan = psutil.Process(int(done.stdout))
         try:
