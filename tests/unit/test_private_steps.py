@@ -304,3 +304,22 @@ def test_what_carries_patients_past_the_noise_is_refused(tmp_path: Path) -> None
     tuning.network.model.add_module("3", _Remembering())
     with pytest.raises(ConfigError, match=r"model\.3\.seen of the network moves"):
         private.check(tuning.network, tuning, shape, device)
+
+
+def test_the_normalisation_of_a_frozen_body_trains_where_it_is_by_groups(tmp_path: Path) -> None:
+    """Channels last, torch's own backward pass ends the process here; the gradient is that of the plain layout."""
+    config = _settings("norm_only", head_steps=0)
+    tuning = _tuning(GROUP, config)
+    _private(tmp_path, config).check(tuning.network, tuning, (1, 16, 16, 16), torch.device("cpu"))
+    tuning.enter(tuning.strategy.phases[-1])
+    tuning.network.eval()
+    image = torch.rand((1, 1, 16, 16, 16), generator=torch.Generator().manual_seed(0))
+    found = []
+    for layout in (torch.channels_last_3d, torch.contiguous_format):
+        network = tuning.network.to(memory_format=layout)
+        network.zero_grad(set_to_none=True)
+        network(image).square().mean().backward()
+        found.append({name: one.grad.clone() for name, one in network.named_parameters() if one.grad is not None})
+    assert any(name.endswith("N.weight") for name in found[0])
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.allclose(found[0][name], found[1][name], rtol=1e-4, atol=1e-6) for name in found[0])
