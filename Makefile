@@ -35,10 +35,10 @@ demo: install  ## generate the demo cohort and run the whole pipeline on it
 test: install-dev  ## the default tests
 	python -m pytest -n 2 -q
 
-lint: install-dev  ## style, and the Dockerfile
+lint: install-dev  ## style, and the Dockerfiles
 	ruff check .
 	ruff format --check .
-	hadolint Dockerfile
+	hadolint Dockerfile docker/orthanc.Dockerfile
 
 types: install-dev  ## static types, strict
 	mypy

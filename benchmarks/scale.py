@@ -142,7 +142,7 @@ def _evaluate(workspace: Path, params: Any) -> None:
     manifest = read_manifest(workspace / "artifacts/cases")
     ids = manifest.dataset.case_ids
     predictions = workspace / "artifacts/predictions"
-    scores = score_arms(manifest, predictions, ["scratch"], [0], ids, 2.0, Progress("evaluate", len(ids)))
+    scores = score_arms(manifest, predictions, ["scratch"], [0], ids, params.evaluate, Progress("evaluate", len(ids)))
     settings = params.evaluate
     rule = BootstrapRule(settings.n_bootstrap, settings.confidence, settings.seed)
     summarise_arm("scratch", scores["scratch"], ["box"], rule)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -104,7 +105,12 @@ def publish_results(workspace: Path, outcomes: Mapping[str, str]) -> None:
 
 
 def report_address(workspace: Path) -> str | None:
-    """Where ``monai-tl serve`` shows the workspace's report; None while it does not run."""
+    """Where ``monai-tl serve`` shows the workspace's report; None while it does not run.
+
+    In a clone it is told by the environment: the server's file lies in the workspace that was cloned.
+    """
+    if told := os.environ.get("MONAI_TL_REPORT_URL"):
+        return told
     try:
         address = json.loads((workspace / STATE_FOLDER / SERVER_FILE).read_text(encoding="utf-8"))["report_url"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -198,7 +204,11 @@ def _chart(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         line = " ".join(f"{left + width * step / last:.1f},{top + height * (1 - dice):.1f}" for step, dice in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(f'<text x="{left + width + 10}" y="{top + 14 + 18 * index}" fill="{colour}">{escape(name)}</text>')
-    parts.append(f'<text x="{left + width}" y="{top + height + 20}" text-anchor="end">step {last:g}</text>')
+    middle = top + height / 2
+    parts.append(f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">Dice</text>')
+    parts.append(f'<text x="{left}" y="{top + height + 20}">0</text>')
+    parts.append(f'<text x="{left + width / 2}" y="{top + height + 20}" text-anchor="middle">optimiser steps</text>')
+    parts.append(f'<text x="{left + width}" y="{top + height + 20}" text-anchor="end">{last:g}</text>')
     body = "".join(parts)
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" width="760" height="300" viewBox="0 0 760 300" '

@@ -1,8 +1,12 @@
 """The training on a schedule, apart from where people work: ``python -m flows.clone`` runs it once.
 
 A run works in a clone of the workspace's repository, on what its commit pins, with the workspace's DVC cache. What came
-out is committed to a branch ``runs/<date>-<id>`` of the workspace, and pushed to the DVC remote where there is one. The
-clone stays for the next run: with it the case cache, and the checkpoints of a run that was killed.
+out is committed to a branch ``runs/<date>-<id>`` of the workspace, and pushed to the DVC remote where there is one. Its
+model gets a version (a tag of GTO) and is the candidate until a person promotes it or another run leaves one. The clone
+stays for the next run: with it the case cache, and the checkpoints of a run that was killed.
+
+Looks at the test set are counted in the workspace's own file and not on the branch: there each night's would be another
+version of one file, to be merged by hand.
 """
 
 from __future__ import annotations
@@ -18,17 +22,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow, get_run_logger
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+from pydantic import SecretStr
 
 from flows import versioning
 from flows.pipeline import main
 from flows.processes import run_supervised
 from monai_tl.errors import ConfigError, StageError
+from monai_tl.looks import bring_looks
 from monai_tl.stages import STATE_FOLDER
 
 _WHO = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER")
         for what, value in (("NAME", "monai-tl"), ("EMAIL", "monai-tl@localhost"))}  # fmt: skip
-_KEPT = ("dvc.lock", "reports/metrics.json", "reports/plots")
+_KEPT = ("candidate.json", "dvc.lock", "reports/metrics.json", "reports/plots")
+_CANDIDATE = "monai_tl.commands.candidate"
 _TAIL_LINES = 12
 
 
@@ -51,14 +58,26 @@ def training_in_clone(stage_time_out_s: float | None = None) -> str:
         tail.append(line)
         logger.info(line)
 
+    auth: str | SecretStr | None = PREFECT_API_AUTH_STRING.value()
     more = {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+    if auth is not None:
+        # a server that a run has started for itself asks for it too
+        more["PREFECT_API_AUTH_STRING"] = auth.get_secret_value() if isinstance(auth, SecretStr) else auth
     if stage_time_out_s:
         more["MONAI_TL_STAGE_TIME_OUT_S"] = f"{stage_time_out_s:g}"
-    if run_supervised(["flows"], clone, take, more=more, progress="plain") != 0:
+    bring_looks(workspace, clone)
+    try:
+        is_done = run_supervised(["flows"], clone, take, more=more, progress="plain") == 0
+    finally:
+        bring_looks(clone, workspace)
+    if not is_done:
         raise StageError("training in the clone", "\n".join(tail))
+    is_recorded = run_supervised([_CANDIDATE, "record"], clone, take) == 0
     branch = keep(clone)
     if branch:
         versioning.push_data(clone)
+        if not is_recorded or run_supervised([_CANDIDATE, "register", branch], workspace, take) != 0:
+            logger.warning("the model of %s got no version: %s", branch, tail[-1] if tail else "see above")
     logger.info("branch %s", branch or "none: nothing has changed")
     return branch
 
@@ -75,6 +94,8 @@ def bring_clone(workspace: Path) -> Path:
             "must be the root of a git repository with a commit; commit params.yaml and data.dvc", "clone"
         )
     clone = workspace / STATE_FOLDER / "clone"
+    # of a run that was killed, before a new clone or the commit's own file takes their place
+    bring_looks(clone, workspace)
     if not _git(clone, "rev-parse", "--is-inside-work-tree") or not (clone / ".git").is_dir():
         shutil.rmtree(clone, ignore_errors=True)
         clone.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +124,16 @@ def keep(clone: Path) -> str:
     )
     _must(clone, "push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
     return branch
+
+
+def commit_pin(workspace: Path, pin: str, message: str) -> None:
+    """Commit the file that pins the data, and nothing else that the user may have changed or staged.
+
+    Raises:
+        ConfigError: git failed.
+    """
+    if _git(workspace, "status", "--porcelain", "--", pin):
+        _must(workspace, "commit", "--quiet", "--no-verify", "--only", "-m", message, "--", pin)
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -18,8 +18,10 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.types.entrypoint import EntrypointType
 
 from flows.clone import training_in_clone
+from flows.guards import set_up
 from flows.inbox import inbox
 from flows.pipeline import training
+from flows.promotion import promotion
 from monai_tl.config import load_params
 
 _ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
@@ -43,15 +45,19 @@ def serve_flows(workspace: Path, interval_s: float | None, cron: str | None, in_
     os.environ["PYTHONPATH"] = os.pathsep.join(
         part for part in (str(workspace), os.environ.get("PYTHONPATH", "")) if part
     )
+    chosen = training_in_clone if in_clone else training
     served = [
-        (training_in_clone if in_clone else training).to_deployment(
+        chosen.to_deployment(
             name=deployment_name(workspace),
             interval=None if cron else timedelta(seconds=interval_s or 86_400),
             cron=cron,
             concurrency_limit=_ONE,
             entrypoint_type=EntrypointType.MODULE_PATH,
             tags=["training"],
-        )
+        ),
+        promotion.to_deployment(
+            name=deployment_name(workspace), entrypoint_type=EntrypointType.MODULE_PATH, tags=["promotion"]
+        ),
     ]
     settings = load_params(workspace).inbox
     if settings is not None:
@@ -59,11 +65,13 @@ def serve_flows(workspace: Path, interval_s: float | None, cron: str | None, in_
             inbox.to_deployment(
                 name=deployment_name(workspace),
                 interval=timedelta(seconds=settings.every_s),
+                parameters={"training": f"{chosen.name}/{deployment_name(workspace)}"},
                 concurrency_limit=_ONE,
                 entrypoint_type=EntrypointType.MODULE_PATH,
                 tags=["inbox"],
             )
         )
+    set_up()
     # typed as values or coroutines
     serve(*served, pause_on_shutdown=True, limit=len(served))  # type: ignore[arg-type]
 

@@ -18,8 +18,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from flows import artifacts
+from flows.guards import gpu_slot
 from flows.pipeline import main
 from flows.processes import run_supervised
+from flows.retraining import learn
 from monai_tl.errors import StageError
 from monai_tl.json_lines import MARK
 from monai_tl.stages import STATE_FOLDER
@@ -45,7 +47,8 @@ def segment_new(workspace: Path, time_out_s: float | None) -> None:
             tail.append(line)
             logger.info(line)
 
-    code = run_supervised(["monai_tl", "inbox", "--once"], workspace, take, time_out_s)
+    with gpu_slot():
+        code = run_supervised(["monai_tl", "inbox", "--once"], workspace, take, time_out_s)
     if code is None:
         raise StageError("inbox", f"stopped after {time_out_s:g} s; the next run goes on with what is left")
     if code != 0:
@@ -54,11 +57,12 @@ def segment_new(workspace: Path, time_out_s: float | None) -> None:
 
 
 @flow(name="inbox", persist_result=False, validate_parameters=True)
-def inbox(time_out_s: float | None = None) -> dict[str, int]:
-    """Segment what has come since the last run, and show what became of it.
+def inbox(time_out_s: float | None = None, training: str | None = None) -> dict[str, int]:
+    """Segment what has come since the last run, show what became of it, and learn from labels that came back.
 
     Args:
         time_out_s: A run that takes longer is ended and fails; the next one goes on. Null sets no limit.
+        training: Deployment to start when enough labels have come, ``flow/name``; null starts none.
 
     Returns:
         How many studies are in each state.
@@ -74,6 +78,8 @@ def inbox(time_out_s: float | None = None) -> dict[str, int]:
         if found is not None:
             artifacts.publish_inbox(found)
             _tell(found, workspace)
+    if found is not None:
+        learn(workspace, found, training)
     return dict(found["states"]) if found else {}
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows import artifacts, versioning
+from flows.guards import gpu_slot
 from flows.server import server_for
 from monai_tl.config import load_params
 from monai_tl.errors import MonaiTLError
 from monai_tl.json_lines import MARK, OUTCOME_MARK, VARIABLE, mark_line
 
 _DELIVERY_S = 10.0
+_ON_GPU = frozenset(("finetune", "predict", "evaluate", "curve_label", "curve_step"))
+"""Stages that run networks; on a machine with a GPU they take turns at it."""
 
 
 @task(task_run_name="{step.name}", cache_policy=NO_CACHE, persist_result=False, tags=["stage"])
@@ -44,9 +48,10 @@ def bring_up_to_date(
     outcome: versioning.Outcome = "unchanged"
     if was_changed is not None:
         _tell_outcome(step.name, "running")
-        outcome = versioning.reproduce(
-            step, workspace, lock_handle, relay, time_out_s=time_out_s, was_changed=was_changed
-        )
+        with gpu_slot() if step.stage in _ON_GPU else nullcontext():
+            outcome = versioning.reproduce(
+                step, workspace, lock_handle, relay, time_out_s=time_out_s, was_changed=was_changed
+            )
     logger.info("%s: %s", step.name, outcome)
     _tell_outcome(step.name, outcome)
     board.finish(step.name, outcome)

@@ -278,16 +278,41 @@ def share_cache(workspace: Path, clone: Path) -> None:
 
 
 def bring_data(workspace: Path) -> None:
-    """Put in place what is pinned: from the cache, and data that are not there from the remote.
+    """Put in place what is pinned: from the cache, and what is not there from the remote.
 
     Raises:
-        ConfigError: They are nowhere.
+        ConfigError: It is nowhere.
     """
-    _alone(["checkout", "--force", "--allow-missing"], workspace)
     pins = sorted(path.name for path in workspace.glob("*.dvc") if path.is_file())
-    missing = [name for name in pins if not (workspace / name.removesuffix(".dvc")).exists()]
-    if missing:
-        _alone(["pull", *missing], workspace)
+    # not by whether the folders exist: one may hold a part, after a kill
+    if pins and run_supervised(["dvc", "checkout", "--force", *pins], workspace, _ignore, chatter=_CHATTER) != 0:
+        _alone(["pull", "--force", *pins], workspace)
+    _alone(["checkout", "--force", "--allow-missing"], workspace)
+
+
+def _ignore(line: str) -> None:
+    """For what is tried first and may fail."""
+
+
+def add_data(workspace: Path, source: str, lock_handle: int) -> str:
+    """Let DVC know what lies in the data now; the file that pins them.
+
+    Args:
+        workspace: Held.
+        source: What the pipeline reads, in or below what is pinned.
+        lock_handle: Of the workspace.
+
+    Raises:
+        ConfigError: Nothing pins the data, or DVC failed.
+    """
+    folders = [Path(source), *Path(source).parents]
+    pinned = next((path for path in folders if (workspace / f"{path}.dvc").is_file()), None)
+    if pinned is None:
+        raise ConfigError(f"no .dvc file pins {source}; run 'dvc add {folders[-2]}' once, and commit it", "dvc add")
+    lines: list[str] = []
+    if _dvc(["add", str(pinned)], workspace, lock_handle, lines.append, None) != 0:
+        raise ConfigError(_reason(lines), "dvc add")
+    return f"{pinned}.dvc"
 
 
 def push_data(workspace: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from statistics import fmean, stdev
 from typing import Literal
 
 from monai_tl.records import Record
@@ -63,3 +65,24 @@ class Certainty(Record):
 
     schema_version: Literal[1] = 1
     runs: tuple[RunCertainty, ...] = ()
+
+
+class ModelCertainty(Record):
+    """How sure a model was of its run's test cases; goes along with it as ``certainty.json``.
+
+    Attributes:
+        n_cases: Test cases.
+        entropy_mean, entropy_std: Over them, see ``metrics.uncertainty``; a sample's deviation.
+    """
+
+    n_cases: int
+    entropy_mean: float
+    entropy_std: float
+
+
+def sum_up(cases: Iterable[CaseCertainty]) -> ModelCertainty | None:
+    """Of a run's cases; None of fewer than two, which have no deviation."""
+    found = [case.entropy for case in cases]
+    if len(found) < 2:
+        return None
+    return ModelCertainty(n_cases=len(found), entropy_mean=fmean(found), entropy_std=stdev(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -94,6 +94,8 @@ class PlanConfig(Section):
         max_patch_voxels: A derived patch has at most so many voxels; memory and time of a step follow it.
         accept_broken: Lines of the contract (``[field of view]``) that may be broken without the plan being refused.
             The modality is none of them.
+        orientation_trial: So many training cases are given to the source as it is, read as its card says and mirrored:
+            a card with left and right exchanged is found before anything is trained. 0 takes the card's word.
     """
 
     source: str | None
@@ -103,6 +105,7 @@ class PlanConfig(Section):
     patch_size_vox: tuple[Positive, Positive, Positive] | None = None
     max_patch_voxels: Positive = 262_144
     accept_broken: tuple[str, ...] = ()
+    orientation_trial: Annotated[Whole, Field(le=50)] = 6
 
     @field_validator("accept_broken")
     @classmethod
@@ -176,6 +179,8 @@ class EvaluateConfig(Section):
 
     Attributes:
         surface_tolerance_mm: Largest surface distance counted as agreement.
+        class_tolerances_mm: The same of classes that need another, by name: what two readers differ by is a matter of
+            the organ.
         n_bootstrap: Resamples of the patients behind each interval.
         confidence: Of the intervals.
         seed: Of the resamples.
@@ -192,6 +197,7 @@ class EvaluateConfig(Section):
     """
 
     surface_tolerance_mm: Annotated[Real, Field(gt=0.0)] = 2.0
+    class_tolerances_mm: dict[str, Annotated[Real, Field(gt=0.0)]] = Field(default_factory=dict)
     n_bootstrap: Annotated[Whole, Field(ge=200)] = 5000
     confidence: Annotated[Real, Field(gt=0.5, lt=1.0)] = 0.95
     null_margin: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.01
@@ -202,6 +208,16 @@ class EvaluateConfig(Section):
     groups: str | None = None
     data_licence: str = ""
     data_citation: str = ""
+
+    def tolerances_mm(self, names: Sequence[str]) -> tuple[float, ...]:
+        """Of surface Dice, for each class."""
+        return tuple(self.class_tolerances_mm.get(name, self.surface_tolerance_mm) for name in names)
+
+    @property
+    def tolerance_words(self) -> str:
+        """E.g. ``2 mm`` or ``2 mm (tumour 1 mm)``."""
+        others = ", ".join(f"{name} {value:g} mm" for name, value in sorted(self.class_tolerances_mm.items()))
+        return f"{self.surface_tolerance_mm:g} mm" + (f" ({others})" if others else "")
 
     @field_validator("lesions")
     @classmethod
@@ -298,6 +314,10 @@ def _faults_between_sections(content: dict[str, Any], faulty: set[str]) -> Itera
     names = [one.get("name") for one in items("ingest", "classes") if isinstance(one, dict)]
     if names and (unknown := [one for one in items("evaluate", "lesions") if one not in names]):
         yield f"evaluate.lesions: {unknown[0]!r} is none of ingest.classes ({', '.join(map(str, names))})"
+    tolerances = value("evaluate", "class_tolerances_mm")
+    if names and isinstance(tolerances, dict) and (unknown := [one for one in tolerances if one not in names]):
+        known = ", ".join(map(str, names))
+        yield f"evaluate.class_tolerances_mm: {unknown[0]!r} is none of ingest.classes ({known})"
     if not faulty & {"curve", "finetune", "finetune.max_steps"} and isinstance(content.get("curve"), dict):
         yield from _curve_faults(content["curve"], value("finetune", "max_steps"), has_no_source)
 

@@ -31,6 +31,14 @@ _INPUTS = tuple(
 _SOURCE = "plan.source"
 REFRESH = "run 'monai-tl init --refresh .'"
 """What mends a pipeline file that does not fit."""
+ARTIFACTS = {
+    "model": {
+        "path": "artifacts/export/model",
+        "type": "model",
+        "desc": "The better arm; 'monai-tl models' lists its versions",
+    }
+}
+"""What ``dvc artifacts get`` can fetch by version or stage."""
 _HEADER = """\
 # The pipeline as DVC sees it. Written from monai_tl's table of stages: not edited by hand.
 # `monai-tl init --refresh .` writes it again; parameters live in params.yaml.
@@ -51,7 +59,8 @@ def render_dvc_yaml(
         YAML; equal arguments give equal bytes.
     """
     stages = {stage.name: _entry(stage, code[stage.name], unset, beside_source) for stage in STAGES}
-    return _HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=120)
+    content = {"stages": stages, "artifacts": ARTIFACTS}
+    return _HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
 def render_curve_yaml(

@@ -47,6 +47,10 @@ class Record(BaseModel):
         write_json(path, self.model_dump(mode="json"))
 
 
+UNKNOWN_SITE = "unknown"
+"""Of a case whose input does not say where it was made; such cases may be of one site or of many."""
+
+
 class Provenance(Record):
     """Where a case came from, without anything that identifies.
 
@@ -80,7 +84,7 @@ class CaseRecord(Record):
     Attributes:
         case_id: Pseudonym, ``case-`` and 12 hex digits; also the folder's name.
         patient_key: Pseudonym of the patient, for splitting only.
-        site: Short keyed hash of institution and scanner, or a name given by the layout; groups cases for stratifying.
+        site: Short keyed hash of the institution's name; UNKNOWN_SITE where the input names none, as NIfTI does.
         spacing_mm, spatial_shape, affine: Of image.nii.gz; RAS+.
         class_voxels: Voxels of each class by name; empty without a label.
     """

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_tl.case_table import read_case_table
+from monai_tl.config import EvaluateConfig
 from monai_tl.dataset.manifest import Manifest
 from monai_tl.dataset.nifti import read_label
 from monai_tl.dataset.splits import patients_of
 from monai_tl.errors import ConfigError, DataError, GeometryError, StageError
 from monai_tl.geometry import Affine, same_grid, spacing_of
-from monai_tl.metrics.case import ClassScore, score_case, worst_scores
+from monai_tl.metrics.case import ClassScore, Extent, class_volumes_ml, score_case, worst_scores
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult
 from monai_tl.metrics.lesions import LesionScore, no_prediction, score_lesions
 from monai_tl.metrics.subgroups import Subgroup, group_column, summarise_groups, tercile_groups
@@ -39,7 +40,8 @@ class ScoreTask:
     reference: Path
     prediction: Path
     n_classes: int
-    tolerance_mm: float
+    tolerances_mm: tuple[float, ...]
+    extent: Extent
     lesions: tuple[int, ...] = ()
 
 
@@ -65,7 +67,7 @@ def score_arms(
     arms: Sequence[str],
     seeds: Sequence[int],
     case_ids: Sequence[str],
-    tolerance_mm: float,
+    settings: EvaluateConfig,
     progress: Progress,
     lesions: Sequence[str] = (),
 ) -> dict[str, dict[int, list[CaseResult]]]:
@@ -83,6 +85,8 @@ def score_arms(
     names = manifest.dataset.scheme.names
     if unknown := [name for name in lesions if name not in names]:
         raise ConfigError(f"evaluate.lesions: {unknown[0]!r} is none of the classes {', '.join(names)}")
+    records = [manifest.case(case_id) for case_id in case_ids]
+    extent = Extent.widest(Extent.of_grid(record.spatial_shape, record.spacing_mm) for record in records)
     tasks = [
         ScoreTask(
             arm=arm,
@@ -91,7 +95,8 @@ def score_arms(
             reference=manifest.label_path(case_id),
             prediction=predictions / predictions_of(arm, seed) / f"{case_id}.nii.gz",
             n_classes=len(names),
-            tolerance_mm=tolerance_mm,
+            tolerances_mm=settings.tolerances_mm(names),
+            extent=extent,
             lesions=tuple(names.index(name) for name in lesions),
         )
         for arm in arms
@@ -125,9 +130,10 @@ def score_prediction(task: ScoreTask) -> ScoreOutcome:
         spacing_mm = spacing_of(affine)
         if not task.prediction.is_file():
             missed = {index: no_prediction(np.asarray(reference == index + 1)) for index in task.lesions}
-            return ScoreOutcome(worst_scores(reference, task.n_classes, spacing_mm), failed=True, lesions=missed)
+            volumes_ml = class_volumes_ml(reference, task.n_classes, spacing_mm)
+            return ScoreOutcome(worst_scores(volumes_ml, task.extent), failed=True, lesions=missed)
         prediction = _read_prediction(task.prediction, reference, affine)
-        scores = score_case(reference, prediction, task.n_classes, spacing_mm, task.tolerance_mm)
+        scores = score_case(reference, prediction, task.n_classes, spacing_mm, task.tolerances_mm)
         lesions = {index: score_lesions(reference == index + 1, prediction == index + 1) for index in task.lesions}
         return ScoreOutcome(scores, lesions=lesions)
     except DataError as error:
@@ -198,17 +204,39 @@ def subgroups_of(
     )
 
 
-def judge_arms(arms: Sequence[ArmResult], bootstrap: BootstrapRule, null_margin: float) -> Verdict | None:
-    """The verdict of transfer over scratch, paired by case and seed; None unless both are there."""
+HARDLY_LEARNT = 0.2
+"""Mean Dice of a twin below which a gain over it says more about the budget than about the start."""
+
+
+def judge_arms(
+    arms: Sequence[ArmResult], bootstrap: BootstrapRule, null_margin: float, broken: Sequence[str] = ()
+) -> Verdict | None:
+    """The verdict of transfer over scratch, paired by case and seed; None unless both are there.
+
+    Args:
+        arms: Of a run.
+        bootstrap: How the interval is drawn.
+        null_margin: See ``judge``.
+        broken: Broken lines of the source's contract, see ``judge``.
+    """
     by_name = {arm.arm: arm for arm in arms}
     if not {"transfer", "scratch"} <= set(by_name):
         return None
     transfer, scratch = by_name["transfer"], by_name["scratch"]
-    return judge(
+    verdict = judge(
         paired_differences(transfer, scratch),
         [case.patient_key for case in transfer.cases],
         bootstrap.n_bootstrap,
         bootstrap.confidence,
         null_margin,
         bootstrap.seed,
+        broken,
     )
+    twin = [case.mean("dice") for case in scratch.cases]
+    twin_dice = float(np.nanmean(twin)) if np.isfinite(twin).any() else 1.0
+    if verdict.verdict != "gain" or twin_dice >= HARDLY_LEARNT:
+        return verdict
+    note = (
+        f" The twin hardly learnt (mean Dice {twin_dice:.2f}): with more steps (finetune.max_steps) it may come closer."
+    )
+    return verdict.model_copy(update={"sentence": verdict.sentence + note})

@@ -118,6 +118,8 @@ class InboxConfig(Section):
         drift_bound: An alarm when the latest studies lie farther from the training cases: 1 is a factor of two, or one
             standard deviation.
         drift_window: So many of the latest studies are looked at together; fewer than half of it give no alarm.
+        retrain_after: Labels that come through the inbox (SEG, RTSTRUCT) are added to the data, and the training starts
+            when so many series have a new one, or when one has and there is a drift alarm; null takes none.
         pacs: Null works on the folders alone.
     """
 
@@ -132,6 +134,7 @@ class InboxConfig(Section):
     mode: Literal["exact", "fast"] = "fast"
     drift_bound: Annotated[Real, Field(gt=0.0)] = 1.0
     drift_window: Positive = 20
+    retrain_after: Positive | None = None
     pacs: PacsConfig | None = None
 
     @field_validator("pacs")

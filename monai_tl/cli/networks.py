@@ -78,11 +78,14 @@ def promote(
         typer.Option(help="'prod': also put it in production, unless the one there is as good."),
     ] = None,
     approve: Annotated[bool, typer.Option("--approve", help="With --stage: somebody has looked at it.")] = False,
+    weigh: Annotated[
+        bool, typer.Option("--weigh", help="With --stage: say how it compares, and change nothing.")
+    ] = False,
     undo: Annotated[bool, typer.Option("--undo", help="With --stage: the version before is in it again.")] = False,
 ) -> None:
     """Record that the exported model may go out; a model that did harm never does."""
-    if stage not in (None, "prod") or (stage is None and (approve or undo)):
-        raise ConfigError("--stage: prod is the only one; --approve and --undo go with it", "arguments")
+    if stage not in (None, "prod") or (stage is None and (approve or undo or weigh)):
+        raise ConfigError("--stage: prod is the only one; --approve, --weigh and --undo go with it", "arguments")
     if stage is None:
         from monai_tl.commands import promote as command
 
@@ -92,6 +95,9 @@ def promote(
 
     if undo:
         typer.echo(registry.undo(workspace.resolve()))
+    elif weigh:
+        said = registry.weigh(workspace.resolve(), accept_undecided=accept_undecided)
+        typer.echo(said or "It is in production already.")
     else:
         typer.echo(registry.to_prod(workspace.resolve(), approve=approve, accept_undecided=accept_undecided))
 

@@ -158,6 +158,10 @@ def evaluate(
         typer.Option(help="Class that is counted lesion by lesion too; may be given several times."),
     ] = None,
     tolerance_mm: Annotated[float, typer.Option(help="Surface distance taken as agreement, mm.")] = 2.0,
+    class_tolerance: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="That of a class that needs another: NAME=MM; may be given several times."),
+    ] = None,
     confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
 ) -> None:
     """Score anybody's predictions, NIfTI or DICOM SEG, against references; no workspace is needed."""
@@ -174,6 +178,7 @@ def evaluate(
                 cases=cases,
                 lesions=lesions or (),
                 tolerance_mm=tolerance_mm,
+                class_tolerances_mm=command.read_tolerances(class_tolerance or ()),
                 confidence=confidence,
             )
         )

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_tl.commands.evaluate_results import CASES_FILE
@@ -31,14 +31,23 @@ class ScoredRun:
     Attributes:
         name: As the user gave it.
         by_seed: Seed → the scores of one metric; an evaluated folder has the one seed 0.
-        patients: Case → patient; in evaluated folders numbers, which mean nothing outside.
+        patients: Case → patient, as numbers, which mean nothing outside; empty where nobody said whose the cases are.
         failed: Seed → cases without a prediction.
+        reference_ml: Case → class → volume of the reference; empty where the table does not tell.
+        tolerance_mm: Class → tolerance of its surface Dice; empty likewise.
     """
 
     name: str
     by_seed: Mapping[int, Scores]
     patients: Mapping[str, str]
     failed: Mapping[int, frozenset[str]]
+    reference_ml: Scores = field(default_factory=dict)
+    tolerance_mm: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def cases(self) -> list[str]:
+        """The same for each seed."""
+        return list(next(iter(self.by_seed.values())))
 
 
 def find_cases(given: str, workspace: Path) -> str:
@@ -125,7 +134,7 @@ def read_run(given: str, text: str, metric: str, arm: str | None) -> ScoredRun:
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows:
-        raise DataError("a cases.csv holds no case; evaluate again")
+        raise DataError(f"{given}: its cases.csv holds no case; evaluate again")
     if metric not in rows[0]:
         raise ConfigError(f"--metric: {given} has no {metric!r}; evaluate it again with this version", "arguments")
     if "arm" in rows[0]:
@@ -134,17 +143,31 @@ def read_run(given: str, text: str, metric: str, arm: str | None) -> ScoredRun:
     by_seed: dict[int, dict[str, dict[str, float]]] = {}
     patients: dict[str, str] = {}
     failed: dict[int, set[str]] = {}
+    reference_ml: dict[str, dict[str, float]] = {}
+    tolerance_mm: dict[str, float] = {}
     try:
         for row in rows:
-            seed, case = int(row.get("seed") or 0), row[name_column]
-            value = float(row[metric]) if row[metric] else math.nan
-            by_seed.setdefault(seed, {}).setdefault(case, {})[row["class"]] = value
-            patients[case] = row.get("patient") or case
+            seed, case, name = int(row.get("seed") or 0), row[name_column], row["class"]
+            classes = by_seed.setdefault(seed, {}).setdefault(case, {})
+            if name in classes or None in row.values():
+                raise ValueError("a row is there twice, or cut short")
+            classes[name] = float(row[metric]) if row[metric] else math.nan
+            if row.get("patient"):
+                patients[case] = row["patient"]
             if row.get("failed") == "1":
                 failed.setdefault(seed, set()).add(case)
+            if row.get("reference_ml"):
+                reference_ml.setdefault(case, {})[name] = float(row["reference_ml"])
+            if row.get("tolerance_mm"):
+                tolerance_mm[name] = float(row["tolerance_mm"])
     except (KeyError, TypeError, ValueError):
-        raise DataError("a cases.csv is damaged; evaluate again") from None
-    return ScoredRun(given, by_seed, patients, {seed: frozenset(failed.get(seed, ())) for seed in by_seed})
+        raise DataError(f"{given}: its cases.csv is damaged; evaluate again") from None
+    if len({frozenset((case, name) for case in scores for name in scores[case]) for scores in by_seed.values()}) > 1:
+        raise DataError(
+            f"{given}: its cases.csv has other cases or classes for one seed than for another; evaluate again"
+        )
+    cases_failed = {seed: frozenset(failed.get(seed, ())) for seed in by_seed}
+    return ScoredRun(given, by_seed, patients, cases_failed, reference_ml, tolerance_mm)
 
 
 def _rows_of_arm(given: str, rows: Sequence[dict[str, str]], arm: str | None) -> list[dict[str, str]]:

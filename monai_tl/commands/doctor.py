@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +13,8 @@ import yaml
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
+from monai_tl.commands.doctor_service import dvc_lock, examine_service
+from monai_tl.commands.finding import Finding
 from monai_tl.config import PARAMS_FILE, Params, load_params
 from monai_tl.dicom.deidentify import load_key
 from monai_tl.errors import ConfigError, MonaiTLError
@@ -26,7 +24,6 @@ from monai_tl.pipeline_file import REFRESH, check_sections, pipeline_text
 from monai_tl.records import Plan
 from monai_tl.sources.card import read_source
 from monai_tl.sources.opening import hash_weights
-from monai_tl.stages import STATE_FOLDER
 from monai_tl.workspace import FLOWS_FOLDER, PIPELINE_FILE, check_installed_version
 
 PINS = (
@@ -41,21 +38,6 @@ PINS = (
 
 PLAN_PATH = "artifacts/plan/plan.json"
 MIN_FREE_BYTES = 2 << 30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        subject: What.
-        note: What was found; of a problem, what is wrong.
-        mend: How to mend it; empty when all is well.
-    """
-
-    subject: str
-    note: str
-    mend: str = ""
 
 
 def run(folder: Path, console: Console | None = None, check_cache: bool = False) -> int:
@@ -89,8 +71,8 @@ def examine(folder: Path) -> Iterator[Finding]:
         yield Finding("workspace", f"{folder} is none (no {PARAMS_FILE})", "make one with 'monai-tl init DIR'")
         return
     yield from _files(folder)
-    yield _lock(folder)
-    yield _server(folder)
+    yield dvc_lock(folder)
+    yield from examine_service(folder)
     try:
         params = load_params(folder)
     except ConfigError as error:
@@ -154,52 +136,12 @@ def _files(folder: Path) -> Iterator[Finding]:
     yield Finding("disk", f"{free / 2**30:.1f} GiB free", mend)
 
 
-def _lock(folder: Path) -> Finding:
-    """DVC's locks of paths, which name the processes that hold them."""
-    path = folder / ".dvc" / "tmp" / "rwlock"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8") or "{}")
-        kinds = [kind for value in content.values() for kind in value.values()]
-        owners = {int(item["pid"]) for kind in kinds for item in (kind if isinstance(kind, list) else [kind]) if item}
-    except FileNotFoundError:
-        return Finding("DVC lock", "free")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Finding("DVC lock", "its file is damaged", f"with no DVC command running, remove {path}")
-    living = {pid for pid in owners if Path(f"/proc/{pid}").exists()}
-    strangers = {pid for pid in living if b"dvc" not in _command_line(pid)}
-    if owners and (strangers or not living):
-        return Finding("DVC lock", "was left by a process that is gone", f"remove {path}, or run 'monai-tl run'")
-    return Finding("DVC lock", f"held by a running DVC command ({len(living)})" if living else "free")
-
-
 def _cache(folder: Path) -> Iterator[Finding]:
     damaged = damaged_copies(folder)
     for path in damaged:
         yield Finding("DVC cache", f"{path} is not what it was", "remove it; the next run makes or pulls it again")
     if not damaged:
         yield Finding("DVC cache", "every object is what its name says")
-
-
-def _command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _server(folder: Path) -> Finding:
-    url = os.environ.get("PREFECT_API_URL", "")
-    try:
-        url = url or str(json.loads((folder / STATE_FOLDER / "server.json").read_text(encoding="utf-8"))["api_url"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return Finding("Prefect server", "none runs; 'monai-tl run' starts one for itself")
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2.0):  # noqa: S310 - our own URL
-            return Finding("Prefect server", f"answers at {url}")
-    except (OSError, ValueError, HTTPException):
-        if os.environ.get("PREFECT_API_URL"):
-            return Finding("Prefect server", f"no answer at {url}", "start it, or unset PREFECT_API_URL")
-        return Finding("Prefect server", "none runs; 'monai-tl run' starts one for itself")
 
 
 def _inputs(folder: Path, params: Params) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,10 @@ from monai_tl.dicom.structures import values_of
 from monai_tl.errors import GeometryError, LabelError, describe_fault
 from monai_tl.geometry import Affine, BoolVolume, Shape, grid_corners, same_grid, spacing_of
 from monai_tl.labels import LabelScheme
-from monai_tl.metrics.case import ClassScore, score_case, worst_scores
+from monai_tl.metrics.case import ClassScore, Extent, score_case, with_penalty, worst_scores
 from monai_tl.metrics.lesions import LesionScore, no_prediction, score_lesions
 
+_NO_EXTENT = Extent(0.0, 0.0)
 _LATTICE_TOLERANCE = 0.1
 """Of a voxel."""
 _RESAMPLE = (
@@ -40,7 +42,7 @@ class Task:
     scheme: LabelScheme
     by_name_alone: bool
     lesions: tuple[int, ...]
-    tolerance_mm: float
+    tolerances_mm: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,19 @@ class Outcome:
     """What a worker found.
 
     Attributes:
+        scores: None without a prediction: they depend on the other cases.
+        reference_ml: Volume of each class in the reference.
+        extent: Of the grid that holds both.
+        is_cut: A SEG is among them, whose frames reach only as far as something is drawn.
         lesions: Class from 0 → its lesions.
         thickness_mm: Largest voxel size of the reference.
         fault: Why the pair cannot be scored; nothing else holds then.
     """
 
-    scores: tuple[ClassScore, ...] = ()
+    scores: tuple[ClassScore, ...] | None = None
+    reference_ml: tuple[float, ...] = ()
+    extent: Extent = _NO_EXTENT
+    is_cut: bool = False
     lesions: Mapping[int, LesionScore] | None = None
     thickness_mm: float = 0.0
     fault: str | None = None
@@ -108,17 +117,50 @@ def score_pair(task: Task) -> Outcome:
     try:
         reference = _open(task.pair.reference, task)
         prediction = None if task.pair.prediction is None else _open(task.pair.prediction, task)
-        if isinstance(reference, NiftiSide) and isinstance(prediction, NiftiSide | None):
-            scores = _score_maps(reference, prediction, task)
-        else:
-            scores = _score_masks(reference, prediction, task)
+        spacing_mm, values = spacing_of(reference.affine), range(1, len(task.scheme.classes) + 1)
+        grid = _shared_grid(reference, prediction)
         lesions = {}
         for index in task.lesions:
-            first, second = _place(reference, prediction, index + 1)
-            lesions[index] = no_prediction(first) if second is None else score_lesions(first, second)
-        return Outcome(scores, lesions, max(spacing_of(reference.affine)))
+            first = grid.place(reference, index + 1)
+            lesions[index] = (
+                no_prediction(first) if prediction is None else score_lesions(first, grid.place(prediction, index + 1))
+            )
+        scores = None if prediction is None else _score(reference, prediction, grid, task)
+        voxel_ml = math.prod(spacing_mm) / 1000.0
+        return Outcome(
+            scores=scores,
+            reference_ml=tuple(score.reference_ml for score in scores)
+            if scores is not None
+            else tuple(np.count_nonzero(reference.mask(value)) * voxel_ml for value in values),
+            extent=Extent.of_grid(grid.shape, spacing_mm),
+            is_cut=isinstance(reference, SegSide) or isinstance(prediction, SegSide),
+            lesions=lesions,
+            thickness_mm=max(spacing_mm),
+        )
     except Exception as error:
         return Outcome(fault=describe_fault(error)[1])
+
+
+def scores_together(outcomes: Sequence[Outcome]) -> list[tuple[ClassScore, ...]]:
+    """The scores of each case, with one penalty for all that it depends on.
+
+    A case without a prediction scores as the worst in the largest grid of all: its own may be small, and a SEG's grid
+    holds no more planes than are drawn on, so a prediction far away would have scored worse than none. For the same
+    reason an empty mask on a SEG's grid has the longest diagonal of all, and not its own.
+
+    Args:
+        outcomes: Of all cases, none with a fault.
+    """
+    extent = Extent.widest(outcome.extent for outcome in outcomes)
+    found = []
+    for outcome in outcomes:
+        if outcome.scores is None:
+            found.append(worst_scores(outcome.reference_ml, extent))
+        elif outcome.is_cut:
+            found.append(tuple(with_penalty(score, extent.diagonal_mm) for score in outcome.scores))
+        else:
+            found.append(outcome.scores)
+    return found
 
 
 def _open(file: LabelFile, task: Task) -> Side:
@@ -146,54 +188,58 @@ def _open(file: LabelFile, task: Task) -> Side:
     return NiftiSide(label, affine)
 
 
-def _score_maps(reference: NiftiSide, prediction: NiftiSide | None, task: Task) -> tuple[ClassScore, ...]:
+@dataclass(frozen=True)
+class _Grid:
+    """The smallest grid that holds both; ``starts`` is where each side's first voxel lies in it."""
+
+    shape: Shape
+    starts: Mapping[int, tuple[int, int, int]]
+
+    def place(self, side: Side, value: int) -> BoolVolume:
+        """A class's mask."""
+        if side.shape == self.shape:
+            return side.mask(value)
+        whole = np.zeros(self.shape, dtype=np.bool_)
+        start = self.starts[id(side)]
+        whole[tuple(slice(first, first + size) for first, size in zip(start, side.shape, strict=True))] = side.mask(
+            value
+        )
+        return whole
+
+
+def _score(reference: Side, prediction: Side, grid: _Grid, task: Task) -> tuple[ClassScore, ...]:
     n_classes, spacing_mm = len(task.scheme.classes), spacing_of(reference.affine)
-    if prediction is None:
-        return worst_scores(reference.label, n_classes, spacing_mm)
-    if not same_grid(reference.affine, reference.shape, prediction.affine, prediction.shape):
-        raise GeometryError(f"{_RESAMPLE} ({prediction.shape} voxels against {reference.shape})")
-    return score_case(reference.label, prediction.label, n_classes, spacing_mm, task.tolerance_mm)
-
-
-def _score_masks(reference: Side, prediction: Side | None, task: Task) -> tuple[ClassScore, ...]:
-    """Class by class, so that segments may overlap."""
-    spacing_mm = spacing_of(reference.affine)
+    if isinstance(reference, NiftiSide) and isinstance(prediction, NiftiSide):
+        return score_case(reference.label, prediction.label, n_classes, spacing_mm, task.tolerances_mm)
+    # class by class, so that segments may overlap
     scores: list[ClassScore] = []
-    for value in range(1, len(task.scheme.classes) + 1):
-        first, second = _place(reference, prediction, value)
-        if second is None:
-            scores += worst_scores(first.view(np.uint8), 1, spacing_mm)
-        else:
-            scores += score_case(first.view(np.uint8), second.view(np.uint8), 1, spacing_mm, task.tolerance_mm)
+    for value in range(1, n_classes + 1):
+        first, second = (grid.place(side, value).view(np.uint8) for side in (reference, prediction))
+        scores += score_case(first, second, 1, spacing_mm, task.tolerances_mm[value - 1])
     return tuple(scores)
 
 
-def _place(reference: Side, prediction: Side | None, value: int) -> tuple[BoolVolume, BoolVolume | None]:
-    """Both masks on the smallest grid that holds both; frames of a SEG reach only as far as something is drawn.
+def _shared_grid(reference: Side, prediction: Side | None) -> _Grid:
+    """The smallest grid that holds both; frames of a SEG reach only as far as something is drawn.
 
     Raises:
-        GeometryError: Their voxels do not lie on one lattice.
+        GeometryError: Their voxels do not lie on one lattice; or two label maps do not lie on one grid.
     """
     if prediction is None:
-        return reference.mask(value), None
+        return _Grid(reference.shape, {})
+    if isinstance(reference, NiftiSide) and isinstance(prediction, NiftiSide):
+        if not same_grid(reference.affine, reference.shape, prediction.affine, prediction.shape):
+            raise GeometryError(f"{_RESAMPLE} ({prediction.shape} voxels against {reference.shape})")
+        return _Grid(reference.shape, {})
     step = _lattice_step(reference, prediction)
-    if step == (0, 0, 0) and reference.shape == prediction.shape:
-        return reference.mask(value), prediction.mask(value)
     low = [min(0, offset) for offset in step]
-    high = [
-        max(size, offset + other) for size, offset, other in zip(reference.shape, step, prediction.shape, strict=True)
-    ]
-    shape = tuple(stop - start for start, stop in zip(low, high, strict=True))
-    both = []
-    for side, offsets in ((reference, (0, 0, 0)), (prediction, step)):
-        whole = np.zeros(shape, dtype=np.bool_)
-        box = tuple(
-            slice(offset - start, offset - start + size)
-            for offset, start, size in zip(offsets, low, side.shape, strict=True)
-        )
-        whole[box] = side.mask(value)
-        both.append(whole)
-    return both[0], both[1]
+    i, j, k = (
+        max(size, offset + other) - first
+        for size, offset, other, first in zip(reference.shape, step, prediction.shape, low, strict=True)
+    )
+    starts = {id(reference): (-low[0], -low[1], -low[2])}
+    starts[id(prediction)] = (step[0] - low[0], step[1] - low[1], step[2] - low[2])
+    return _Grid((i, j, k), starts)
 
 
 def _lattice_step(reference: Side, prediction: Side) -> tuple[int, int, int]:

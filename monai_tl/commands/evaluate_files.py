@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -121,7 +121,8 @@ def pair_files(references: Sequence[LabelFile], predictions: Sequence[LabelFile]
         The pairs in the order of names, and how many predictions belong to no reference.
 
     Raises:
-        ConfigError: Two files of a folder have one name, or not a single prediction belongs to a reference.
+        ConfigError: Two files of a folder have one name; not a single prediction belongs to a reference; or some belong
+            by their whole path, or the series they name, and others would by the last part of their names alone.
     """
     for argument, files in (("--references", references), ("--predictions", predictions)):
         twice = sum(count > 1 for count in Counter(one.key for one in files).values())
@@ -136,6 +137,7 @@ def pair_files(references: Sequence[LabelFile], predictions: Sequence[LabelFile]
             "(case-1.nii.gz and case-1.nii.gz, or case-1/label.nii.gz)",
             "arguments",
         )
+    _refuse_half_fits(references, predictions, matched)
     ordered = sorted(references, key=lambda one: one.key)
     pairs = [Pair(number, one.key, one, matched.get(one.key)) for number, one in enumerate(ordered, start=1)]
     return pairs, len(predictions) - len(matched)
@@ -190,3 +192,23 @@ def _by_key(references: Sequence[LabelFile], predictions: Sequence[LabelFile]) -
     if [len(one) for one in last] != [len(references), len(predictions)]:
         return {}
     return {one.key: last[1][name] for name, one in last[0].items() if name in last[1]}
+
+
+def _refuse_half_fits(
+    references: Sequence[LabelFile], predictions: Sequence[LabelFile], matched: Mapping[str, LabelFile]
+) -> None:
+    """What is left over on both sides and has the same name is a pair that was missed, and would score worst."""
+    used = {one.key for one in matched.values()}
+    left = ([one for one in references if one.key not in matched], [one for one in predictions if one.key not in used])
+    names = [Counter(_last_part(one) for one in files) for files in (references, predictions)]
+    alone = [{_last_part(one) for one in files if names[side][_last_part(one)] == 1} for side, files in enumerate(left)]
+    if missed := len(alone[0] & alone[1]):
+        raise ConfigError(
+            f"--predictions: {len(matched)} of {len(references)} references have one, and {missed} more would by the "
+            "last part of the file's name, but not by its folder or by the series it names; lay both folders out alike",
+            "arguments",
+        )
+
+
+def _last_part(one: LabelFile) -> str:
+    return one.key.rsplit("/", 1)[-1].casefold()

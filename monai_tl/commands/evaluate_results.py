@@ -17,7 +17,7 @@ from monai_tl.metrics.subgroups import Subgroup, subgroup_record
 from monai_tl.metrics.summary import MetricSummary
 
 CASES_FILE, METRICS_FILE, SUMMARY_FILE = "cases.csv", "metrics.json", "summary.md"
-CASE_COLUMNS = ("case", "patient", "class", "failed")
+CASE_COLUMNS = ("case", "patient", "class", "failed", "tolerance_mm")
 _LESION_FIELDS = tuple(field.name for field in fields(LesionScore) if field.name != "failed")
 
 
@@ -29,6 +29,8 @@ class Evaluation:
         result: The predictions as one arm of one seed.
         lesions: Class name → its lesions over all cases; ``result.cases`` hold those of each.
         subgroups: Of the mean foreground Dice.
+        tolerances_mm: Of surface Dice, for each class.
+        knows_patients: Somebody said whose the cases are.
         n_unused: Predictions that belong to no reference.
         notes: What the reader must know.
     """
@@ -38,13 +40,14 @@ class Evaluation:
     lesions: Mapping[str, LesionSummary]
     subgroups: tuple[Subgroup, ...]
     bootstrap: BootstrapRule
-    tolerance_mm: float
+    tolerances_mm: tuple[float, ...]
+    knows_patients: bool
     n_unused: int
     notes: tuple[str, ...]
 
 
 def format_scores(evaluation: Evaluation) -> str:
-    """``cases.csv``: a row a case and class; an empty cell where a metric is undefined."""
+    """``cases.csv``: a row a case and class; an empty cell where a metric is undefined or a patient unknown."""
     measured = [field.name for field in fields(ClassScore)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -54,9 +57,9 @@ def format_scores(evaluation: Evaluation) -> str:
             lesions = case.lesions.get(index)
             counts = [getattr(lesions, field) for field in _LESION_FIELDS] if lesions else [""] * 5
             values = [getattr(score, field) for field in measured]
-            writer.writerow(
-                [case.case_id, case.patient_key, name, int(case.failed), *map(_cell, values), *map(_cell, counts)]
-            )
+            patient = case.patient_key if evaluation.knows_patients else ""
+            head = [case.case_id, patient, name, int(case.failed), f"{evaluation.tolerances_mm[index]:g}"]
+            writer.writerow([*head, *map(_cell, values), *map(_cell, counts)])
     return text.getvalue()
 
 
@@ -70,7 +73,7 @@ def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
         "n_failed": sum(case.failed for case in result.cases),
         "n_predictions_without_reference": evaluation.n_unused,
         "rules": {
-            "surface_tolerance_mm": evaluation.tolerance_mm,
+            "surface_tolerances_mm": dict(zip(evaluation.class_names, evaluation.tolerances_mm, strict=True)),
             "n_bootstrap": rule.n_bootstrap,
             "confidence": rule.confidence,
             "seed": rule.seed,

@@ -17,16 +17,16 @@ from monai_tl.dicom.web import DicomWeb
 from monai_tl.errors import ConfigError, PacsError
 from monai_tl.files import write_json
 from monai_tl.inbox.arrivals import Look, look
-from monai_tl.inbox.drift import drift_of, measure, measures_to_text
+from monai_tl.inbox.corrections import Correction, corrections_at
+from monai_tl.inbox.drift import Measured, drift_of, measure, measures_to_text
 from monai_tl.inbox.entries import Entry
 from monai_tl.inbox.exchange import fetch_new, store_results
 from monai_tl.inbox.ledger import Ledger, ledger_at
 from monai_tl.inbox.report import describe, summarise
-from monai_tl.inbox.work import LEDGER_FOLDER, Process, Rules, Worked, work
-from monai_tl.records import Fingerprint
+from monai_tl.inbox.settings import ledger_of, section_of
+from monai_tl.inbox.work import Process, Rules, Worked, work
 from monai_tl.stages import STATE_FOLDER
 
-LEDGER_FILE = "ledger.sqlite"
 REPORT_FILE = "inbox.json"
 """In the state folder: the last pass, for the flow."""
 _LONGEST_NAP_S = 60.0
@@ -43,6 +43,7 @@ class _Place:
     model: LoadedModel
     pacs: DicomWeb | None
     report: Path
+    ledger: Path
 
 
 def run(workspace: Path, once: bool = False, tell: Callable[[str], None] = print) -> None:
@@ -61,7 +62,7 @@ def run(workspace: Path, once: bool = False, tell: Callable[[str], None] = print
     """
     place = _open(workspace, load_params(workspace))
     mark = _mark(workspace, place)
-    with ledger_at(place.outbox / LEDGER_FOLDER / LEDGER_FILE, place.hasher.key_id) as ledger:
+    with ledger_at(place.ledger, place.hasher.key_id) as ledger:
         while True:
             if _mark(workspace, place) != mark:
                 # another version is in production
@@ -85,7 +86,7 @@ def report(workspace: Path) -> str:
         MonaiTLError: The ledger cannot be used.
     """
     place = _open(workspace, load_params(workspace))
-    with ledger_at(place.outbox / LEDGER_FOLDER / LEDGER_FILE, place.hasher.key_id) as ledger:
+    with ledger_at(place.ledger, place.hasher.key_id) as ledger:
         return describe(_summary(place, ledger, None))
 
 
@@ -103,24 +104,13 @@ def release(workspace: Path, study: str) -> str:
     params = load_params(workspace)
     config = section_of(params)
     hasher = Pseudonyms(load_key(Path(params.ingest.key_file)))
-    with ledger_at(workspace / config.outbox / LEDGER_FOLDER / LEDGER_FILE, hasher.key_id) as ledger:
+    with ledger_at(ledger_of(workspace, config), hasher.key_id) as ledger:
         n_released = ledger.release(study)
     if not n_released and study != "all":
         raise ConfigError(
             f"--release: {study} is not in quarantine; monai-tl inbox --report lists what is", "arguments"
         )
     return f"{n_released} released; the next pass takes them again"
-
-
-def section_of(params: Params) -> InboxConfig:
-    """The section ``inbox``.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if params.inbox is None:
-        raise ConfigError("inbox: is missing; add the section, docs/how-to/inbox.md shows one")
-    return params.inbox
 
 
 def _open(workspace: Path, params: Params) -> _Place:
@@ -133,7 +123,16 @@ def _open(workspace: Path, params: Params) -> _Place:
     model = fetch_prod(workspace) if config.model is None else workspace / config.model
     loaded = load_model([model], config.mode)
     outbox.mkdir(parents=True, exist_ok=True)
-    return _Place(config, folder, outbox, hasher, loaded, pacs, workspace / STATE_FOLDER / REPORT_FILE)
+    return _Place(
+        config,
+        folder,
+        outbox,
+        hasher,
+        loaded,
+        pacs,
+        workspace / STATE_FOLDER / REPORT_FILE,
+        ledger_of(workspace, config),
+    )
 
 
 def _mark(workspace: Path, place: _Place) -> str:
@@ -149,9 +148,18 @@ def _pass(place: _Place, ledger: Ledger) -> dict[str, Any]:
     worked = work(found, place.outbox, ledger, rules, _process_of(place))
     if place.pacs is not None and config.pacs is not None and config.pacs.store:
         faults += store_results(place.pacs, place.outbox, ledger).faults
+    _see_labels(place, found)
     summary = _summary(place, ledger, found, worked, faults)
     write_json(place.report, summary)
     return summary
+
+
+def _see_labels(place: _Place, found: Look) -> None:
+    """Labels that came back wait for the flow, which adds them to the data when no training runs."""
+    if place.config.retrain_after is not None:
+        with corrections_at(place.ledger) as table:
+            for label in found.labels.values():
+                table.see(label.content, label.study, label.arrived)
 
 
 def _fetch(place: _Place, ledger: Ledger) -> list[str]:
@@ -167,11 +175,12 @@ def _process_of(place: _Place) -> Process:
     """A study's files through the model."""
 
     def process(files: Path, out: Path) -> Worked:
-        measures: list[Fingerprint] = []
+        measures: list[Measured] = []
 
         def watch(one: Found) -> None:
             image, _ = to_ras(one.volume)
-            measures.append(measure(image, one.affine, one.label, place.model.predictor.plan))
+            found = measure(image, one.affine, one.label, place.model.predictor.plan)
+            measures.append(Measured(found, None if one.certainty is None else one.certainty.entropy))
 
         target = Target(out, place.hasher, place.config.identity)
         done = segment_folder(files, place.model, target, watch)
@@ -189,7 +198,12 @@ def _summary(
         [entry for entry in entries if entry.state == "done"],
         place.model.fingerprint,
         place.model.predictor.plan,
+        certainty=place.model.certainty,
         window=place.config.drift_window,
         bound=place.config.drift_bound,
     )
-    return summarise(entries, drift, found, worked, faults)
+    labels: list[Correction] = []
+    if place.config.retrain_after is not None:
+        with corrections_at(place.ledger) as table:
+            labels = table.rows()
+    return summarise(entries, drift, found, worked, faults, labels)

@@ -17,9 +17,13 @@ from monai_tl.sources.card import read_source
 from monai_tl.sources.ensemble import Ensemble, read_ensemble
 from monai_tl.stages.export import EXPORT_FOLDER, INDEX_FILE, MODEL_FOLDER
 from monai_tl.transfer.verdict import Verdict, is_consistent
+from monai_tl.verdict_words import WORDS, say_verdict
 from monai_tl.workspace import VERSION_FILE
 
 METRICS_FILE = "reports/metrics.json"
+CANDIDATE_FILE = "candidate.json"
+"""In the clone of a scheduled run, committed with its results: what there is to know of its model, never read as an
+approval."""
 PROMOTED_FILE = "promoted.json"
 """In the workspace, tracked by git: every model that was promoted, in order; entries are added and never changed."""
 ACCEPT = "--accept-undecided"
@@ -50,7 +54,20 @@ def run(workspace: Path, accept_undecided: bool = False) -> str:
         return _promote(workspace, accept_undecided)
 
 
-def _promote(workspace: Path, accept_undecided: bool) -> str:
+def record_candidate(workspace: Path) -> Path:
+    """Write down what a promotion would record of the exported model, whatever the verdict; nothing is promoted.
+
+    Raises:
+        PromotionError: The run is not finished, or a file of it is damaged.
+        SourceError: The exported model is damaged.
+    """
+    path = workspace / CANDIDATE_FILE
+    write_json(path, {"schema_version": 1, "candidate": _describe(workspace)[0]})
+    return path
+
+
+def _describe(workspace: Path) -> tuple[dict[str, Any], Verdict | None]:
+    """The exported model as a record holds it, with its verdict."""
     metrics = _read(workspace / METRICS_FILE, "run the evaluate stage (monai-tl run)")
     check_unchanged(workspace)
     index = _read(workspace / EXPORT_FOLDER / INDEX_FILE, "run the export stage (monai-tl run)")
@@ -63,16 +80,10 @@ def _promote(workspace: Path, accept_undecided: bool) -> str:
         raise PromotionError(f"{INDEX_FILE} is damaged: it names no arm; run the export stage again")
     if any(not name.startswith(f"{arm}-") for name in models):
         raise PromotionError(f"{INDEX_FILE} names the arm {arm}, but the exported models are others; export again")
-    check_verdict(verdict, arm, metrics.get("evaluated_on") == "test", accept_undecided)
     digest = sha256_of(
         *(part for path in _files(folder) for part in (path.relative_to(folder).as_posix(), sha256_file(path)))
     )
-    path = workspace / PROMOTED_FILE
-    earlier = _earlier(path)
-    if earlier and earlier[-1].get("model_sha256") == digest:
-        return f"The model is promoted already, as number {earlier[-1]['number']}; nothing was changed."
-    entry = {
-        "number": earlier[-1]["number"] + 1 if earlier else 1,
+    found = {
         "model_sha256": digest,
         "arm": arm,
         "seed": index.get("seed"),
@@ -83,11 +94,24 @@ def _promote(workspace: Path, accept_undecided: bool) -> str:
         "source": _origin(ensemble),
         "data": data_hashes(workspace),
     }
+    return found, verdict
+
+
+def _promote(workspace: Path, accept_undecided: bool) -> str:
+    found, verdict = _describe(workspace)
+    check_verdict(verdict, found["arm"], found["evaluated_on"] == "test", accept_undecided)
+    # from here on the record below holds what is known of it
+    (workspace / CANDIDATE_FILE).unlink(missing_ok=True)
+    path = workspace / PROMOTED_FILE
+    earlier = _earlier(path)
+    if earlier and earlier[-1].get("model_sha256") == found["model_sha256"]:
+        return f"The model is promoted already, as number {earlier[-1]['number']}; nothing was changed."
+    entry = {"number": earlier[-1]["number"] + 1 if earlier else 1, **found}
     write_json(path, {"schema_version": 1, "promotions": [*earlier, entry]})
-    said = "without a verdict" if verdict is None else f"with the verdict {verdict.verdict}"
+    said = "without a verdict" if verdict is None else f"with the verdict {WORDS[verdict.verdict]}"
     return (
-        f"Promoted as number {entry['number']}: {', '.join(sorted(models))} (sha256 {digest[:12]}), {said}. "
-        f"Commit {PROMOTED_FILE}."
+        f"Promoted as number {entry['number']}: {', '.join(sorted(found['models']))} "
+        f"(sha256 {found['model_sha256'][:12]}), {said}. Commit {PROMOTED_FILE}."
     )
 
 
@@ -148,23 +172,24 @@ def check_verdict(verdict: Verdict | None, arm: str, on_test: bool, accept_undec
     Raises:
         PromotionError: It may not.
     """
+    said = "" if verdict is None else say_verdict(verdict.model_dump())
     if verdict is not None and verdict.verdict == "harm":
         raise PromotionError(
-            f"{verdict.sentence} A run that did harm is not promoted: take another source or strategy, or train from "
+            f"{said} A run that did harm is not promoted: take another source or strategy, or train from "
             "scratch alone (finetune.arms: [scratch])"
         )
     if verdict is not None and verdict.verdict == "gain" and arm != "transfer":
         raise PromotionError(
-            f"{verdict.sentence} But the exported arm is {arm}, the worse one; set export.arm to best and export again"
+            f"{said} But the exported arm is {arm}, the worse one; set export.arm to best and export again"
         )
     if accept_undecided or _is_decided(verdict, on_test):
         return
     if verdict is None:
         cause = "There is no verdict: one arm was trained, so nothing shows what the pretrained start did."
     elif not on_test:
-        cause = f"{verdict.sentence} But that was measured on validation cases, which also chose the kept step."
+        cause = f"{said} But that was measured on validation cases, which also chose the kept step."
     else:
-        cause = verdict.sentence
+        cause = said
     raise PromotionError(f"{cause} Add test cases, seeds or the missing arm, or promote it knowingly with {ACCEPT}")
 
 

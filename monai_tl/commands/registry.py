@@ -17,10 +17,14 @@ from monai_tl.errors import ConfigError, DataError, PromotionError
 from monai_tl.files import held, temporary_folder
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.stages.export import EXPORT_FOLDER, MODEL_FOLDER
+from monai_tl.verdict_words import WORDS
 
-MODEL, PROD = "model", "prod"
+MODEL, PROD, CANDIDATE = "model", "prod", "candidate"
 _MODELS = "models"
-_COMMITTED = ("params.yaml", "dvc.yaml", "dvc.lock", promote.PROMOTED_FILE, promote.METRICS_FILE, RUN_CASES)
+_COMMITTED = (
+    "params.yaml", "dvc.yaml", "dvc.lock", promote.PROMOTED_FILE, promote.CANDIDATE_FILE,
+    promote.METRICS_FILE, RUN_CASES,
+)  # fmt: skip
 _TIME_OUT_S = 120.0
 _GTO = "from gto.cli import app; app()"
 
@@ -33,12 +37,14 @@ class Version:
         name: E.g. ``v0.0.1``.
         commit: That holds its lock file, scores and record.
         is_prod: Whether it is the one in production.
-        record: Of ``promoted.json`` at this commit; empty where it has none.
+        is_candidate: Whether it is the latest that a scheduled run has left for a person to judge.
+        record: Of ``promoted.json`` or ``candidate.json`` at this commit; empty where it has none.
     """
 
     name: str
     commit: str
     is_prod: bool
+    is_candidate: bool
     record: dict[str, Any]
 
     @property
@@ -57,15 +63,50 @@ def versions(workspace: Path) -> list[Version]:
         # GTO takes an artifact without a tag for a mistake
         return []
     found = json.loads(_gto(workspace, "show", MODEL, "--json"))
-    live = json.loads(_gto(workspace, "show", f"{MODEL}#{PROD}", "--json"))
-    in_prod = {one["version"] for one in live}
+    in_prod, candidates = _in_stage(workspace, PROD), _in_stage(workspace, CANDIDATE)
     return [
         Version(
-            one["version"], one["commit_hexsha"], one["version"] in in_prod, _record(workspace, one["commit_hexsha"])
+            one["version"],
+            one["commit_hexsha"],
+            one["version"] in in_prod,
+            one["version"] in candidates,
+            _record(workspace, one["commit_hexsha"]),
         )
         for one in found
         if one["registrations"]
     ]
+
+
+def _in_stage(workspace: Path, stage: str) -> set[str]:
+    return {one["version"] for one in json.loads(_gto(workspace, "show", f"{MODEL}#{stage}", "--json"))}
+
+
+def register(workspace: Path, revision: str) -> str:
+    """Give the model of a commit a version, and leave it as the candidate; nothing is promoted.
+
+    The same model again changes nothing, so a run may do it as often as it likes.
+
+    Args:
+        workspace: In a git repository that has the commit.
+        revision: That holds the model's lock file and ``candidate.json``.
+
+    Raises:
+        ConfigError: There is no such commit, or it holds no record of a model.
+    """
+    (commit,) = _git(workspace, "rev-parse", "--verify", f"{revision}^{{commit}}")
+    digest = _record(workspace, commit).get("model_sha256")
+    if not digest:
+        raise ConfigError(f"--register: {revision} holds no record of a model ({promote.CANDIDATE_FILE})", "arguments")
+    with held(workspace):
+        known = next((one for one in versions(workspace) if one.record.get("model_sha256") == digest), None)
+        if known is None:
+            _gto(workspace, "register", MODEL, commit)
+            known = next(one for one in versions(workspace) if one.commit == commit)
+        if not (known.is_candidate or known.is_prod):
+            _gto(workspace, "assign", MODEL, "--version", known.name, "--stage", CANDIDATE)
+    if known.is_prod:
+        return f"{known.name}, which is in production, is the same model; nothing was changed."
+    return f"{known.name} is the candidate. Look at it with 'monai-tl compare', take it with 'git merge {revision}'."
 
 
 def describe_models(workspace: Path) -> str:
@@ -81,20 +122,46 @@ def describe_models(workspace: Path) -> str:
         data = ", ".join(f"{path} {digest[:8]}" for path, digest in (one.record.get("data") or {}).items())
         word = verdict.get("verdict", "none")
         if word != "none":
-            word = f"{word} ({verdict['difference']:+.3f})" if "difference" in verdict else word
+            word = f"{WORDS.get(word, word)} ({verdict['difference']:+.3f})" if "difference" in verdict else word
         cells = (
-            one.name, PROD if one.is_prod else "", word, data or "–", source.get("name") or "from scratch",
+            one.name, _stages(one), word, data or "–", source.get("name") or "from scratch",
             source.get("licence") or "–", str(one.record.get("model_sha256", "–"))[:12],
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def to_prod(workspace: Path, *, approve: bool, accept_undecided: bool = False) -> str:
-    """Put the workspace's model in production: a tag on the commit that holds it.
+def _stages(one: Version) -> str:
+    return PROD if one.is_prod else CANDIDATE if one.is_candidate else ""
+
+
+def weigh(workspace: Path, *, accept_undecided: bool = False) -> str:
+    """How the workspace's model compares with the one in production; empty when it is that one.
 
     Refused: what ``promote`` refuses; files of the run that are not committed; a model that the one in production
     surpasses, or that is not shown to be better over the test cases both have scored.
+
+    Args:
+        workspace: Of a finished run, in git.
+        accept_undecided: Take it although it is not shown to be better.
+
+    Raises:
+        PromotionError: See above; nothing was changed but the record in promoted.json.
+    """
+    said = promote.run(workspace, accept_undecided)
+    dirty = _git(workspace, "status", "--porcelain", "--ignored", "--", *_COMMITTED)
+    if dirty:
+        names = ", ".join(sorted(line[3:] for line in dirty))
+        raise PromotionError(f"{said} Not committed yet: {names}; commit them, since a version is a commit")
+    champion = next((one for one in versions(workspace) if one.is_prod), None)
+    record = _record(workspace, "HEAD")
+    if champion is not None and champion.record.get("model_sha256") == record.get("model_sha256"):
+        return ""
+    return _compare(champion, record, workspace, accept_undecided) if champion else "There was none before."
+
+
+def to_prod(workspace: Path, *, approve: bool, accept_undecided: bool = False) -> str:
+    """Put the workspace's model in production: a tag on the commit that holds it. See ``weigh``.
 
     Args:
         workspace: Of a finished run, in git.
@@ -102,21 +169,14 @@ def to_prod(workspace: Path, *, approve: bool, accept_undecided: bool = False) -
         accept_undecided: Take it although it is not shown to be better.
 
     Raises:
-        PromotionError: See above; nothing was changed but the record in promoted.json.
+        PromotionError: It is refused, or nobody has approved.
     """
-    said = promote.run(workspace, accept_undecided)
+    comparison = weigh(workspace, accept_undecided=accept_undecided)
+    if not comparison:
+        return "It is in production already; nothing was changed."
+    if not approve:
+        raise PromotionError(f"{comparison} Look at the report, then say --approve to put the model in production")
     with held(workspace):
-        dirty = _git(workspace, "status", "--porcelain", "--ignored", "--", *_COMMITTED)
-        if dirty:
-            names = ", ".join(sorted(line[3:] for line in dirty))
-            raise PromotionError(f"{said} Not committed yet: {names}; commit them, since a version is a commit")
-        champion = next((one for one in versions(workspace) if one.is_prod), None)
-        record = _record(workspace, "HEAD")
-        if champion is not None and champion.record.get("model_sha256") == record.get("model_sha256"):
-            return f"{champion.name} is in production already; nothing was changed."
-        comparison = _compare(champion, record, workspace, accept_undecided) if champion else "There was none before."
-        if not approve:
-            raise PromotionError(f"{comparison} Look at the report, then say --approve to put the model in production")
         _gto(workspace, "assign", MODEL, "HEAD", "--stage", PROD)
         now = next(one for one in versions(workspace) if one.is_prod)
     return f"{now.name} is in production. {comparison} Undo: monai-tl promote --stage {PROD} --undo"
@@ -179,12 +239,19 @@ def fetch_prod(workspace: Path) -> Path:
 
 
 def _record(workspace: Path, commit: str) -> dict[str, Any]:
+    """What is known of a commit's model: as a run has left it; a promotion takes that file away."""
+    candidate = _shown(workspace, commit, promote.CANDIDATE_FILE).get("candidate")
+    promoted = _shown(workspace, commit, promote.PROMOTED_FILE).get("promotions") or [{}]
+    found: dict[str, Any] = candidate if isinstance(candidate, dict) else promoted[-1]
+    return found
+
+
+def _shown(workspace: Path, commit: str, name: str) -> dict[str, Any]:
     try:
-        found = json.loads("\n".join(_git(workspace, "show", f"{commit}:./{promote.PROMOTED_FILE}")))
-        entry: dict[str, Any] = found["promotions"][-1]
-    except (ValueError, KeyError, IndexError, TypeError, ConfigError):
+        found = json.loads("\n".join(_git(workspace, "show", f"{commit}:./{name}")))
+    except (ValueError, ConfigError):
         return {}
-    return entry
+    return found if isinstance(found, dict) else {}
 
 
 def _git(workspace: Path, *arguments: str) -> list[str]:

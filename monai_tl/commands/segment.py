@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from monai_tl import DEFAULT_KEY_FILE, __version__
+from monai_tl.certainty_records import CERTAINTY_FILE, CaseCertainty, ModelCertainty
 from monai_tl.config import ExportConfig, PredictConfig
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dataset.transforms import prepare_image
@@ -24,6 +25,7 @@ from monai_tl.errors import ConfigError, ContractError, DataError, DicomError, d
 from monai_tl.files import sha256_of, sweep_abandoned, whole_folder, write_json
 from monai_tl.geometry import Affine, spacing_of
 from monai_tl.inference import Predictor, load_models, with_engine
+from monai_tl.metrics.counting import CaseCounting
 from monai_tl.progress import Progress
 from monai_tl.records import Fingerprint, Rejection, RejectionList
 from monai_tl.sources.card import read_source
@@ -45,6 +47,7 @@ class LoadedModel:
         settings: How they are applied.
         note: For the user, where the settings are the defaults; may be empty.
         fingerprint: Of the cases they were trained on; None where the card does not say.
+        certainty: Of the test cases of their run; None where that is not known.
     """
 
     predictor: Predictor
@@ -52,6 +55,7 @@ class LoadedModel:
     settings: InferenceSettings
     note: str
     fingerprint: Fingerprint | None
+    certainty: ModelCertainty | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def segment_folder(
         dicom_dir: Any nesting.
         loaded: Of ``load_model``.
         target: Where the results go.
-        watch: Told of each case after it was written.
+        watch: Told of each case after it was written, with how sure the model is of it.
 
     Raises:
         OSError: The results cannot be written.
@@ -164,7 +168,7 @@ def segment_folder(
     rejected = [item for item in index.rejected if item.kind != "label"]
     for series in index.series:
         try:
-            found = _segment_series(series, loaded, target)
+            found = _segment_series(series, loaded, target, watch is not None)
             line = _write(found, loaded, target)
         except Exception as error:
             rejection = _reject(series, target.hasher, error)
@@ -228,20 +232,29 @@ def load_model(
     name = cards[0].name if len(cards) == 1 else f"{cards[0].name} and {len(cards) - 1} more"
     digest = hashes[0] if len(hashes) == 1 else sha256_of(*hashes)
     algorithm = Algorithm(name=f"monai_tl {name}", version=__version__, model_sha256=digest)
-    return LoadedModel(predictor, algorithm, settings, note, cards[0].fingerprint)
+    return LoadedModel(predictor, algorithm, settings, note, cards[0].fingerprint, _certainty(given))
+
+
+def _certainty(given: Sequence[Path]) -> ModelCertainty | None:
+    path = given[0] / CERTAINTY_FILE
+    return ModelCertainty.read(path) if len(given) == 1 and path.is_file() else None
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a model says of a series: ``label`` is uint8 (I, J, K) on the grid of ``affine`` (RAS+)."""
+    """What a model says of a series: ``label`` is uint8 (I, J, K) on the grid of ``affine`` (RAS+).
+
+    ``certainty`` is None where nobody has asked for it.
+    """
 
     case_id: str
     volume: DicomVolume
     label: NDArray[np.uint8]
     affine: Affine
+    certainty: CaseCertainty | None = None
 
 
-def _segment_series(series: ImageSeries, model: LoadedModel, target: Target) -> Found:
+def _segment_series(series: ImageSeries, model: LoadedModel, target: Target, counts: bool) -> Found:
     plan, settings = model.predictor.plan, model.settings
     try:
         volume = read_volume(series, settings.min_slices)
@@ -256,8 +269,9 @@ def _segment_series(series: ImageSeries, model: LoadedModel, target: Target) -> 
     prepared, record = prepare_image(image, affine, plan, settings.preprocess, case_id)
     # while the networks run, the prepared copy is enough
     del image
-    label = model.predictor.predict_label(prepared, record, settings.predict)
-    return Found(case_id, volume, label, affine)
+    counting = CaseCounting(None) if counts else None
+    label = model.predictor.predict_label(prepared, record, settings.predict, counting)
+    return Found(case_id, volume, label, affine, None if counting is None else counting.record())
 
 
 def _write(found: Found, model: LoadedModel, target: Target) -> str:

@@ -12,12 +12,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from monai_tl.commands.report_server import AUTH_VARIABLE, PAGE
+from monai_tl.commands.report_server import AUTH_VARIABLE, CLONE, PAGE
 from monai_tl.config import load_params
 from monai_tl.errors import ConfigError, MonaiTLError
 from monai_tl.files import write_json
@@ -30,7 +30,11 @@ HOST = "127.0.0.1"
 SERVER_FILE = "server.json"
 AUTH_FILE = "server.auth"
 """In the state folder: what the dashboard and the API ask for."""
+REPORT_AUTH_FILE = "report.auth"
+"""Likewise for the report: whoever may read it need not be able to start runs."""
 _AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
+_REPORT_URL_VARIABLE = "MONAI_TL_REPORT_URL"
+_PORT_FILE = "report.port"
 _LOOPBACK = ("127.0.0.1", "localhost")
 _ANY = "0.0.0.0"  # noqa: S104 - told with a warning
 _OPENED = (
@@ -52,7 +56,8 @@ def run(
     """Start a Prefect server, on loopback unless told otherwise, and serve the workspace's flow on a schedule.
 
     Dashboard and API ask for a password: PREFECT_SERVER_API_AUTH_STRING (``name:password``) of the environment, else
-    one that is made once and kept in the state folder, for the user alone.
+    one that is made once and kept in the state folder, for the user alone. The report asks for another one,
+    MONAI_TL_REPORT_AUTH, likewise.
 
     Args:
         workspace: Folder that holds params.yaml.
@@ -85,31 +90,72 @@ def run(
     try:
         with _logged(server, workspace, environment, "server.log") as running:
             _await_health(f"{url}/health", running, workspace)
-            pages = _free_port_from(host, port + 1)
             shown = environment["PREFECT_SERVER_UI_API_URL"].removesuffix(f":{port}/api")
-            report = f"{shown}:{pages}/{PAGE}"
-            write_json(known, {"api_url": url, "pid": os.getpid(), "report_url": report})
-            reports = ["monai_tl.commands.report_server", str(workspace / "reports"), "--host", host]
-            reports += ["--port", str(pages)]
-            secret = {AUTH_VARIABLE: environment[_AUTH_VARIABLE]}
             with (
-                _logged(reports, workspace, {**environment, **secret}, "reports.log") as showing,
-                _logged(["flows.deploy", *schedule], workspace, environment, "deploy.log") as serving,
+                _reports(workspace, host, port + 1, environment, clone) as (showing, pages),
+                _told(known, {"api_url": url, "pid": os.getpid(), "report_url": f"{shown}:{pages}/{PAGE}"}),
             ):
-                console.print(f"Dashboard: {url.removesuffix('/api')}   (Ctrl-C ends it and all it started)")
-                console.print(f"Report: {report}", soft_wrap=True)
-                console.print(f"Both ask for the line in {workspace / STATE_FOLDER / AUTH_FILE}", soft_wrap=True)
-                console.print(
-                    f"Runs: {f'cron {cron}' if cron else f'every {interval} s'}; next to them, 'monai-tl run'"
-                )
-                _until_one_ends(running, serving, showing)
+                report = f"{shown}:{pages}{CLONE if clone else '/'}{PAGE}"
+                # the clone has a state folder of its own, where nothing tells of this server
+                told = {**environment, **({_REPORT_URL_VARIABLE: report} if clone else {})}
+                with _logged(["flows.deploy", *schedule], workspace, told, "deploy.log") as serving:
+                    _tell(console, workspace, url, report)
+                    console.print(
+                        f"Runs: {f'cron {cron}' if cron else f'every {interval} s'}; next to them, 'monai-tl run'"
+                    )
+                    _until_one_ends(running, serving, showing)
         console.print(f"monai-tl serve: a process ended by itself; see the logs in {workspace / STATE_FOLDER}")
         return 1
     except KeyboardInterrupt:
         return 0
     finally:
-        known.unlink(missing_ok=True)
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _told(path: Path, content: Mapping[str, object]) -> Iterator[None]:
+    """A JSON file while the block goes on."""
+    write_json(path, content)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _tell(console: Console, workspace: Path, url: str, report: str) -> None:
+    state = workspace / STATE_FOLDER
+    console.print(f"Dashboard: {url.removesuffix('/api')}   (Ctrl-C ends it and all it started)")
+    console.print(f"It asks for the line in {state / AUTH_FILE}", soft_wrap=True)
+    console.print(f"Report: {report}", soft_wrap=True)
+    console.print(f"It asks for the line in {state / REPORT_AUTH_FILE}", soft_wrap=True)
+
+
+@contextmanager
+def _reports(
+    workspace: Path, host: str, port: int, environment: Mapping[str, str], clone: bool
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The process that shows the reports, and its port: the one asked for where it is free, so that links stay.
+
+    It binds the port itself and then tells it: a port that was free a moment ago may be somebody else's by now.
+    """
+    state = workspace / STATE_FOLDER
+    path = state / _PORT_FILE
+    path.unlink(missing_ok=True)
+    command = ["monai_tl.commands.report_server", str(workspace / "reports"), "--host", host, "--port", str(port)]
+    command += ["--port-file", str(path), *(["--clone", str(state / "clone/reports")] if clone else [])]
+    # it needs no password of the dashboard's
+    own = {name: text for name, text in environment.items() if not name.startswith("PREFECT_")}
+    own[AUTH_VARIABLE] = _auth_string(workspace, AUTH_VARIABLE, REPORT_AUTH_FILE)
+    with _logged(command, workspace, own, "reports.log") as showing:
+        deadline = time.monotonic() + _START_S
+        while not path.is_file():
+            if showing.poll() is not None or time.monotonic() > deadline:
+                raise MonaiTLError(f"the reports cannot be shown; {state / 'reports.log'} says why")
+            time.sleep(0.05)
+        try:
+            yield showing, int(path.read_text(encoding="utf-8"))
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def server_environment(workspace: Path, port: int, host: str = HOST) -> dict[str, str]:
@@ -121,7 +167,7 @@ def server_environment(workspace: Path, port: int, host: str = HOST) -> dict[str
     url = f"http://{HOST if host == _ANY else host}:{port}/api"
     # the pages talk to the address they are told: without it a port other than 4200 shows an empty dashboard
     shown = f"http://{socket.getfqdn()}:{port}/api" if host == _ANY else url
-    auth = _auth_string(workspace)
+    auth = _auth_string(workspace, _AUTH_VARIABLE, AUTH_FILE)
     wanted = {
         "PREFECT_HOME": str(workspace / STATE_FOLDER / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -136,10 +182,10 @@ def server_environment(workspace: Path, port: int, host: str = HOST) -> dict[str
     return {**wanted, **os.environ, **forced}
 
 
-def _auth_string(workspace: Path) -> str:
+def _auth_string(workspace: Path, variable: str, file: str) -> str:
     """The password of the environment, else the kept one, else a new one; kept where only the user reads it."""
-    path = workspace / STATE_FOLDER / AUTH_FILE
-    auth = os.environ.get(_AUTH_VARIABLE, "")
+    path = workspace / STATE_FOLDER / file
+    auth = os.environ.get(variable, "")
     if not auth and path.is_file():
         auth = path.read_text(encoding="utf-8").strip()
     auth = auth or f"monai-tl:{secrets.token_urlsafe(24)}"
@@ -163,16 +209,6 @@ def _check_port(host: str, port: int) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(f"--port: {port} is taken on {host}; give another one", "arguments") from None
             raise ConfigError(f"--host: {host} is no address of this machine; leave it out", "arguments") from None
-
-
-def _free_port_from(host: str, first: int) -> int:
-    """The next port where it is free, so that links stay; else any."""
-    for port in (first, 0):
-        with socket.socket() as probe, suppress(OSError, OverflowError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
-    raise MonaiTLError(f"no port is free on {host}; end other servers, then try again")
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class _Patient:
 
 
 def split_patients(cases: Sequence[CaseRecord], config: SplitConfig, test_ids: Sequence[str] | None = None) -> Split:
-    """Divide the labelled cases by patient, stratified by site and by the classes present.
+    """Divide the labelled cases by patient, stratified by site and scanner and by the classes present.
 
     Patients are sorted by stratum and drawn systematically, so each stratum gives its share to within one patient. Each
     patient's rank depends on the seed and its key alone: neither the order of the input nor the platform matters.
@@ -181,16 +181,22 @@ def _group_patients(labelled: Sequence[CaseRecord], patient_of: Mapping[str, str
         groups[patient_of[case.case_id]].append(case)
     patients = []
     for key, members in groups.items():
-        sites = sorted({case.site for case in members})
+        origins = sorted({_origin(case) for case in members})
         classes = sorted({name for case in members for name, count in case.class_voxels.items() if count > 0})
         patients.append(
             _Patient(
-                stratum="/".join(sites) + "|" + "/".join(classes),
+                stratum="/".join(origins) + "|" + "/".join(classes),
                 draw=sha256_of("split", str(seed), key),
                 case_ids=tuple(case.case_id for case in members),
             )
         )
     return sorted(patients, key=lambda patient: (patient.stratum, patient.draw))
+
+
+def _origin(case: CaseRecord) -> str:
+    """Site and scanner: images of two scanners of a site differ as those of two sites do."""
+    scanner = case.provenance.scanner
+    return ",".join([case.site, scanner.get("Manufacturer", ""), scanner.get("ManufacturerModelName", "")])
 
 
 def _choose_test(patients: list[_Patient], config: SplitConfig, test_ids: Sequence[str] | None) -> list[_Patient]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from monai_tl.errors import PrivacyError
+from monai_tl.records import UNKNOWN_SITE
 
 MIN_KEY_BYTES = 32
 
@@ -60,8 +61,9 @@ class Pseudonyms:
         return f"patient-{self._hex('patient', patient, 12)}"
 
     def site(self, text: str) -> str:
-        """``site-`` and 6 hex digits of institution, manufacturer and model."""
-        return f"site-{self._hex('site', text, 6)}"
+        """``site-`` and 6 hex digits of an institution's name in any case and spacing; UNKNOWN_SITE without one."""
+        name = " ".join(text.split()).casefold()
+        return f"site-{self._hex('site', name, 6)}" if name else UNKNOWN_SITE
 
     def hash_uid(self, uid: str) -> str:
         """16 hex digits for a UID."""

@@ -29,11 +29,13 @@ class Delivered:
     Attributes:
         study_uid: As in the file, so never to be written; may be empty.
         is_image: Something to segment; else a label, a report or the like.
+        is_label: A SEG or RTSTRUCT.
         start: First byte of the data set: what lies before it differs from one delivery to the next.
     """
 
     study_uid: str
     is_image: bool
+    is_label: bool
     start: int
 
 
@@ -46,10 +48,11 @@ def read_delivered(path: Path) -> Delivered:
     found, meta = scan_file(path, _WANTED)
     values = RawValues(found, _TAG_OF)
     sop_class = values.text("SOPClassUID") or meta.sop_class_uid
-    is_label = sop_class in LABEL_CLASSES or values.text("Modality") in OTHER_MODALITIES
+    is_label = sop_class in LABEL_CLASSES
+    is_other = is_label or values.text("Modality") in OTHER_MODALITIES
     # one that is cut off before its rows is an image that must be refused, not something else
-    is_image = not is_label and (values.short("Rows", 0) > 0 or sop_class in MODALITY_OF or not sop_class)
-    return Delivered(values.text("StudyInstanceUID"), is_image, meta.end)
+    is_image = not is_other and (values.short("Rows", 0) > 0 or sop_class in MODALITY_OF or not sop_class)
+    return Delivered(values.text("StudyInstanceUID"), is_image, is_label, meta.end)
 
 
 def digest_of(path: Path, start: int = 0) -> str:

@@ -144,7 +144,7 @@ def _header_of(found: Scanned, meta: FileMeta, path: Path) -> Header:
         traits=_traits(values),
         # without the issuer: it is often filled on one scanner only, and one patient must not become two
         patient_id=values.decoded("PatientID"),
-        institution="|".join(map(values.decoded, ("InstitutionName", "Manufacturer", "ManufacturerModelName"))),
+        institution=values.decoded("InstitutionName"),
         rows=short("Rows", 0),
         columns=short("Columns", 0),
         n_frames=values.integer("NumberOfFrames", 1),

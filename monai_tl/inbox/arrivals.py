@@ -45,12 +45,29 @@ class Arrived:
         return all(_stamp_of(path) == stamp for path, stamp in zip(self.paths, self.stamps, strict=True))
 
 
+@dataclass(frozen=True)
+class Label:
+    """A SEG or RTSTRUCT that has settled in the inbox.
+
+    Attributes:
+        content: Digest of its data set.
+        path: Patient data: never written.
+        arrived: Unix seconds.
+    """
+
+    content: str
+    study: str
+    path: Path = field(repr=False)
+    arrived: float
+
+
 @dataclass
 class Look:
     """What one look at the inbox found.
 
     Attributes:
         whole: By content.
+        labels: By content.
         n_settling: Studies of which something has changed just now.
         n_without_images: Studies of labels and the like alone.
         n_other: Files that are no DICOM.
@@ -58,6 +75,7 @@ class Look:
     """
 
     whole: dict[str, Arrived] = field(default_factory=dict)
+    labels: dict[str, Label] = field(default_factory=dict)
     n_settling: int = 0
     n_without_images: int = 0
     n_other: int = 0
@@ -73,6 +91,7 @@ class _File:
         start: First byte that counts for the digest.
         changed: Unix seconds.
         fault: Code and reason, where nothing can be read from it.
+        is_label: A SEG or RTSTRUCT.
     """
 
     path: Path
@@ -80,6 +99,7 @@ class _File:
     start: int
     changed: float
     fault: tuple[str, str] | None = None
+    is_label: bool = False
 
     def read(self) -> Known:
         """With its digest; of a file that cannot be read its stamp stands for it."""
@@ -125,7 +145,10 @@ def look(root: Path, hasher: Pseudonyms, ledger: Ledger, settle_s: float) -> Loo
             found.n_settling += 1
             continue
         counted = [file for file in unit if file.known.is_image or file.fault is not None]
-        fresh += [file.known for file in unit if not file.known.is_image and file.fault is None]
+        others = [file for file in unit if not file.known.is_image and file.fault is None]
+        labels = [replace(file, known=file.read()) for file in others if file.is_label]
+        found.labels |= {one.known.digest: Label(one.known.digest, study, one.path, one.changed) for one in labels}
+        fresh += [*(file.known for file in others if not file.is_label), *(one.known for one in labels)]
         if not counted:
             found.n_without_images += 1
             continue
@@ -174,7 +197,8 @@ def _look_at(path: Path, root: Path, hasher: Pseudonyms, known: Mapping[str, Kno
     name = path.relative_to(root).as_posix()
     place = hasher.place(name)
     if place in known and known[place].stamp == stamp:
-        return _File(path, known[place], 0, changed)
+        # what has a digest and is no image is a label
+        return _File(path, known[place], 0, changed, is_label=bool(known[place].digest) and not known[place].is_image)
     try:
         delivered = read_delivered(path)
     except DicomError as error:
@@ -183,7 +207,7 @@ def _look_at(path: Path, root: Path, hasher: Pseudonyms, known: Mapping[str, Kno
     # where an anonymiser has blanked the UID a folder is taken for a study
     identity = delivered.study_uid or f"no uid|{name.rpartition('/')[0]}"
     unread = Known(place, stamp, hasher.item("study", identity), delivered.is_image, "")
-    return _File(path, unread, delivered.start, changed)
+    return _File(path, unread, delivered.start, changed, is_label=delivered.is_label)
 
 
 def _settling(folders: Mapping[Path, Sequence[_File]], settle_s: float) -> set[Path]:

@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from monai_tl.certainty_records import ModelCertainty
 from monai_tl.dataset.fingerprint import fingerprint_of_volume
 from monai_tl.geometry import Affine
 from monai_tl.inbox.entries import Entry
-from monai_tl.records import Fingerprint, Plan, Shift, Triple
-from monai_tl.transfer.shift import compare_fingerprints
+from monai_tl.records import Fingerprint, Plan, Shift, ShiftFeature, Triple
+from monai_tl.transfer.shift import compare_fingerprints, sum_up
 from monai_tl.transfer.shift_words import describe_shift
+
+_ENTROPY = "entropy"
+"""Beside the fields of a fingerprint, in the ledger."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +70,41 @@ def measure(image: NDArray[Any], affine: Affine, label: NDArray[np.uint8], plan:
     return found.model_copy(update={"intensity": body})
 
 
-def measures_to_text(found: Sequence[Fingerprint]) -> str:
+@dataclass(frozen=True)
+class Measured:
+    """A series in numbers, and how unsure the model was of it (``metrics.uncertainty``); None where that is unknown."""
+
+    fingerprint: Fingerprint
+    entropy: float | None = None
+
+
+def measures_to_text(found: Sequence[Measured]) -> str:
     """For the ledger."""
-    return json.dumps([one.model_dump(mode="json", exclude_defaults=True) for one in found], sort_keys=True)
+    rows = [one.fingerprint.model_dump(mode="json", exclude_defaults=True) | {_ENTROPY: one.entropy} for one in found]
+    return json.dumps(rows, sort_keys=True)
 
 
-def _read(entry: Entry) -> list[Fingerprint]:
+def _read(entry: Entry) -> list[Measured]:
     try:
-        return [Fingerprint.model_validate(one) for one in json.loads(entry.measures or "[]")]
-    except (ValueError, ValidationError, TypeError):
+        rows = json.loads(entry.measures or "[]")
+        return [Measured(Fingerprint.model_validate(_without_entropy(one)), one.get(_ENTROPY)) for one in rows]
+    except (ValueError, ValidationError, TypeError, AttributeError):
         return []
 
 
-def drift_of(done: Sequence[Entry], training: Fingerprint | None, plan: Plan, *, window: int, bound: float) -> Drift:
+def _without_entropy(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != _ENTROPY}
+
+
+def drift_of(
+    done: Sequence[Entry],
+    training: Fingerprint | None,
+    plan: Plan,
+    *,
+    window: int,
+    bound: float,
+    certainty: ModelCertainty | None = None,
+) -> Drift:
     """Compare the latest studies with the training cases.
 
     Args:
@@ -87,13 +113,14 @@ def drift_of(done: Sequence[Entry], training: Fingerprint | None, plan: Plan, *,
         plan: The model's; its intensity rule is the scale.
         window: So many of the latest.
         bound: Of the score.
+        certainty: Of the cases that the model was judged with; None compares no uncertainty.
     """
     latest = sorted(done, key=lambda entry: (entry.arrived, entry.content))[-window:]
     by_study = {entry.study: found for entry in latest if (found := _read(entry))}
     if training is None or not by_study:
         return Drift(None, 0, {}, bound, is_alarm=False)
-    scores = {study: compare_fingerprints(training, pool(found), plan).score for study, found in by_study.items()}
-    shift = compare_fingerprints(training, pool([one for found in by_study.values() for one in found]), plan)
+    scores = {study: _shift(found, training, plan, certainty).score for study, found in by_study.items()}
+    shift = _shift([one for found in by_study.values() for one in found], training, plan, certainty)
     is_enough = 2 * len(by_study) >= window
     return Drift(
         shift,
@@ -101,6 +128,29 @@ def drift_of(done: Sequence[Entry], training: Fingerprint | None, plan: Plan, *,
         {study: score for study, score in scores.items() if score is not None},
         bound,
         is_alarm=is_enough and (shift.score or 0.0) > bound,
+    )
+
+
+def _shift(found: Sequence[Measured], training: Fingerprint, plan: Plan, certainty: ModelCertainty | None) -> Shift:
+    """By the features of the shift, and by the model's uncertainty."""
+    base = compare_fingerprints(training, pool([one.fingerprint for one in found]), plan)
+    entropies = [one.entropy for one in found if one.entropy is not None]
+    if certainty is None or not entropies:
+        return base
+    return sum_up([*base.features, _unsure(entropies, certainty)], base.basis)
+
+
+def _unsure(entropies: Sequence[float], certainty: ModelCertainty) -> ShiftFeature:
+    """Mean uncertainty now against that of the test cases, in deviations of these."""
+    now, spread = math.fsum(entropies) / len(entropies), certainty.entropy_std
+    return ShiftFeature(
+        name="uncertainty of the prediction, entropy",
+        source=float(f"{certainty.entropy_mean:.6g}"),
+        target=float(f"{now:.6g}"),
+        unit="nats",
+        measure="standard deviations",
+        distance=float(f"{abs(now - certainty.entropy_mean) / spread:.6g}") if spread > 0.0 else None,
+        note=f"against {certainty.n_cases} test cases" if spread > 0.0 else "the test cases do not differ in it",
     )
 
 

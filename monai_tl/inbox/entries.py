@@ -51,7 +51,7 @@ class Known:
         place: Keyed hash of its path.
         stamp: Size and times; a file with another one is read again.
         study: Of the study it belongs to; empty where nothing in it tells.
-        digest: Empty for what is no DICOM.
+        digest: Of an image or a label; empty for anything else.
     """
 
     place: str

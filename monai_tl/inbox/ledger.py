@@ -45,7 +45,8 @@ CREATE TABLE IF NOT EXISTS remote (
     study TEXT PRIMARY KEY, n_instances INTEGER NOT NULL, since REAL NOT NULL, fetched INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
-_BUSY_S = 30.0
+BUSY_S = 30.0
+"""How long a process waits for another's transaction."""
 _LONGEST_PAUSE_S = 3600.0
 
 
@@ -66,11 +67,11 @@ class Ledger:
 
     def __init__(self, path: Path, key_id: str, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        with _faults(path):
+        with ledger_faults(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
             # one statement a transaction unless told otherwise; each is on the disk before it returns
-            self._base = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+            self._base = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
             self._base.execute("PRAGMA synchronous = FULL")
             self._base.executescript(_SCHEMA)
             for name, value in (("version", str(_VERSION)), ("key_id", key_id)):
@@ -274,14 +275,15 @@ def ledger_at(path: Path, key_id: str, clock: Callable[[], float] = time.time) -
     """
     ledger = Ledger(path, key_id, clock)
     try:
-        with _faults(path):
+        with ledger_faults(path):
             yield ledger
     finally:
         ledger.close()
 
 
 @contextmanager
-def _faults(path: Path) -> Iterator[None]:
+def ledger_faults(path: Path) -> Iterator[None]:
+    """What SQLite and the disk say of the file, in words."""
     try:
         yield
     except (sqlite3.OperationalError, OSError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from monai_tl.inbox.arrivals import Look
+from monai_tl.inbox.corrections import Correction, Step
 from monai_tl.inbox.drift import Drift
 from monai_tl.inbox.entries import Entry, State
 
@@ -21,6 +22,7 @@ def summarise(
     look: Look | None = None,
     worked: Sequence[Entry] = (),
     faults: Sequence[str] = (),
+    labels: Sequence[Correction] = (),
 ) -> dict[str, Any]:
     """Everything as JSON; pseudonyms, counts and reasons alone.
 
@@ -30,6 +32,7 @@ def summarise(
         look: At the inbox, where one was made.
         worked: The rows of this pass.
         faults: What went wrong with the pass as a whole.
+        labels: That came through the inbox.
     """
     now = time.time()
     counts = Counter(entry.state for entry in entries)
@@ -49,6 +52,7 @@ def summarise(
         "throughput": _throughput(done, waiting, now),
         "studies": [_row(entry) for entry in sorted(done, key=lambda one: one.finished)[-_LISTED:]],
         "refused": [_row(entry) for entry in entries if entry.state in ("failed", "quarantined")],
+        "labels": _labels(labels),
         "unsent": [{"study": entry.study, "reason": entry.sent} for entry in done if entry.sent not in ("", "stored")],
         "drift": {
             "score": None if drift.shift is None else drift.shift.score,
@@ -60,6 +64,17 @@ def summarise(
             "scores": dict(drift.scores),
         },
     }  # fmt: skip
+
+
+def _labels(rows: Sequence[Correction]) -> dict[str, Any]:
+    """Of the labels that came; our own results among them are nobody's news."""
+    shown = [row for row in rows if row.code != "own"]
+    counts = Counter(row.state for row in shown)
+    told = [row for row in shown if row.code and row.state in ("seen", "refused")]
+    return {
+        "states": {state: counts[state] for state in get_args(Step)},
+        "told": [{"study": row.study, "state": row.state, "code": row.code, "reason": row.reason} for row in told],
+    }
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -111,5 +126,9 @@ def describe(found: dict[str, Any]) -> str:
         lines.append(f"The oldest that waits arrived {speed['oldest_waiting_s']:g} s ago")
     for row in found["refused"]:
         lines.append(f"{row['study']} {row['state']} after {row['attempts']} attempts: {row['code']}: {row['reason']}")
+    came = [f"{count} {state}" for state, count in found["labels"]["states"].items() if count]
+    lines += [f"Labels that came: {', '.join(came)}"] if came else []
+    for row in found["labels"]["told"]:
+        lines.append(f"a label of {row['study']} {row['state']}: {row['code']}: {row['reason']}")
     lines += [f"{row['study']} not in the PACS: {row['reason']}" for row in found["unsent"]]
     return "\n".join([*lines, found["drift"]["words"], *found["faults"]])

@@ -13,12 +13,11 @@ from monai_tl.inbox.arrivals import Arrived, Look
 from monai_tl.inbox.entries import Entry, State
 from monai_tl.inbox.ledger import Ledger
 from monai_tl.inbox.owners import is_alive, owner_in, sweep
+from monai_tl.inbox.settings import LEDGER_FOLDER
 from monai_tl.progress import Progress
 
 RESULT_FILE = "result.json"
 """In a study's folder of the outbox: of which content and model it is. With it a lost ledger is made up for."""
-LEDGER_FOLDER = ".ledger"
-"""In the outbox: the ledger and who works."""
 PASSING_CODES = frozenset(("unreadable", "unreadable_folder"))
 """What a series can be refused with that may be otherwise in a minute."""
 _PASSING_ERRORS = frozenset((

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_tl.errors import LabelError
-from monai_tl.geometry import BoolVolume, Spacing
+from monai_tl.geometry import BoolVolume, Shape, Spacing
 from monai_tl.metrics.overlap import check_same_shape, dice_from_counts, iou_from_dice
 from monai_tl.metrics.surface import SurfaceScore, diagonal_mm, score_surfaces, worst_surfaces
 from monai_tl.metrics.volume import VolumeError, volume_error, worst_volume_error
@@ -57,7 +57,11 @@ class ClassScore:
 
 
 def score_case(
-    reference: LabelMap, prediction: LabelMap, n_classes: int, spacing_mm: Spacing, tolerance_mm: float
+    reference: LabelMap,
+    prediction: LabelMap,
+    n_classes: int,
+    spacing_mm: Spacing,
+    tolerance_mm: float | Sequence[float],
 ) -> tuple[ClassScore, ...]:
     """Score each foreground class.
 
@@ -69,7 +73,7 @@ def score_case(
         prediction: (I, J, K) uint8, same grid and values.
         n_classes: Foreground classes.
         spacing_mm: Voxel size along I, J, K, mm.
-        tolerance_mm: For surface Dice, mm.
+        tolerance_mm: For surface Dice, mm: one for all classes, or one for each.
 
     Returns:
         One score a class; empty-case rules of the metrics. Distances are penalised with the whole volume's diagonal.
@@ -87,25 +91,69 @@ def score_case(
     shape = (reference.shape[0], reference.shape[1], reference.shape[2])
     penalty_mm = diagonal_mm(shape, spacing_mm)
     voxel_ml = math.prod(spacing_mm) / 1000.0
+    tolerances_mm = [tolerance_mm] * n_classes if isinstance(tolerance_mm, int | float) else tolerance_mm
     scores = []
-    for first, second in _cut_classes(reference, prediction, n_classes):
+    for tolerance, (first, second) in zip(tolerances_mm, _cut_classes(reference, prediction, n_classes), strict=True):
         n_first, n_second = int(np.count_nonzero(first)), int(np.count_nonzero(second))
         overlap = dice_from_counts(n_first, n_second, int(np.count_nonzero(first & second)))
-        surfaces = score_surfaces(first, second, spacing_mm, tolerance_mm, penalty_mm)
+        surfaces = score_surfaces(first, second, spacing_mm, tolerance, penalty_mm)
         scores.append(_class_score(overlap, surfaces, volume_error(n_first * voxel_ml, n_second * voxel_ml)))
     return tuple(scores)
 
 
-def worst_scores(reference: LabelMap, n_classes: int, spacing_mm: Spacing) -> tuple[ClassScore, ...]:
-    """Scores of a case without a prediction: the worst there is, for each class, even one the reference lacks."""
-    shape = (reference.shape[0], reference.shape[1], reference.shape[2])
-    voxel_ml = math.prod(spacing_mm) / 1000.0
-    counts = np.bincount(reference.ravel(), minlength=n_classes + 1)
-    surfaces = worst_surfaces(diagonal_mm(shape, spacing_mm))
-    return tuple(
-        _class_score(0.0, surfaces, worst_volume_error(float(counts[value]) * voxel_ml, reference.size * voxel_ml))
-        for value in range(1, n_classes + 1)
-    )
+@dataclass(frozen=True)
+class Extent:
+    """How far a prediction could have erred.
+
+    Attributes:
+        diagonal_mm: No distance is longer.
+        volume_ml: No prediction is larger.
+    """
+
+    diagonal_mm: float
+    volume_ml: float
+
+    @classmethod
+    def of_grid(cls, shape: Shape, spacing_mm: Spacing) -> Extent:
+        """Of one grid."""
+        return cls(diagonal_mm(shape, spacing_mm), math.prod(shape) * math.prod(spacing_mm) / 1000.0)
+
+    @classmethod
+    def widest(cls, extents: Iterable[Extent]) -> Extent:
+        """The largest of each number, so that nothing in any of some grids is worse."""
+        found = list(extents)
+        return cls(max(one.diagonal_mm for one in found), max(one.volume_ml for one in found))
+
+
+def worst_scores(reference_ml: Sequence[float], extent: Extent) -> tuple[ClassScore, ...]:
+    """Scores of a case without a prediction: the worst there is, for each class, even one the reference lacks.
+
+    Args:
+        reference_ml: Volume of each class in the reference.
+        extent: Of all cases scored together: a case in a small image, or on the few planes that a SEG has, must not be
+            better off without a prediction than others are with a bad one.
+    """
+    surfaces = worst_surfaces(extent.diagonal_mm)
+    return tuple(_class_score(0.0, surfaces, worst_volume_error(own, extent.volume_ml)) for own in reference_ml)
+
+
+def class_volumes_ml(label: LabelMap, n_classes: int, spacing_mm: Spacing) -> tuple[float, ...]:
+    """Volume of each class.
+
+    Args:
+        label: (I, J, K) uint8, class k has the value k + 1.
+        n_classes: Foreground classes.
+        spacing_mm: Voxel size along I, J, K, mm.
+    """
+    counts = np.bincount(label.ravel(), minlength=n_classes + 1)[1 : n_classes + 1]
+    return tuple(float(count) * math.prod(spacing_mm) / 1000.0 for count in counts)
+
+
+def with_penalty(score: ClassScore, penalty_mm: float) -> ClassScore:
+    """The same score with another distance where exactly one of reference and prediction is empty."""
+    if (score.reference_ml > 0.0) == (score.prediction_ml > 0.0):
+        return score
+    return replace(score, hd95_mm=penalty_mm, hd100_mm=penalty_mm, mean_surface_distance_mm=penalty_mm)
 
 
 def _class_score(overlap: float, surfaces: SurfaceScore, volumes: VolumeError) -> ClassScore:

@@ -15,7 +15,7 @@ from monai_tl.metrics.calibration import ReliabilityCounts
 from monai_tl.metrics.cohort import ArmResult, BootstrapRule, summarise_without_worst
 from monai_tl.metrics.counting import reliability_counts
 from monai_tl.metrics.summary import MetricSummary
-from monai_tl.metrics.uncertainty import RiskCoverage, risk_coverage
+from monai_tl.metrics.uncertainty import CurveIntervals, RiskCoverage, bootstrap_curve, risk_coverage
 
 Measure = Literal["disagreement", "entropy"]
 
@@ -59,12 +59,14 @@ class Uncertainty:
         measure: The number that orders the cases.
         source: What it was taken from, in words.
         curve: Against 1 − mean foreground Dice.
+        intervals: Of its area and its excess.
         n_patients: Behind the cases of the curve.
     """
 
     measure: Measure
     source: str
     curve: RiskCoverage
+    intervals: CurveIntervals
     n_patients: int
 
 
@@ -89,7 +91,7 @@ def judge_calibration(runs: Sequence[RunCertainty], arm: ArmResult, bootstrap: B
     )
 
 
-def judge_uncertainty(runs: Sequence[RunCertainty], arm: ArmResult) -> Uncertainty | None:
+def judge_uncertainty(runs: Sequence[RunCertainty], arm: ArmResult, bootstrap: BootstrapRule) -> Uncertainty | None:
     """Whether an arm's uncertainty tells where its error is; None where no case has both.
 
     The members' disagreement where there are members, else the entropy.
@@ -97,6 +99,7 @@ def judge_uncertainty(runs: Sequence[RunCertainty], arm: ArmResult) -> Uncertain
     Args:
         runs: Of this arm, one a seed.
         arm: Its scored cases.
+        bootstrap: How intervals are drawn.
     """
     has_members = bool(runs) and all(run.members is not None for run in runs)
     measure: Measure = "disagreement" if has_members else "entropy"
@@ -107,6 +110,9 @@ def judge_uncertainty(runs: Sequence[RunCertainty], arm: ArmResult) -> Uncertain
         curve = risk_coverage(values, errors)
     except DataError:
         return None
+    rule = bootstrap
+    patients, generator = [case.patient_key for case in arm.cases], np.random.default_rng(rule.seed)
+    intervals = bootstrap_curve(values, errors, patients, rule.n_bootstrap, rule.confidence, generator)
     counted = {
         case.patient_key
         for case, value, error in zip(arm.cases, values, errors, strict=True)
@@ -116,7 +122,7 @@ def judge_uncertainty(runs: Sequence[RunCertainty], arm: ArmResult) -> Uncertain
     if has_members:
         kinds = {"models": "the models of {} folds", "mirrored passes": "{} mirrored passes of one model"}
         source = kinds[runs[0].members or "models"].format(runs[0].n_members)
-    return Uncertainty(measure, source, curve, len(counted))
+    return Uncertainty(measure, source, curve, intervals, len(counted))
 
 
 def _reading(

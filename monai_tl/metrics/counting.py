@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from monai_tl.certainty_records import CaseCertainty, Reliability
 from monai_tl.metrics.calibration import (
-    TEMPERATURES,
     Reals,
     ReliabilityCounts,
     count_reliability,
@@ -28,6 +27,37 @@ _PART_VOXELS = 1 << 18
 """About so many are worked on at a time: a slab may be a whole case of a hundred classes."""
 
 
+class EvenSample:
+    """Every so-manieth of the voxels that pass by, MOST_FITTED at most, whatever number comes.
+
+    How many will come is not known beforehand. Where the room is full every second one kept is let go, and from then on
+    half as many are taken.
+    """
+
+    def __init__(self) -> None:
+        self._step, self._passed = 1, 0
+        self._kept: list[tuple[NDArray[Any], NDArray[np.integer]]] = []
+        self._n = 0
+
+    def add(self, probabilities: NDArray[Any], truth: NDArray[np.integer]) -> None:
+        """Take some of (C, N) probabilities and their (N,) classes."""
+        first = -self._passed % self._step
+        self._passed += len(truth)
+        # copies: the slab they are cut from is to be gone
+        self._kept.append((probabilities[:, first :: self._step].copy(), truth[first :: self._step].copy()))
+        self._n += len(self._kept[-1][1])
+        while self._n > MOST_FITTED:
+            kept_probabilities, kept_truth = self.taken()
+            self._kept = [(kept_probabilities[:, ::2].copy(), kept_truth[::2].copy())]
+            self._n, self._step = len(self._kept[0][1]), 2 * self._step
+
+    def taken(self) -> tuple[NDArray[Any], NDArray[np.integer]]:
+        """(C, n) and (n,); n may be 0."""
+        if not self._kept:
+            return np.zeros((1, 0), dtype=np.float32), np.zeros(0, dtype=np.uint8)
+        return np.concatenate([one for one, _ in self._kept], axis=1), np.concatenate([one for _, one in self._kept])
+
+
 class CaseCounting:
     """Running sums of one case, which never has a whole volume of probabilities.
 
@@ -35,7 +65,7 @@ class CaseCounting:
         reference: (I, J, K) classes on the network's grid; None counts no reliability.
         n_members: Channels behind the classes; see ``UncertaintyCounting``.
         temperature: At which reliability is counted a second time; None once.
-        fits: Whether the losses that a temperature is fitted on are summed; else they stay 0.
+        fits: Whether voxels are kept for the losses that a temperature is fitted on; nothing else is counted then.
     """
 
     def __init__(
@@ -44,11 +74,8 @@ class CaseCounting:
     ) -> None:  # fmt: skip
         self.reference, self.n_members, self.temperature, self.fits = reference, n_members, temperature, fits
         self.box = None if reference is None else reference_box(reference)
-        n_box = math.prod(part.stop - part.start for part in self.box) if self.box else 0
-        self.step = max(1, n_box // MOST_FITTED)
         self.reliability, self.scaled = ReliabilityCounts.nothing(), ReliabilityCounts.nothing()
-        self.losses: Reals = np.zeros(len(TEMPERATURES))
-        self.n_fitted = 0
+        self.sample = EvenSample()
         self.uncertainty = UncertaintyCounting(n_members)
 
     def add(self, axis: int, start: int, values: NDArray[Any]) -> None:
@@ -81,12 +108,15 @@ class CaseCounting:
         planes = tuple(slice(start, start + n_planes) if one == axis else slice(None) for one in range(3))
         truth = self.reference[planes][region]
         if self.fits:
-            losses, n = temperature_losses(classes[:, :: self.step], truth[:: self.step])
-            self.losses, self.n_fitted = self.losses + losses, self.n_fitted + n
+            self.sample.add(classes, truth)
             return
         self.reliability += count_reliability(classes, truth)
         if self.temperature is not None:
             self.scaled += count_reliability(scale_temperature(classes, self.temperature), truth)
+
+    def losses(self) -> tuple[Reals, int]:
+        """See ``temperature_losses``; of the voxels kept."""
+        return temperature_losses(*self.sample.taken())
 
     def record(self) -> CaseCertainty:
         """What is kept."""

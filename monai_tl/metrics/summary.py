@@ -116,7 +116,17 @@ def bootstrap_mean(
         stop = min(start + step, n_bootstrap)
         drawn = generator.integers(0, n_patients, size=(stop - start, n_patients))
         means[start:stop] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    student = stdtrit(n_patients - 1, (1.0 - confidence) / 2.0)
-    tail = float(ndtr(math.sqrt(n_patients / (n_patients - 1)) * student))
+    tail = expanded_tail(n_patients, confidence)
     low, high = np.quantile(means, [tail, 1.0 - tail])
     return Interval(float(low), float(high))
+
+
+def expanded_tail(n_patients: int, confidence: float) -> float:
+    """Share of the bootstrap samples beyond each end of an interval; see ``bootstrap_mean``.
+
+    Args:
+        n_patients: At least 2.
+        confidence: E.g. 0.95.
+    """
+    student = stdtrit(n_patients - 1, (1.0 - confidence) / 2.0)
+    return float(ndtr(math.sqrt(n_patients / (n_patients - 1)) * student))

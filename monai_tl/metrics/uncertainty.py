@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from monai_tl.errors import DataError
 from monai_tl.metrics.overlap import dice_from_counts
+from monai_tl.metrics.summary import Interval, expanded_tail
 
+FEWEST_FOR_AREA = 20
+"""Patients below which the area under a risk-coverage curve has no interval: it hangs on a few orders then."""
+_CHUNK = 1_000_000
+_TINY = 1e-12
+Reals = NDArray[np.float64]
 DOUBT = 0.1
 """Foreground probability from which a voxel's entropy counts: what was nearly outlined is in it too."""
 
@@ -140,9 +146,91 @@ def risk_coverage(uncertainty: Sequence[float], error: Sequence[float]) -> RiskC
         area=area,
         best_area=best,
         random_area=mean,
-        excess=(area - best) / room if room > 1e-12 else math.nan,
+        excess=(area - best) / room if room > _TINY else math.nan,
         n_undefined=int((~defined).sum()),
     )
+
+
+@dataclass(frozen=True)
+class CurveIntervals:
+    """Of the area and of the excess of a risk-coverage curve, over patients; NaN with fewer than FEWEST_FOR_AREA."""
+
+    area: Interval
+    excess: Interval
+
+
+def bootstrap_curve(
+    uncertainty: Sequence[float],
+    error: Sequence[float],
+    patients: Sequence[str],
+    n_bootstrap: int,
+    confidence: float,
+    generator: np.random.Generator,
+) -> CurveIntervals:
+    """How far area and excess would differ with other patients.
+
+    Expanded percentiles over resampled patients, as ``bootstrap_mean`` has them. A case that is drawn several times
+    counts so often, as a tie with itself, so no sample is sorted anew. The area hangs on the surest cases, so it varies
+    as the mean of fewer would: in simulations with 20 to 40 patients intervals of 95 % held the truth in 90 to 93 %
+    (as did BCa and the jackknife).
+
+    Args:
+        uncertainty: As ``risk_coverage`` takes it.
+        error: Likewise.
+        patients: Patient of each case.
+        n_bootstrap: Bootstrap samples.
+        confidence: E.g. 0.95.
+        generator: Source of the draws.
+    """
+    unsure, wrong = np.asarray(uncertainty, dtype=np.float64), np.asarray(error, dtype=np.float64)
+    defined = np.isfinite(unsure) & np.isfinite(wrong)
+    unsure, wrong = unsure[defined], wrong[defined]
+    names, owner = np.unique(np.asarray(patients)[defined], return_inverse=True)
+    nothing = Interval(math.nan, math.nan)
+    if len(names) < FEWEST_FOR_AREA:
+        return CurveIntervals(nothing, nothing)
+    areas, excesses = [], []
+    step = max(1, _CHUNK // len(wrong))
+    for start in range(0, n_bootstrap, step):
+        n = min(step, n_bootstrap - start)
+        drawn = generator.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=n)[:, owner]
+        area, best = weighted_area(unsure, wrong, drawn), weighted_area(wrong, wrong, drawn)
+        room = drawn @ wrong / drawn.sum(axis=1) - best
+        areas.append(area)
+        excesses.append((area - best)[room > _TINY] / room[room > _TINY])
+    tail = expanded_tail(len(names), confidence)
+    return CurveIntervals(*(_quantiles(np.concatenate(found), tail) for found in (areas, excesses)))
+
+
+def weighted_area(unsure: NDArray[np.float64], wrong: NDArray[np.float64], times: NDArray[np.int64]) -> Reals:
+    """Area under the risk-coverage curve where each case is there several times.
+
+    m cases of the mean error e after k others of the summed error s add Σ (s + j·e) / (k + j), j = 1 … m, which is
+    m·e + (s − k·e)·(H(k + m) − H(k)) with the harmonic numbers H.
+
+    Args:
+        unsure: (n,).
+        wrong: (n,).
+        times: (samples, n) how often each case is in each sample; no sample is empty.
+
+    Returns:
+        (samples,).
+    """
+    order = np.argsort(unsure, kind="stable")
+    starts = np.flatnonzero(np.diff(unsure[order], prepend=-np.inf))
+    m = np.add.reduceat(times[:, order], starts, axis=1)
+    own = np.add.reduceat(times[:, order] * wrong[order], starts, axis=1)
+    k, s = np.cumsum(m, axis=1) - m, np.cumsum(own, axis=1) - own
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, int(m.sum(axis=1).max()) + 1))])
+    parts = own + (s - k * own / np.maximum(m, 1)) * (harmonic[k + m] - harmonic[k])
+    return np.asarray(parts.sum(axis=1) / m.sum(axis=1))
+
+
+def _quantiles(values: Reals, tail: float) -> Interval:
+    if not len(values):
+        return Interval(math.nan, math.nan)
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return Interval(float(low), float(high))
 
 
 def _risk(ordered: NDArray[np.float64]) -> NDArray[np.float64]:

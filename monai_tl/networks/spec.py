@@ -27,6 +27,8 @@ class NetworkSpec:
         constants: Arguments that are always given and cannot be chosen.
         withheld: Arguments of the factory that would break the promise above.
         conflicts: All arguments → what in them would break it, each line beginning with the argument's name.
+        idle: Tensors that start at zero and change nothing until they are trained: additions to a published network,
+            which its weights therefore do not hold.
     """
 
     factory: Callable[..., nn.Module]
@@ -37,6 +39,7 @@ class NetworkSpec:
     constants: Mapping[str, Any] = field(default_factory=dict)
     withheld: tuple[str, ...] = ()
     conflicts: Callable[[Arguments], list[str]] = lambda _: []
+    idle: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from monai_tl.metrics.calibration import DOUBT, MARGIN, N_BINS
+from monai_tl.metrics.calibration import DOUBT, MARGIN, N_BINS, TEMPERATURES
 from monai_tl.metrics.certainty import Calibration, Reading, Uncertainty
-from monai_tl.metrics.subgroups import FEW_PATIENTS
-from monai_tl.metrics.summary import MetricSummary
+from monai_tl.metrics.summary import Interval, MetricSummary
+from monai_tl.metrics.uncertainty import FEWEST_FOR_AREA
 from monai_tl.report.findings import Findings
 from monai_tl.report.tables import NOTHING, number, plain_numbers
 
@@ -74,11 +74,12 @@ def uncertainty_rows(findings: Findings) -> list[UncertaintyRow]:
         UncertaintyRow(
             arm=arm,
             measure=f"{found.measure} of {found.source}",
-            area=number(found.curve.area),
+            area=_between(number(found.curve.area), found.intervals.area, 3),
             best=number(found.curve.best_area),
             random=number(found.curve.random_area),
-            excess=number(found.curve.excess, 2),
-            half=number(float(found.curve.risk[max(0, len(found.curve.risk) // 2 - 1)])),
+            excess=_between(number(found.curve.excess, 2), found.intervals.excess, 2),
+            # of an odd number the larger half
+            half=number(float(found.curve.risk[(len(found.curve.risk) + 1) // 2 - 1])),
             counts=f"{len(found.curve.risk)} cases" + (f", {n} left out" if (n := found.curve.n_undefined) else ""),
         )
         for arm, found in findings.uncertainty.items()
@@ -98,8 +99,13 @@ def temperature_sentence(findings: Findings) -> str:
     n_cases = min(one.n_validation_cases for one in found)
     text = (
         f"The temperature divides the logits before the softmax; it was fitted on the validation cases alone "
-        f"({n_cases}), which no test case is among. Above 1 the network was too sure. It changes no label."
+        f"({n_cases}), which no test case is among. Above 1 the network was too sure, below 1 not sure enough. "
+        "It changes no label."
     )
+    first, last = float(TEMPERATURES[0]), float(TEMPERATURES[-1])
+    values = [value for one in found for value in one.temperatures.values() if value is not None]
+    if any(math.isclose(value, end, rel_tol=1e-4) for value in values for end in (first, last)):
+        text += f" One lies at an end of what was tried, {first:g} to {last:g}: the best may lie beyond."
     if len({model.fold for model in findings.models}) > 1:
         text += (
             " It was fitted on each fold's model by itself; the mean of several models is softer than each, so it may "
@@ -116,8 +122,8 @@ def uncertainty_sentence(findings: Findings) -> str:
         "all shares. Excess: 0 is the best order there is, 1 is no better than chance, above 1 misleads."
     )
     fewest = min((one.n_patients for one in findings.uncertainty.values()), default=0)
-    if fewest < FEW_PATIENTS:
-        text += f" With {fewest} patients it is rough."
+    if fewest < FEWEST_FOR_AREA:
+        text += f" With {fewest} patients it hangs on the order of a few; below {FEWEST_FOR_AREA} it has no interval."
     return text
 
 
@@ -171,15 +177,25 @@ def _uncertainty(found: Uncertainty) -> dict[str, Any]:
         "n_patients": found.n_patients,
         "n_undefined": curve.n_undefined,
         "area": curve.area,
+        "area_low": found.intervals.area.low,
+        "area_high": found.intervals.area.high,
         "best_area": curve.best_area,
         "random_area": curve.random_area,
         "excess": curve.excess,
+        "excess_low": found.intervals.excess.low,
+        "excess_high": found.intervals.excess.high,
     }
     return {
         **plain_numbers(numbers),
         "coverage": [round(float(value), 6) for value in curve.coverage],
         "risk": [round(float(value), 6) for value in curve.risk],
     }
+
+
+def _between(text: str, interval: Interval, digits: int) -> str:
+    if not math.isfinite(interval.low):
+        return text
+    return f"{text} ({number(interval.low, digits)} to {number(interval.high, digits)})"
 
 
 def _counts(summary: MetricSummary) -> str:

@@ -77,7 +77,7 @@ def _draw(
 ) -> dict[str, bytes]:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 4.4))
-        axes = figure.add_axes((0.08, 0.13, 0.74, 0.71))
+        axes = figure.add_axes((0.105, 0.13, 0.715, 0.71))
         others = [name for name in lines if name != SCRATCH]
         for name, line in lines.items():
             colour = _colour(name, others)
@@ -90,6 +90,7 @@ def _draw(
             _point_across(axes, *arrow)
         _name_lines(axes, lines, others)
         axes.set_xlabel(x_label)
+        axes.set_ylabel("mean Dice")
         axes.set_title(title)
         axes.text(0.0, 1.03, about, transform=axes.transAxes, color=MUTED, fontsize=9.0)
         return {"svg": _save(figure, "svg"), "png": _save(figure, "png")}

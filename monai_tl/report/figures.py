@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -31,9 +32,18 @@ FIGURE_STYLE = {
     "axes.titlepad": 10.0,
     "axes.facecolor": "none",
     "xtick.major.size": 0.0,
+    # the first words of both axes do not meet in the corner
+    "xtick.major.pad": 6.0,
     "figure.facecolor": "none",
 }
-_PANELS = (("dice", "Dice"), ("surface_dice", "Surface Dice"), ("hd95_mm", "HD95, mm (lower is better)"))
+_LETTER_IN, _MOST_LINES = 0.075, 3
+"""Width of a letter of a tick's name, inches, with room between names; lines of one."""
+_PANELS = (
+    ("dice", "Dice of each case: higher is better", "Dice"),
+    ("surface_dice", "Surface Dice: higher is better", "surface Dice at {tolerance}"),
+    ("hd95_mm", "HD95: lower is better", "HD95, mm"),
+)
+"""Metric, what is seen, the axis with its unit."""
 
 
 def arm_colour(arm: str) -> str:
@@ -54,12 +64,14 @@ def verdict_plot(arms: Sequence[ArmResult], verdict: Verdict, null_margin: float
     if verdict.difference is None or not len(found):
         return ""
     with matplotlib.rc_context(FIGURE_STYLE):
-        figure = Figure(figsize=(10.0, 1.45))
-        axes = figure.add_axes((0.01, 0.19, 0.98, 0.79))
+        figure = Figure(figsize=(10.0, 1.95))
+        axes = figure.add_axes((0.01, 0.26, 0.98, 0.58))
+        axes.set_title("What the pretrained start changed, case by case")
+        axes.set_xlabel("difference in mean Dice, transfer − scratch")
         axes.axvspan(-null_margin, null_margin, color=BAND, lw=0)
         axes.axvline(0.0, color=MUTED, lw=1.0)
         spread = np.where(np.arange(len(found)) % 2, 0.06, -0.06) + 0.3
-        axes.plot(found, spread, "o", ms=5.0, color=MUTED, alpha=0.55, mew=0)
+        axes.plot(found, spread, "o", ms=5.0, color=MUTED, alpha=0.8, mew=0)
         if verdict.low is not None and verdict.high is not None:
             axes.plot([verdict.low, verdict.high], [0.72, 0.72], color=INK, lw=3.2, solid_capstyle="round")
         axes.plot([verdict.difference], [0.72], "D", ms=8.0, color=INK, mec=PAPER, mew=1.4)
@@ -76,24 +88,39 @@ def verdict_plot(arms: Sequence[ArmResult], verdict: Verdict, null_margin: float
         return figure_svg(figure, "verdict", f"Difference in Dice, transfer minus scratch: {verdict.sentence}")
 
 
-def box_plots(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
-    """Each metric by class and arm: boxes, each case a point, the same case in both arms joined by a line."""
-    wide = len(class_names) * len(arms) > 8
-    rows, columns = (3, 1) if wide else (1, 3)
+def box_plots(arms: Sequence[ArmResult], class_names: Sequence[str], tolerance: str) -> str:
+    """Each metric by class and arm: boxes, each case a point, the same case in both arms joined by a line.
+
+    Args:
+        arms: The same cases in the same order.
+        class_names: In the order of the scores.
+        tolerance: Of the surface Dice, in words.
+    """
+    rows, columns, names, turn = _lay_out(class_names, len(arms))
+    n_lines = max(name.count("\n") + 1 for name in names)
+    margins = _margins(rows, 0.3 + 0.16 * (n_lines - 1))
+    margins["hspace"] += 0.06 * (n_lines - 1)
+    if turn:
+        margins |= {"bottom": 0.11, "hspace": 0.6}
     with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(10.0, 3.2 * rows))
-        panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=_margins(rows)).ravel()
-        for axes, (metric, title) in zip(panels, _PANELS, strict=True):
+        panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=margins).ravel()
+        for axes, (metric, title, unit) in zip(panels, _PANELS, strict=True):
             values = [_values(arm, metric, len(class_names)) for arm in arms]
             for k in range(len(class_names)):
                 _class_boxes(axes, [each[:, k] for each in values], arms, k)
             axes.set_title(title)
-            axes.set_xticks(range(len(class_names)), list(class_names))
+            axes.set_ylabel(unit.format(tolerance=tolerance))
+            axes.set_xticks(range(len(class_names)), names)
+            if turn:
+                for label in axes.get_xticklabels():
+                    label.set(rotation=turn, ha="right", rotation_mode="anchor")
             axes.set_xlim(-0.6, len(class_names) - 0.4)
             highest = np.nanmax([np.nanmax(each, initial=0.0) for each in values])
             if metric != "hd95_mm":
                 axes.set_ylim(_floor(values) - 0.02, 1.02)
             elif highest > 60.0:
+                axes.set_ylabel("HD95, mm (logarithmic above 10)")
                 axes.set_yscale("symlog", linthresh=10.0, linscale=1.0)
                 axes.set(ylim=(-0.5, highest * 1.3), yticks=[0, 5, 10, 30, 100, 300])
                 axes.yaxis.set_major_formatter("{x:g}")
@@ -133,9 +160,11 @@ def learning_curves(models: Sequence[TrainedModel]) -> str:
                     name, (step, 1.0), xycoords=("data", "axes fraction"), xytext=(5, -4),
                     textcoords="offset points", va="top", fontsize=8.0,
                 )  # fmt: skip
-        dice.set_title("Validation Dice (ring: the step that was kept)")
+        dice.set_title("Validation Dice while training (ring: the step that was kept)")
+        dice.set_ylabel("mean foreground Dice")
         dice.set_ylim(0.0, 1.02)
-        loss.set_title("Training loss")
+        loss.set_title("Training loss: lower is better")
+        loss.set_ylabel("loss, no unit")
         for axes in (dice, loss):
             axes.set_xlabel("optimiser steps")
             axes.set_xlim(left=0)
@@ -151,15 +180,26 @@ def _reach(values: Sequence[float]) -> tuple[float, float]:
     return min(low - 0.06 * (high - low), -room), max(high + 0.06 * (high - low), room)
 
 
+def _lay_out(class_names: Sequence[str], n_arms: int) -> tuple[int, int, list[str], float]:
+    """Rows and columns of the panels, and the names as they fit below: whole, in lines, or else turned by degrees."""
+    widest_row = [(1, 3, 2.6)] if len(class_names) * n_arms <= 8 else []
+    for rows, columns, width_in in [*widest_row, (3, 1, 9.2)]:
+        n_letters = int(width_in / len(class_names) / _LETTER_IN)
+        names = [textwrap.wrap(name, max(n_letters, 1), break_long_words=False) or [""] for name in class_names]
+        if max(len(line) for name in names for line in name) <= n_letters and max(map(len, names)) <= _MOST_LINES:
+            return rows, columns, ["\n".join(name) for name in names], 0.0
+    return 3, 1, list(class_names), 30.0
+
+
 def _margins(rows: int, bottom_in: float = 0.3) -> dict[str, float]:
     """Where the panels of a 10 inch wide figure lie, by rows of 3.2 inches."""
     height = 3.2 * rows
     return {
-        "left": 0.04,
+        "left": 0.055,
         "right": 0.995,
         "bottom": bottom_in / height,
         "top": 1.0 - 0.35 / height,
-        "wspace": 0.16,
+        "wspace": 0.22,
         "hspace": 0.3,
     }
 

@@ -95,7 +95,7 @@ def lesion_rows(findings: Findings) -> list[LesionRow]:
         for arm in findings.arms:
             found = findings.lesions[arm.arm][name]
             cells = tuple(_with_interval(found.metrics[metric], 2).partition(" ")[::2] for metric in LESION_METRICS)
-            rows.append(LesionRow(arm.arm, name, cells, f"{found.n_found:g} of {found.n_reference}"))
+            rows.append(LesionRow(arm.arm, name, cells, f"{round(found.n_found, 1):g} of {found.n_reference}"))
     return rows
 
 

@@ -13,6 +13,7 @@ from monai_tl.metrics.case import METRIC_NAMES, ClassScore
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
 from monai_tl.metrics.lesion_summary import LesionSummary
 from monai_tl.metrics.subgroups import subgroup_record
+from monai_tl.report.background import background_record, rules_record
 from monai_tl.report.certainty import calibration_record, uncertainty_record
 from monai_tl.report.findings import Findings, TrainedModel
 from monai_tl.report.provenance import provenance_record
@@ -24,6 +25,7 @@ def metrics_record(findings: Findings) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "evaluated_on": findings.set_name,
+        "rules": rules_record(findings),
         "n_test_cases": findings.n_cases,
         "n_test_patients": findings.n_patients,
         "seeds": list(findings.seeds),
@@ -45,6 +47,7 @@ def metrics_record(findings: Findings) -> dict[str, Any]:
         "uncertainty": uncertainty_record(findings),
         "provenance": provenance_record(findings),
         "rejected": rejection_counts(findings.rejections),
+        **background_record(findings),
     }
 
 
@@ -73,7 +76,7 @@ def _seeds_record(arm: ArmResult) -> dict[str, Any]:
     }
 
 
-def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
+def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str], tolerances_mm: Sequence[float]) -> str:
     """``cases.csv``: each arm, seed, case and class; an empty cell where a metric is undefined.
 
     Patients are numbered: cases of one patient belong together in ``monai-tl compare``, and no pseudonym goes out.
@@ -84,14 +87,16 @@ def format_cases(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
         [
             *(arm.arm, seed, case.case_id, name),
             *(_cell(value) for value in asdict(score).values()),
-            *(numbers[case.patient_key], int(case.failed)),
+            *(numbers[case.patient_key], int(case.failed), f"{tolerance:g}"),
         ]
         for arm in arms
         for seed, cases in arm.by_seed.items()
         for case in cases
-        for name, score in zip(class_names, case.scores, strict=True)
+        for name, score, tolerance in zip(class_names, case.scores, tolerances_mm, strict=True)
     ]
-    return _csv(["arm", "seed", "case_id", "class", *ClassScore.__dataclass_fields__, "patient", "failed"], rows)
+    return _csv(
+        ["arm", "seed", "case_id", "class", *ClassScore.__dataclass_fields__, "patient", "failed", "tolerance_mm"], rows
+    )
 
 
 def format_history(models: Sequence[TrainedModel]) -> str:

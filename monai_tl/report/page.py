@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -9,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import monai_tl
 from monai_tl.report import certainty, more_tables, tables
 from monai_tl.report.audit_table import group_rows
+from monai_tl.report.background import WORDS, intake, limits
 from monai_tl.report.certainty_figure import FEWEST_VOXELS, certainty_plot
 from monai_tl.report.choice import choices
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
@@ -18,9 +20,9 @@ from monai_tl.report.size_figure import size_plot
 from monai_tl.report.viewer import viewer_scripts
 from monai_tl.sources.accounting import describe_audit
 from monai_tl.transfer.shift_words import describe_shift
+from monai_tl.verdict_words import verdict_mark
 
 TEMPLATE = "report.html.j2"
-_FEW_PATIENTS = 20
 
 
 def render_page(findings: Findings) -> str:
@@ -46,6 +48,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "verdict": verdict,
         "headline": tables.headline(findings),
         "title": title,
+        "mark": verdict_mark(verdict.model_dump()) if verdict else ("none", ""),
         "details": [*more, *tables.details(findings)],
         "n_plain": 1 + len(more) + len(tables.decisions(findings)),
         "verdict_plot": verdict_plot(arms, verdict, findings.settings.null_margin) if verdict else "",
@@ -67,10 +70,11 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "groups": group_rows(transferred[0].audit) if transferred else [],
         "choices": choices(findings),
         "curves": learning_curves(findings.models),
-        "boxes": box_plots(arms, findings.class_names),
+        "boxes": box_plots(arms, findings.class_names, findings.settings.tolerance_words),
         "case_rows": tables.case_rows(arms, findings.class_names),
         "facts": facts(findings),
         "limits": limits(findings),
+        "words": WORDS,
         "licences": licences(findings),
         "lesion_rows": more_tables.lesion_rows(findings),
         "calibration_rows": certainty.calibration_rows(findings),
@@ -88,59 +92,8 @@ def page_context(findings: Findings) -> dict[str, Any]:
 def split_headline(headline: str) -> tuple[str, list[str]]:
     """Title and the rest: the first sentence, without the verdict's word, which stands beside it."""
     first, _, rest = headline.partition(". ")
-    for word in ("Gain: ", "Harm: ", "Null: "):
+    for word in ("Gain: ", "Harm: ", "No difference shown: "):
         first = first.removeprefix(word)
+    # an interval is not torn in two where the title wraps
+    first = re.sub(r"(\S+) to ([+−]\S+)", "\\1\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}\\2", first)
     return first[0].upper() + first[1:].rstrip(".") + ".", [rest] if rest else []
-
-
-def intake(findings: Findings) -> list[tuple[str, str]]:
-    """Counts of what came in, each with its name."""
-    cases, split = findings.cases, findings.split
-    pairs = [
-        ("cases", len(cases)),
-        ("patients", len({case.patient_key for case in cases})),
-        ("sites", len({case.site for case in cases})),
-        ("with a label", sum(case.has_label for case in cases)),
-        ("test cases", len(split.test)),
-        ("refused", len(findings.rejections)),
-    ]
-    return [(name.removesuffix("s") if count == 1 else name, tables.thousands(count)) for name, count in pairs]
-
-
-def limits(findings: Findings) -> list[str]:
-    """What these numbers do not say; only what applies to this run."""
-    settings, arms = findings.settings, findings.arms
-    texts = [sentence] if (sentence := more_tables.look_sentence(findings)) else []
-    if findings.n_patients < _FEW_PATIENTS:
-        texts.append(
-            f"With {findings.n_patients} patients a bootstrap interval can be narrower than its name says where the "
-            "differences are skewed; take a close call for an open question."
-        )
-    if len(findings.seeds) == 1:
-        texts.append(
-            "All arms were trained with one seed: the intervals cover the choice of patients, not of the seed. Where "
-            "trainings differ as much as patients do, such intervals tell two equal arms apart in half of all runs."
-        )
-    sites = {case.site for case in findings.cases}
-    if len(sites) == 1:
-        texts.append("All cases come from one site: nothing here says how the network does elsewhere.")
-    if any(case.failed for arm in arms for case in arm.cases):
-        texts.append(
-            "A case without a prediction counts with the worst score: Dice 0, and for HD95 the volume's diagonal. "
-            "Where no arm has one the case is no part of the verdict."
-        )
-    if any(summary.n_empty for arm in arms for name in arm.classes for summary in arm.classes[name].values()):
-        texts.append(
-            "A class that is neither in the reference nor predicted has no score; such cases are counted as empty."
-        )
-    texts += [
-        f"Intended use: to judge whether a pretrained start helps on cases like these ({findings.plan.modality}; "
-        f"{', '.join(findings.class_names)}), for research. Not tested: other scanners, sites, protocols, age groups "
-        "and diseases than those in the tables above, and what a reader makes of the outlines.",
-        "HD95 does not see a far island of less than 5 % of the boundary. "
-        "Where either reference or prediction is empty it is the volume's diagonal.",
-        f"Surface Dice takes {settings.surface_tolerance_mm:g} mm as agreement; the tolerance is a choice, not a law.",
-        "The reference is what a reader drew, and readers differ.",
-        "This is research software and no medical device.",
-    ]
-    return texts

@@ -33,9 +33,13 @@ def size_plot(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
         figure = Figure(figsize=(10.0, 2.9))
         panels = figure.subplots(
             1, len(chosen), squeeze=False, sharey=True,
-            gridspec_kw={"left": 0.05, "right": 0.995, "bottom": 0.17, "top": 0.88, "wspace": 0.08},
+            gridspec_kw={"left": 0.055, "right": 0.995, "bottom": 0.17, "top": 0.88, "wspace": 0.08},
         ).ravel()  # fmt: skip
         lowest = 1.0
+        known = [ml for panel in points for arm in panel for ml, _ in arm if ml > 0]
+        decades = np.log10(max(known) / min(known)) * len(chosen)
+        # as many marks as have room below the panels
+        marks = (1.0, 2.0, 5.0) if decades < 4.0 else (1.0, 3.0) if decades < 7.0 else (1.0,)
         for axes, title, panel in zip(panels, titles, points, strict=True):
             for arm, pairs in zip(arms, panel, strict=True):
                 values = np.array([pair for pair in pairs if pair[0] > 0 and np.isfinite(pair[1])]).reshape(-1, 2)
@@ -44,10 +48,11 @@ def size_plot(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
                 )
                 lowest = min(lowest, *values[:, 1], 1.0)
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=marks))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
             axes.set_title(f"Dice by size: {title}")
             axes.set_xlabel("reference volume, ml")
+        panels[0].set_ylabel("Dice")
         panels[0].set_ylim(max(-0.02, lowest - 0.05), 1.02)
         return figure_svg(figure, "sizes", "Dice of each case against the volume of its reference, by class and arm.")

@@ -13,7 +13,8 @@ from monai_tl.records import Plan, Rejection
 from monai_tl.report.findings import Findings
 from monai_tl.transfer.forgetting import HEADS, Forgetting
 from monai_tl.transfer.shift_words import in_words
-from monai_tl.transfer.verdict import Verdict
+from monai_tl.transfer.verdict import POWER, Verdict
+from monai_tl.verdict_words import say_interval, say_verdict
 
 NOTHING = "–"
 
@@ -215,7 +216,7 @@ def markdown_summary(findings: Findings) -> str:
         *[f"{markdown(text)}\n" for text in details(findings)],
     ]
     lines += [
-        f"| Arm | Class | Dice | Surface Dice at {settings.surface_tolerance_mm:g} mm | HD95, mm | Cases |",
+        f"| Arm | Class | Dice | Surface Dice at {markdown(settings.tolerance_words)} | HD95, mm | Cases |",
         "|---|---|---|---|---|---|",
     ]
     for row in metric_rows(findings):
@@ -242,30 +243,25 @@ def markdown_summary(findings: Findings) -> str:
 
 
 def headline(findings: Findings) -> str:
-    """The verdict in one sentence, or the one arm's Dice."""
+    """The verdict in one sentence with its interval, or the one arm's Dice."""
     if findings.verdict is not None:
-        return findings.verdict.sentence
+        return say_verdict(findings.verdict.model_dump())
     arm = findings.arms[0]
     return f"One arm, no verdict: {arm.arm} reaches a mean Dice of {number(arm.overall['dice'].mean)}."
 
 
 def details(findings: Findings) -> list[str]:
-    """What must be read beside the headline: interval, size of the set, what it can show."""
+    """What must be read beside the headline: size of the set, seeds, what the set can show."""
     cases = f"{findings.n_cases} {findings.set_name} case{'' if findings.n_cases == 1 else 's'}"
     patients = f"{findings.n_patients} patient{'' if findings.n_patients == 1 else 's'}"
     lines = []
     verdict = findings.verdict
-    if verdict is not None and verdict.low is not None:
-        interval = f"{signed(verdict.low)} to {signed(verdict.high)}"
-        # a null that is undecided says it in its own sentence
-        size = number(verdict.smallest_detectable)
-        smallest = "" if f"of {size} or more" in verdict.sentence else f"; smallest detectable difference {size}"
+    if verdict is not None and say_interval(verdict.model_dump()):
         lines.append(
-            f"{verdict.confidence * 100:g} % interval of the difference: {interval}; {cases} of {patients}"
-            f"{_compared(findings, verdict)}{_over_seeds(verdict)}{smallest}."
+            f"{cases} of {patients}{_compared(findings, verdict)}{_over_seeds(verdict)}.{_smallest_in_words(verdict)}"
         )
     else:
-        lines.append(f"{cases[0].upper()}{cases[1:]} of {patients}.")
+        lines.append(f"{cases} of {patients}.")
     lines += decisions(findings)
     if not findings.on_test:
         lines.append(
@@ -296,6 +292,17 @@ def _compared(findings: Findings, verdict: Verdict) -> str:
     if verdict.n_cases == findings.n_cases:
         return ""
     return f", of which {verdict.n_cases} of {verdict.n_patients} patients can be compared"
+
+
+def _smallest_in_words(verdict: Verdict) -> str:
+    size = number(verdict.smallest_detectable)
+    # a verdict that is undecided says it in its own sentence
+    if verdict.smallest_detectable is None or f"of {size} or more" in verdict.sentence:
+        return ""
+    return (
+        f" A true difference of {size} would be shown in {10 * POWER:g} of 10 such trials, a smaller one less "
+        "often: it may be there and not be seen."
+    )
 
 
 def _over_seeds(verdict: Verdict) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from monai_tl.files import read_json
 from monai_tl.records import Rejection, read_refused
+from monai_tl.verdict_words import say_verdict
 
 NOTHING = "–"
 METRICS = (("dice", "Dice", 3), ("surface_dice", "Surface Dice", 3), ("hd95_mm", "HD95, mm", 1))
@@ -32,7 +33,7 @@ def show_results(workspace: Path, console: Console) -> None:
     console.print()
     console.print(metrics_table(metrics, f"Means with intervals over {cases}"))
     if metrics["verdict"] is not None:
-        console.print(f"Verdict: {metrics['verdict']['sentence']} {_interval(metrics['verdict'])}", highlight=False)
+        console.print(f"Verdict: {say_verdict(metrics['verdict'])}", highlight=False)
     if metrics.get("forgetting") is not None:
         console.print(f"The source's own task: {metrics['forgetting']['sentence']}", highlight=False)
     console.print()
@@ -45,14 +46,6 @@ def show_results(workspace: Path, console: Console) -> None:
     for title, path in (("Report", "reports/html/report.html"), ("DICOM SEG", "artifacts/export/seg")):
         console.print(f"{title}: {workspace / path}", highlight=False, markup=False, soft_wrap=True)
     console.print("To record that the model may go out: 'monai-tl promote'", highlight=False)
-
-
-def _interval(verdict: Mapping[str, Any]) -> str:
-    if verdict["low"] is None:
-        return ""
-    share = f"{verdict['confidence'] * 100:g} % interval {verdict['low']:+.3f} to {verdict['high']:+.3f}"
-    seeds = f", {verdict['n_seeds']} seeds" if verdict["n_seeds"] > 1 else ", one seed"
-    return f"({share}, {verdict['n_patients']} patients{seeds})"
 
 
 def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:

@@ -28,8 +28,9 @@ LAYERS = ("reference", "prediction", "both")
 
 _LIBRARY = ("nilearn", "_assets/js/brainsprite.min.js")
 _TRANSPARENT, _REFERENCE, _PREDICTION, _AGREE, _OTHER = range(5)
-_COLOURS = ((0, 0, 0), (255, 225, 77), (69, 179, 255), (120, 220, 140), (255, 99, 200))
-_ALPHA = (0, 150, 150, 90, 170)
+# white, yellow, blue and vermilion differ in lightness and in what any kind of colour vision sees
+_COLOURS = ((0, 0, 0), (255, 225, 77), (0, 114, 178), (255, 255, 255), (213, 94, 0))
+_ALPHA = (0, 180, 190, 80, 205)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from monai_tl.verdict_words import say_verdict
+
 _MEASURES = (
     ("dice", "Dice", 3),
     ("iou", "IoU", 3),
@@ -26,9 +28,9 @@ def describe_evaluation(metrics: Mapping[str, Any], arm: str) -> str:
     cases = f"{metrics['n_test_cases']} {metrics['evaluated_on']} cases of {metrics['n_test_patients']} patients"
     lines = ["## How it was judged"]
     if metrics["verdict"]:
-        lines.append(metrics["verdict"]["sentence"])
+        lines.append(say_verdict(metrics["verdict"]))
     lines.append(f"Arm {arm}, {cases}; means with their intervals over patients.")
-    headings = ["class", *(heading for _, heading, _ in _MEASURES), "cases", "empty", "failed"]
+    headings = ["class", *(_heading(metrics, *measure) for measure in _MEASURES), "cases", "empty", "failed"]
     rows = [("all", found), *found["classes"].items()]
     table = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for name, summaries in rows:
@@ -39,7 +41,48 @@ def describe_evaluation(metrics: Mapping[str, Any], arm: str) -> str:
     for part in (_lesions(found), _calibration(metrics, arm), _uncertainty(metrics, arm)):
         lines += [part] if part else []
     lines.append("\n".join(f"- {text}" for text in [*_warnings(metrics, arm), *_provenance(metrics)]))
+    lines += [part for part in (_contract(metrics, arm), _intake(metrics), _limits(metrics)) if part]
     return "\n\n".join(lines)
+
+
+def _heading(metrics: Mapping[str, Any], metric: str, heading: str, _: int) -> str:
+    tolerance = metrics.get("rules", {}).get("surface_tolerance_mm")
+    return f"{heading} at {tolerance:g} mm" if metric == "surface_dice" and tolerance is not None else heading
+
+
+def _contract(metrics: Mapping[str, Any], arm: str) -> str:
+    lines = metrics.get("contract") or ()
+    # the twin is planned after the source too, but nothing of the source is in it
+    if arm != "transfer" or not lines:
+        return ""
+    rows = [
+        f"| {' | '.join(_plain(str(line[key])) for key in ('item', 'source', 'target', 'status', 'reason'))} |"
+        for line in lines
+    ]
+    return "\n".join(
+        [
+            "## The source's contract\n",
+            "| item | source expects | these cases | outcome | reason |",
+            "|---" * 5 + "|",
+            *rows,
+        ]
+    )
+
+
+def _intake(metrics: Mapping[str, Any]) -> str:
+    found = metrics.get("intake")
+    if not found:
+        return ""
+    refused = ", ".join(f"{_plain(code)} {count}" for code, count in metrics.get("rejected", {}).items())
+    return (
+        f"## What came in\n\n{found['n_cases']} cases of {found['n_patients']} patients, {found['n_labelled']} with a "
+        f"label, {found['n_test_cases']} of them the test set; refused: {refused or 'nothing'}."
+    )
+
+
+def _limits(metrics: Mapping[str, Any]) -> str:
+    texts = metrics.get("limits") or ()
+    return "\n".join(["## What these numbers do not say\n", *(f"- {_plain(text)}" for text in texts)]) if texts else ""
 
 
 def _lesions(found: Mapping[str, Any]) -> str:
@@ -104,15 +147,25 @@ def _warnings(metrics: Mapping[str, Any], arm: str) -> list[str]:
     texts = []
     if metrics["evaluated_on"] != "test":
         texts.append("These are validation cases, which also chose the kept step: their scores flatter the network.")
-    look = metrics.get("test_set_look")
+    # the limits tell it at greater length
+    look = None if metrics.get("limits") else metrics.get("test_set_look")
     if look and look["number"] == 1:
         texts.append("These models were the first to be scored on this test set.")
     elif look:
         texts.append(f"This was look {look['number']} at this test set; a model chosen by it is flattered by it.")
-    if few := [f"{row['attribute']} {row['group']}" for row in metrics["subgroups"].get(arm, ()) if row["warning"]]:
-        texts.append(f"Groups of too few patients to judge: {_plain('; '.join(few))}.")
+    groups = [row for row in metrics["subgroups"].get(arm, ()) if row["warning"]]
+    for words, few in (
+        ("Groups of too few patients for an interval", [row for row in groups if row["low"] is None]),
+        ("Groups of few patients, whose intervals are rough", [row for row in groups if row["low"] is not None]),
+    ):
+        if few:
+            texts.append(f"{words}: {_plain('; '.join(_group(row) for row in few))}.")
     texts.append("Nothing is known of scanners, sites and patients unlike these. For research; not a medical device.")
     return texts
+
+
+def _group(row: Mapping[str, Any]) -> str:
+    return f"{row['attribute']} {row['group']}"
 
 
 def _with_interval(summary: Mapping[str, Any], digits: int) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from monai_tl.errors import ConfigError, SourceError, WeightsError
-from monai_tl.networks.builders import build_network
+from monai_tl.networks.builders import build_network, find_network
+from monai_tl.networks.groups import named_tensors
 from monai_tl.networks.heads import output_rows
 from monai_tl.records import Audit
 from monai_tl.sources.audit import load_audited
@@ -38,7 +39,8 @@ def build_own(source: Source) -> nn.Module:
 def own_network(source: Source) -> tuple[nn.Module, Audit]:
     """Load a source into its own network.
 
-    With classes every tensor of the network must be in the source as it is; what the source has beside them (outputs of
+    With classes every tensor of the network must be in the source as it is, but those that its builder knows to be idle
+    until they are trained (``NetworkSpec.idle``); what the source has beside them (outputs of
     deep supervision, say) is told. Features bring no head, and may cover part of the body alone.
 
     Raises:
@@ -68,7 +70,8 @@ def own_network(source: Source) -> tuple[nn.Module, Audit]:
         covers=card.covers or None,
         is_own=is_whole,
     )
-    wrong = [item for item in audit.tensors if item.status in ("fresh", "adapted")]
+    idle = _idle_tensors(source, module)
+    wrong = [item for item in audit.tensors if item.status in ("fresh", "adapted") and item.name not in idle]
     if is_whole and wrong:
         listed = "\n".join(f"  {item.status:7} {item.name}: {item.detail}" for item in wrong[:_SHOWN])
         more = f"\n  and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
@@ -77,3 +80,9 @@ def own_network(source: Source) -> tuple[nn.Module, Audit]:
             f"wrongly, or the weights are of another one\n{listed}{more}"
         )
     return module.eval(), audit
+
+
+def _idle_tensors(source: Source, module: nn.Module) -> set[str]:
+    tensors = named_tensors(module)
+    idle = find_network(source.card.network.config.name).idle
+    return {name for name in idle if name in tensors and not tensors[name].any()}

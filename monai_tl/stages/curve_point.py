@@ -91,7 +91,7 @@ def measure_point(
         for name in (TRAINING_FILE, HISTORY_FILE):
             shutil.copyfile(model / name, folder / name)
         weights = read_source(model).card.weights.sha256
-        record_look(workspace, manifest.select(split.test), {out.name: weights}, "curve")
+        record_look(workspace, manifest.select(split.test), {out.name: weights}, params.predict, "curve")
         scores, failed = _test(workspace, manifest, split.test, model, params.predict, out.name)
         trained = read_json(model / TRAINING_FILE)
         CurvePoint(

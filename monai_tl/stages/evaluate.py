@@ -44,8 +44,8 @@ def run(workspace: Path, params: Params) -> None:
     Args:
         workspace: Holds ``artifacts/cases``, ``split``, ``plan``, ``prepared/failed.json``, ``models`` and
             ``predictions``.
-        params: Sections ``evaluate`` and ``finetune`` (its arms, folds and seeds); where forgetting is measured
-            ``plan``, ``predict``, ``preprocess`` and ``ingest`` (its key) too.
+        params: Sections ``evaluate``, ``finetune`` (its arms, folds and seeds) and ``predict`` (which counts as part of
+            a look); where forgetting is measured ``plan``, ``preprocess`` and ``ingest`` (its key) too.
 
     Raises:
         DataError: A record is missing or damaged.
@@ -56,12 +56,16 @@ def run(workspace: Path, params: Params) -> None:
     check_predicted(findings, workspace / "artifacts/predictions/models.json")
     if findings.on_test:
         test_cases = [case for case in findings.cases if case.case_id in set(findings.split.test)]
-        findings = replace(findings, look=record_look(workspace, test_cases, findings.weights, "evaluate"))
+        look = record_look(workspace, test_cases, findings.weights, params.predict, "evaluate")
+        findings = replace(findings, look=look)
     reports = workspace / "reports"
     with whole_folder(reports / "html") as out:
         write_text(out / "report.html", render_page(findings))
         write_text(out / "summary.md", markdown_summary(findings) + markdown_more(findings))
-    write_text(reports / "plots/cases.csv", format_cases(findings.arms, findings.class_names))
+    write_text(
+        reports / "plots/cases.csv",
+        format_cases(findings.arms, findings.class_names, params.evaluate.tolerances_mm(findings.class_names)),
+    )
     write_text(reports / "plots/history.csv", format_history(findings.models))
     write_json(reports / "metrics.json", metrics_record(findings))
 
@@ -80,7 +84,7 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
     progress = Progress("evaluate", total=len(arm_names) * len(seeds) * len(case_ids) + 1)
     bootstrap = BootstrapRule(settings.n_bootstrap, settings.confidence, settings.seed)
     results = score_arms(
-        manifest, artifacts / "predictions", arm_names, seeds, case_ids, settings.surface_tolerance_mm, progress,
+        manifest, artifacts / "predictions", arm_names, seeds, case_ids, settings, progress,
         settings.lesions,
     )  # fmt: skip
     arms = tuple(summarise_arm(arm, results[arm], names, bootstrap) for arm in arm_names)
@@ -93,14 +97,15 @@ def gather_findings(workspace: Path, params: Params) -> Findings:
     certainty = Certainty.read(artifacts / "predictions" / CERTAINTY_FILE)
     runs = {arm.arm: [run for run in certainty.runs if run.arm == arm.arm and run.seed in seeds] for arm in arms}
     calibration = {arm.arm: judge_calibration(runs[arm.arm], arm, bootstrap) for arm in arms}
-    uncertainty = {arm.arm: judge_uncertainty(runs[arm.arm], arm) for arm in arms}
+    uncertainty = {arm.arm: judge_uncertainty(runs[arm.arm], arm, bootstrap) for arm in arms}
     table = None if settings.groups is None else workspace / settings.groups
+    broken = [line.item for line in plan.adaptations if line.status == "broken"]
     findings = Findings(
         class_names=names,
         settings=settings,
         on_test=bool(split.test),
         arms=arms,
-        verdict=judge_arms(arms, bootstrap, settings.null_margin),
+        verdict=judge_arms(arms, bootstrap, settings.null_margin, broken),
         cases=manifest.cases,
         rejections=read_refused(artifacts),
         failures=read_failures(artifacts / "predictions/failed.json", arms),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_tl import __version__
+from monai_tl.certainty_records import CERTAINTY_FILE, Certainty, sum_up
 from monai_tl.config import Arm, ExportConfig, Params
 from monai_tl.dataset.manifest import Manifest, read_manifest
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
@@ -25,6 +26,7 @@ from monai_tl.sources.card import read_source
 from monai_tl.sources.ensemble import InferenceSettings, write_ensemble
 from monai_tl.sources.privacy_text import describe_privacy
 from monai_tl.stages.export_case import ExportTask, export_case
+from monai_tl.verdict_words import WORDS
 
 EXPORT_FOLDER = "artifacts/export"
 INDEX_FILE = "index.json"
@@ -75,6 +77,7 @@ def run(workspace: Path, params: Params) -> None:
             predict=params.predict, preprocess=params.preprocess, min_slices=params.ingest.min_slices
         )
         write_ensemble(folder / MODEL_FOLDER, models, settings)
+        _write_certainty(artifacts / "predictions" / CERTAINTY_FILE, arm, seed, folder / MODEL_FOLDER)
         content = {
             "arm": arm,
             "seed": seed,
@@ -84,6 +87,16 @@ def run(workspace: Path, params: Params) -> None:
         }
         write_json(folder / INDEX_FILE, {**content, "bundle": "bundle", "cases": done, "failed": failed})
     progress.advance(f"{len(done)} cases and a bundle of {best.name}")
+
+
+def _write_certainty(found: Path, arm: Arm, seed: int, model: Path) -> None:
+    """How sure the model was of its test cases, for whoever applies it later to see whether that changes."""
+    if not found.is_file():
+        return
+    runs = [one for one in Certainty.read(found).runs if (one.arm, one.seed) == (arm, seed)]
+    summed = sum_up(case for one in runs for case in one.cases.values())
+    if summed is not None:
+        summed.write(model / CERTAINTY_FILE)
 
 
 def choose_arm(config: ExportConfig, arms: Sequence[Arm], metrics_path: Path) -> tuple[Arm, str]:
@@ -106,7 +119,7 @@ def choose_arm(config: ExportConfig, arms: Sequence[Arm], metrics_path: Path) ->
         raise StageError("export", "reports/metrics.json holds no verdict; run the evaluate stage again") from None
     if verdict == "harm":
         return "scratch", "the pretrained start did harm"
-    return "transfer", f"the verdict on the pretrained start is {verdict}"
+    return "transfer", f"the verdict on the pretrained start is {WORDS.get(verdict, verdict)}"
 
 
 def _metrics(path: Path, arm: Arm) -> dict[str, Any]:

@@ -84,8 +84,7 @@ def measure_forgetting(
     case_ids = _predict(manifest, plan, arms, applied, work / "predictions")
     n_labelled = sum(case.has_label for case in manifest.cases)
     progress = Progress("forgetting: score", total=len(arms) * len(case_ids))
-    tolerance_mm = applied.evaluate.surface_tolerance_mm
-    scored = score_arms(manifest, work / "predictions", list(arms), (0,), case_ids, tolerance_mm, progress)
+    scored = score_arms(manifest, work / "predictions", list(arms), (0,), case_ids, applied.evaluate, progress)
     results = {arm: by_seed[0] for arm, by_seed in scored.items()}
     chosen = {"source": scheme.names, "own": tuple(scheme.names[value - 1] for value in sorted(own_values.values()))}
     settings = applied.evaluate

@@ -23,7 +23,7 @@ from monai_tl.dicom.volume import patient_of, to_ras
 from monai_tl.errors import DicomError, WorkerLostError, describe_fault
 from monai_tl.files import sha256_files, sha256_of
 from monai_tl.geometry import Affine, Volume, affine_to_rows, spacing_of
-from monai_tl.records import CaseRecord, Provenance, Rejection, RejectionList
+from monai_tl.records import UNKNOWN_SITE, CaseRecord, Provenance, Rejection, RejectionList
 
 IMAGE_FILE, LABEL_FILE, CASE_FILE = "image.nii.gz", "label.nii.gz", "case.json"
 _REJECTED_FILE = "rejected.json"
@@ -145,7 +145,7 @@ def ingest_nifti(task: NiftiTask) -> CaseOutcome:
                 scaling="as stored in the NIfTI file", notes=found.notes,
             )  # fmt: skip
             record = _record(
-                place.config, case_id, hasher.patient_key(case.patient), hasher.site(f"nifti|{task.dataset}"),
+                place.config, case_id, hasher.patient_key(case.patient), UNKNOWN_SITE,
                 task.modality, found.image, found.label, found.affine, provenance,
             )  # fmt: skip
             fault = found.label_fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from monai_tl.config import Params
@@ -12,6 +13,7 @@ from monai_tl.files import whole_folder
 from monai_tl.progress import Progress
 from monai_tl.records import Split
 from monai_tl.sources.card import read_source
+from monai_tl.stages.trying import try_orientation
 from monai_tl.transfer.planning import make_plan
 from monai_tl.transfer.shift_words import describe_shift
 
@@ -34,8 +36,12 @@ def run(workspace: Path, params: Params) -> None:
     # the source first: a wrong path should not cost a pass over the images
     source = None if params.plan.source is None else read_source(workspace / params.plan.source)
     pool = sorted({case_id for fold in split.folds for case_id in (*fold.train, *fold.val)})
-    found = fingerprint(manifest.select(tuple(pool)), manifest)
-    plan = make_plan(found, manifest.dataset.scheme, params.plan, source)
+    chosen = manifest.select(tuple(pool))
+    found = fingerprint(chosen, manifest)
+    try_out = None
+    if source is not None and params.plan.orientation_trial:
+        try_out = partial(try_orientation, source, manifest, chosen, params.plan.orientation_trial)
+    plan = make_plan(found, manifest.dataset.scheme, params.plan, source, try_out)
     with whole_folder(workspace / "artifacts/plan") as folder:
         found.write(folder / FINGERPRINT_FILE)
         plan.write(folder / PLAN_FILE)

@@ -55,7 +55,7 @@ def sum_losses(case_id: str, work: PredictTask) -> tuple[Reals, int] | Exception
         counting = CaseCounting(_prepared_label(work.prepared / case_id), fits=True)
         for slab in predictor.stream(_prepared_image(work.prepared / case_id), work.config):
             counting.add(slab.axis, slab.start, slab.values)
-        return counting.losses, counting.n_fitted
+        return counting.losses()
     except _FAULTS as error:
         return error
 

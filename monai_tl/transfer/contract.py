@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from monai_tl.errors import ContractError
 from monai_tl.records import Adaptation, Fingerprint, Plan
 from monai_tl.sources.card import Card
 from monai_tl.transfer.contract_content import compare_channels, compare_classes, compare_modality
 from monai_tl.transfer.contract_geometry import (
+    check_letters,
     compare_extent,
     compare_orientation,
     compare_spacing,
     compare_window,
 )
 from monai_tl.transfer.contract_intensity import compare_intensity
+from monai_tl.transfer.orientation_trial import Trial
+
+TryOut = Callable[[Plan], tuple[Trial | None, str]]
+"""Tries the source on training cases that a plan prepares; the trial, or None and why there is none."""
 
 
-def compare_contract(card: Card, found: Fingerprint, plan: Plan, max_voxels: int) -> tuple[Adaptation, ...]:
+def compare_contract(
+    card: Card, found: Fingerprint, plan: Plan, max_voxels: int, try_out: TryOut | None = None
+) -> tuple[Adaptation, ...]:
     """Hold the source's contract against what the target has and what the plan makes of it.
 
     Args:
@@ -25,12 +32,14 @@ def compare_contract(card: Card, found: Fingerprint, plan: Plan, max_voxels: int
         found: The target's training cases.
         plan: How they will be prepared.
         max_voxels: What a window may have at most, where the source does not ask for more.
+        try_out: Tries the source, which alone can tell whether the card's orientation is true; None takes the card's
+            word.
 
     Returns:
         One line each in the order of ``CONTRACT_ITEMS``. A broken line means that the source meets what it never
         saw: ``accept_lines`` refuses it unless it is accepted.
     """
-    return (
+    lines = (
         compare_modality(card, found),
         compare_channels(card, found),
         compare_orientation(card, plan),
@@ -40,6 +49,10 @@ def compare_contract(card: Card, found: Fingerprint, plan: Plan, max_voxels: int
         compare_extent(card, found, plan),
         compare_classes(card, plan),
     )
+    if try_out is None:
+        return lines
+    tried = try_out(plan)
+    return tuple(check_letters(line, *tried) if line.item == "orientation" else line for line in lines)
 
 
 def accept_lines(

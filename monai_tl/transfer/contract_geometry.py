@@ -16,6 +16,7 @@ from monai_tl.transfer.contract_lines import (
     make_line,
     smallest_extent_vox,
 )
+from monai_tl.transfer.orientation_trial import Trial, judge_trial
 
 SAME_SPACING = 0.05
 """Relative; hippocampus networks lose nothing measurable up to 15 %."""
@@ -43,9 +44,33 @@ def compare_orientation(card: Card, plan: Plan) -> Adaptation:
     if _is_mirrored(axes, flips):
         reason += (
             "; as arrays, though not in the patient, these are mirror images of RAS, so a wrong letter on the card "
-            "would exchange left and right and no check could see it"
+            "would exchange left and right"
         )
     return make_line("orientation", wanted, "RAS", Judged("adapted", reason))
+
+
+def check_letters(line: Adaptation, trial: Trial | None, why_not: str) -> Adaptation:
+    """The line of the orientation after the source was tried: broken where it finds more in mirror images.
+
+    Args:
+        line: Of ``compare_orientation``.
+        trial: Before any training; None where there was none.
+        why_not: Why there was none.
+    """
+    if trial is None:
+        return line.model_copy(update={"reason": f"{line.reason}; the letters could not be checked: {why_not}"})
+    answer = judge_trial(trial)
+    if answer.status != "mirrored":
+        return line.model_copy(update={"reason": f"{line.reason}; {answer.reason}"})
+    given = next(letter for letter in line.source if letter in answer.direction)
+    right = line.source.replace(given, answer.direction.replace(given, ""))
+    return line.model_copy(
+        update={
+            "status": "broken",
+            "reason": f"{line.source} seems wrong: {answer.reason}",
+            "advice": f"ask who made the source; if it is so, write input.orientation: {right} on its card",
+        }
+    )
 
 
 def _is_mirrored(axes: list[int], flips: list[bool]) -> bool:

@@ -13,7 +13,7 @@ from monai_tl.labels import LabelScheme
 from monai_tl.networks.builders import size_rule_of
 from monai_tl.records import Fingerprint, Plan, SizeRule, Triple
 from monai_tl.sources.card import Source
-from monai_tl.transfer.contract import accept_lines, compare_contract
+from monai_tl.transfer.contract import TryOut, accept_lines, compare_contract
 from monai_tl.transfer.contract_geometry import BROKEN_EXTENT, extent_share
 from monai_tl.transfer.contract_lines import extent_vox
 from monai_tl.transfer.shift import measure_shift
@@ -22,7 +22,13 @@ _WORTH_CROPPING = 0.8
 """A box that holds more of the image than this saves nothing."""
 
 
-def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, source: Source | None) -> Plan:
+def make_plan(
+    found: Fingerprint,
+    scheme: LabelScheme,
+    config: PlanConfig,
+    source: Source | None,
+    try_out: TryOut | None = None,
+) -> Plan:
     """Decide how cases are prepared and what network sees them.
 
     With a source its orientation, spacing, intensity and size rule are adopted unless params.yaml overrides them.
@@ -34,6 +40,7 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
         scheme: The classes.
         config: Section ``plan``.
         source: The source that ``config.source`` names, or None.
+        try_out: See ``compare_contract``.
 
     Returns:
         The plan; ``adaptations`` compare it with the source line by line and ``shift`` measures how far the target
@@ -74,7 +81,7 @@ def make_plan(found: Fingerprint, scheme: LabelScheme, config: PlanConfig, sourc
     plan = plan.model_copy(update={"patch_size_vox": patch})
     if source is None:
         return plan
-    lines = compare_contract(source.card, found, plan, config.max_patch_voxels)
+    lines = compare_contract(source.card, found, plan, config.max_patch_voxels, try_out)
     marked, notes = accept_lines(lines, config.accept_broken, source.card.name)
     shift = measure_shift(source.card, found, plan)
     return plan.model_copy(update={"adaptations": marked, "notes": notes, "shift": shift})

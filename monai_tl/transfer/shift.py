@@ -37,7 +37,7 @@ def measure_shift(card: Card, found: Fingerprint, plan: Plan) -> Shift:
         features += _from_contract(card, found, plan)
     else:
         features += _from_fingerprint(card.fingerprint, found, plan)
-    return _sum_up(features, "contract" if card.fingerprint is None else "fingerprint")
+    return sum_up(features, "contract" if card.fingerprint is None else "fingerprint")
 
 
 def compare_fingerprints(training: Fingerprint, found: Fingerprint, plan: Plan) -> Shift:
@@ -49,10 +49,11 @@ def compare_fingerprints(training: Fingerprint, found: Fingerprint, plan: Plan) 
         plan: The model's.
     """
     channels = _ratio("input channels", training.n_channels, found.n_channels, "")
-    return _sum_up([channels, *_from_fingerprint(training, found, plan)], "fingerprint")
+    return sum_up([channels, *_from_fingerprint(training, found, plan)], "fingerprint")
 
 
-def _sum_up(features: Sequence[ShiftFeature], basis: Literal["contract", "fingerprint"]) -> Shift:
+def sum_up(features: Sequence[ShiftFeature], basis: Literal["contract", "fingerprint"]) -> Shift:
+    """The shift of these features, of which one distance at least is known."""
     known = [feature for feature in features if feature.distance is not None]
     largest = max(known, key=lambda feature: feature.distance or 0.0)
     return Shift(

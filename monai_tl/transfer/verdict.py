@@ -31,7 +31,9 @@ class Verdict(Record):
         decided: False for a ``null`` that only says that the test set is too small to tell: its interval reaches beyond
             plus or minus ``null_margin``, or there is none. With one seed always False: of the spread of trainings
             nothing is known then, and twins of which neither is better were told apart in up to 70 % of simulated
-            trials (docs/decisions/0010-seeds.md).
+            trials (docs/decisions/0010-seeds.md). False, too, for a gain that is withheld.
+        withheld: Lines of the source's contract that are broken: then what lies wholly above 0 is no ``gain`` but a
+            ``null`` that is not decided (docs/decisions/0015-withheld-gains.md). Empty otherwise.
         difference: Mean over cases and seeds; None without a case.
         low, high: Bootstrap over patients and seeds, paired (``crossed_mean``); with one
             seed over patients alone. None with fewer patients than ``fewest_patients``.
@@ -45,6 +47,7 @@ class Verdict(Record):
 
     verdict: Word
     decided: bool
+    withheld: tuple[str, ...] = ()
     difference: float | None
     low: float | None
     high: float | None
@@ -119,6 +122,7 @@ def judge(
     confidence: float,
     null_margin: float,
     seed: int,
+    broken: Sequence[str] = (),
 ) -> Verdict:
     """Judge paired differences.
 
@@ -130,6 +134,7 @@ def judge(
         null_margin: A ``null`` whose interval lies within plus or minus this is certain; otherwise the sentence says
             that the test set is too small to tell. It never turns a gain or harm into a null.
         seed: Of the bootstrap.
+        broken: Broken lines of the source's contract; with any of them nothing is called a gain.
     """
     array = np.asarray(differences, dtype=np.float64)
     array = array[:, np.newaxis] if array.ndim == 1 else array
@@ -158,10 +163,12 @@ def judge(
     found = crossed_mean(values, kept, n_bootstrap, confidence, np.random.default_rng(seed))
     interval = found.interval
     word = _word(interval)
+    withheld = tuple(broken) if word == "gain" else ()
     within = -null_margin <= interval.low and interval.high <= null_margin
     return Verdict(
-        verdict=word,
-        decided=found.n_seeds > 1 and (word != "null" or within),
+        verdict="null" if withheld else word,
+        decided=found.n_seeds > 1 and not withheld and (word != "null" or within),
+        withheld=withheld,
         difference=found.mean,
         low=interval.low,
         high=interval.high,
@@ -171,7 +178,7 @@ def judge(
         n_seeds=found.n_seeds,
         seed_sd=None if found.n_seeds == 1 else found.seed_error * math.sqrt(found.n_seeds),
         smallest_detectable=smallest_detectable(found, confidence),
-        sentence=_sentence(word, within, found, confidence, null_margin),
+        sentence=_withheld(found, withheld) if withheld else _sentence(word, within, found, confidence, null_margin),
     )
 
 
@@ -185,6 +192,8 @@ def is_consistent(verdict: Verdict) -> bool:
         return False
     if low is None or high is None:
         return verdict.verdict == "null" and not verdict.decided
+    if verdict.withheld:
+        return verdict.verdict == "null" and not verdict.decided and 0.0 <= low <= high
     fits = {"gain": low >= 0.0, "harm": high <= 0.0, "null": low <= 0.0 <= high}
     return (
         low <= high and fits[verdict.verdict] and (verdict.verdict == "null" or verdict.n_seeds < 2 or verdict.decided)
@@ -249,6 +258,16 @@ def _sentence(word: Word, within: bool, found: CrossedMean, confidence: float, n
         f"Null, but undecided: a difference of {difference:+.3f} in mean Dice may be chance. "
         f"{who} would show a difference of {smallest:.3f} or more{if_so}."
     ).replace("-0.", "−0.")
+
+
+def _withheld(found: CrossedMean, broken: Sequence[str]) -> str:
+    several = len(broken) > 1
+    return (
+        f"Null, and undecided: the mean Dice rose by {found.mean:.3f}, but the source's contract is broken "
+        f"({', '.join(broken)}), and a gain over a broken contract is not called one: weights that see what they never "
+        f"learnt on are a better beginning than random ones, and still not the source that the card describes. Mend "
+        f"th{'ose lines' if several else 'at line'} or choose another source, and run again."
+    )
 
 
 def _claim(word: str, text: str, found: CrossedMean) -> str:

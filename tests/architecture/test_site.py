@@ -91,6 +91,18 @@ def test_types_and_defaults_are_in_words(params: ModuleType) -> None:
     assert found["plan.intensity", "low"][2] == found["plan.intensity", "high"][2]
 
 
+def test_each_field_of_the_metrics_is_explained_and_the_schema_is_published(site: Path) -> None:
+    published = (site / "metrics.schema.json").read_text(encoding="utf-8")
+    assert published == (ROOT / "monai_tl/report/metrics.schema.json").read_text(encoding="utf-8")
+    page = hook("metrics_page").metrics_page()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    assert [row[0] for row in rows if len(row) != 3 or not all(row)] == []
+    named = {row[0].strip("`") for row in rows}
+    assert {"rules.surface_tolerance_mm", "arms.*.classes", "verdict.decided", "contract[].status", "limits"} <= named
+    assert "metrics.schema.json" in Links(site / "metrics-json.html").targets
+
+
 class Links(HTMLParser):
     """Targets of links, and anchors, of one page."""
 
@@ -131,7 +143,12 @@ def test_each_page_is_in_the_site_and_in_its_navigation(site: Path) -> None:
     pages = [path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")]
     assert [str(page) for page in pages if not (site / page).is_file()] == []
     linked = {os.path.normpath(target) for target in Links(site / "index.html").targets}
-    assert sorted(str(page) for page in [*pages, Path("params.html")] if str(page) not in linked) == []
+    assert (
+        sorted(
+            str(page) for page in [*pages, Path("params.html"), Path("metrics-json.html")] if str(page) not in linked
+        )
+        == []
+    )
 
 
 def test_every_link_of_the_site_leads_somewhere(site: Path) -> None:

@@ -16,7 +16,7 @@ from cluster_work import end_itself, work_of
 from ingested import make_case, write_cases
 from small_cohort import tree_digest
 
-from monai_tl.config import IngestConfig, NetworkConfig, Params
+from monai_tl.config import EvaluateConfig, IngestConfig, NetworkConfig, Params
 from monai_tl.dataset.manifest import read_manifest
 from monai_tl.dataset.nifti import write_image
 from monai_tl.errors import ConfigError, WorkerLostError
@@ -132,7 +132,9 @@ def test_preparing_and_scoring_give_the_same_everywhere(
             image = np.zeros(manifest.case(case_id).spatial_shape, np.uint8)
             image[8:20, 8:20, 4:12] = 1
             write_image(predictions / f"{case_id}.nii.gz", image, np.asarray(manifest.case(case_id).affine))
-        scores = score_arms(manifest, predictions.parents[1], ["scratch"], [0], case_ids, 2.0, Progress("evaluate"))
+        scores = score_arms(
+            manifest, predictions.parents[1], ["scratch"], [0], case_ids, EvaluateConfig(), Progress("evaluate")
+        )
         found[executor] = (tree_digest(workspace / "artifacts/prepared"), repr(scores))
     assert len(set(found.values())) == 1
 

@@ -30,15 +30,24 @@ def _sequential(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
 
 
-def scores_text(dice: np.ndarray, patients: list[str] | None = None, failed: set[int] = frozenset()) -> str:  # type: ignore[assignment]
-    """``cases.csv`` of an evaluation with one class."""
+def scores_text(
+    dice: np.ndarray,
+    patients: list[str] | None = None,
+    failed: frozenset[int] = frozenset(),
+    redrawn: frozenset[int] = frozenset(),
+    tolerance_mm: float = 2.0,
+) -> str:
+    """``cases.csv`` of an evaluation with one class; surface Dice is Dice."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "patient", "class", "failed", "dice", "hd95_mm"])
+    header = ["case", "patient", "class", "failed", "tolerance_mm", "dice", "surface_dice", "hd95_mm", "reference_ml"]
+    writer.writerow(header)
     for index, value in enumerate(dice):
         cell = "" if np.isnan(value) else f"{value:.6f}"
         patient = patients[index] if patients else str(index)
-        writer.writerow([f"case-{index:02d}", patient, "liver", int(index in failed), cell, f"{10 * (1 - value):.6f}"])
+        reference = f"{index + 3 + 0.001 * (index in redrawn):.6f}"
+        row = [f"case-{index:02d}", patient, "liver", int(index in failed), tolerance_mm, cell, cell]
+        writer.writerow([*row, f"{10 * (1 - value):.6f}", reference])
     return text.getvalue()
 
 
@@ -93,7 +102,7 @@ def test_three_are_compared_in_pairs_and_corrected_for_their_number(tmp_path: Pa
     expected = [3 * p[0], max(3 * p[0], 2 * p[1]), max(3 * p[0], 2 * p[1], p[2])]
     assert sorted(pair["p_holm"] for pair in pairs) == pytest.approx(expected, abs=3e-6)
     values = np.round(dice["b"], 6) - np.round(dice["a"], 6)
-    interval = bootstrap_mean(values, [str(index) for index in range(20)], 5000, 0.95, np.random.default_rng(0))
+    interval = bootstrap_mean(values, [f"{index:02d}" for index in range(20)], 5000, 0.95, np.random.default_rng(0))
     assert (pairs[0]["low"], pairs[0]["high"]) == pytest.approx((interval.low, interval.high), abs=2e-6)
 
 
@@ -118,8 +127,8 @@ def test_a_missing_prediction_scores_worst_and_two_compare_nothing(tmp_path: Pat
     first, second = np.full(8, 0.8), np.full(8, 0.8)
     first[0] = second[0] = second[1] = 0.0
     given = [
-        folder(tmp_path / "a", scores_text(first, failed={0})),
-        folder(tmp_path / "b", scores_text(second, failed={0, 1})),
+        folder(tmp_path / "a", scores_text(first, failed=frozenset({0}))),
+        folder(tmp_path / "b", scores_text(second, failed=frozenset({0, 1}))),
     ]
     (pair,) = pairs_of(tmp_path, given)
     assert (pair["n_cases"], pair["n_undefined"]) == (7, 1)
@@ -154,6 +163,100 @@ def test_patients_that_are_enough_for_one_pair_are_too_few_for_three(tmp_path: P
     assert run(given, tmp_path).count("6 patients are too few to tell; at least 7 are needed") == 3
 
 
+def test_cases_whose_references_were_redrawn_are_left_out_and_told(tmp_path: Path) -> None:
+    first, second = np.full(12, 0.7), np.full(12, 0.8)
+    # what counts against another reference would turn the mean
+    second[:3] = 0.0
+    given = [
+        folder(tmp_path / "a", scores_text(first)),
+        folder(tmp_path / "b", scores_text(second, redrawn=frozenset({0, 1, 2}))),
+    ]
+    (pair,) = pairs_of(tmp_path, given)
+    assert pair["difference"] == pytest.approx(0.1)
+    assert (pair["n_cases"], pair["n_other_reference"], pair["n_in_one_only"]) == (9, 3, 0)
+    assert "3 cases whose references differ are left out" in run(given, tmp_path)
+    all_redrawn = folder(tmp_path / "c", scores_text(second, redrawn=frozenset(range(12))))
+    with pytest.raises(DataError, match=r"a and .*c were scored against other references in all 12 cases"):
+        run([given[0], all_redrawn], tmp_path)
+
+
+def test_surface_dice_at_another_tolerance_is_refused(tmp_path: Path) -> None:
+    values = np.linspace(0.5, 0.7, 9)
+    given = [
+        folder(tmp_path / "a", scores_text(values)),
+        folder(tmp_path / "b", scores_text(values + 0.1, tolerance_mm=3.0)),
+    ]
+    with pytest.raises(DataError, match=r"a took 2 mm as agreement for surface Dice of liver, .*b 3 mm"):
+        run(given, tmp_path, metric="surface_dice")
+    # no tolerance enters Dice
+    assert pairs_of(tmp_path, given)[0]["second_is"] == "better"
+
+
+def test_a_table_that_does_not_tell_what_matters_is_compared_with_a_word(tmp_path: Path) -> None:
+    def without(name: str, *columns: str) -> str:
+        rows = list(csv.DictReader(io.StringIO(scores_text(np.linspace(0.5, 0.7, 9)))))
+        text = io.StringIO()
+        kept = [column for column in rows[0] if column not in columns]
+        writer = csv.DictWriter(text, kept, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        return folder(tmp_path / name, text.getvalue())
+
+    whole = without("whole")
+    assert pairs_of(tmp_path, [whole, without("again")], metric="surface_dice")[0]["doubts"] == []
+    poor = without("poor", "patient", "reference_ml", "tolerance_mm")
+    said = run([whole, poor], tmp_path, metric="surface_dice")
+    for words in ("references are the same is not known: ", "tolerances are the same is not known: "):
+        assert f"{words}{poor} does not tell them" in said
+    assert "nobody said whose" not in said
+    assert "nobody said whose the cases are, and each counts as a patient" in run(
+        [without("a", "patient"), without("b", "patient")], tmp_path
+    )
+
+
+def test_whose_the_cases_are_is_taken_from_whoever_knows(tmp_path: Path) -> None:
+    """12 cases: one table makes pairs of them, another triples; together each six in a row are one patient's."""
+    values = np.linspace(0.5, 0.7, 12)
+    pairs, triples = [str(index // 2) for index in range(12)], [str(index // 3) for index in range(12)]
+    alone = folder(tmp_path / "alone", scores_text(values))
+    paired = folder(tmp_path / "paired", scores_text(values + 0.1, pairs))
+    tripled = folder(tmp_path / "tripled", scores_text(values + 0.2, triples))
+    for given in ([alone, paired], [paired, alone]):
+        assert pairs_of(tmp_path, given)[0]["n_patients"] == 6
+    assert pairs_of(tmp_path, [paired, tripled])[0]["n_patients"] == 2
+
+
+def test_a_folder_evaluated_without_a_table_says_so_when_compared(tmp_path: Path) -> None:
+    label = np.zeros(SHAPE, dtype=np.uint8)
+    label[2:8, 2:8, 2:8] = 1
+    for index in range(6):
+        save(tmp_path / f"r/{index}.nii", label)
+        save(tmp_path / f"a/{index}.nii", label)
+    evaluate.run(tmp_path / "a", tmp_path / "r", tmp_path / "one")
+    (tmp_path / "whose.csv").write_text("case,patient\n" + "".join(f"{n},p{n // 2}\n" for n in range(6)))
+    evaluate.run(tmp_path / "a", tmp_path / "r", tmp_path / "two", cases=tmp_path / "whose.csv", tolerance_mm=1.0)
+    (pair,) = pairs_of(tmp_path, [str(tmp_path / "one"), f"{tmp_path / 'one'}/cases.csv"])
+    assert (pair["n_patients"], len(pair["doubts"])) == (6, 1)
+    (pair,) = pairs_of(tmp_path, [str(tmp_path / "one"), str(tmp_path / "two")])
+    assert (pair["n_patients"], pair["doubts"]) == (3, [])
+    with pytest.raises(DataError, match=r"2 mm as agreement for surface Dice of value 1, .* 1 mm"):
+        run([str(tmp_path / "one"), str(tmp_path / "two")], tmp_path, metric="surface_dice")
+
+
+@pytest.mark.parametrize("fault", ["a seed with other cases", "a case twice", "cut short"])
+def test_a_damaged_table_is_told_by_name(tmp_path: Path, fault: str) -> None:
+    lines = run_text(0.0).splitlines()
+    lines = {
+        "a seed with other cases": [line for line in lines if not line.startswith("transfer,1,case-3,")],
+        "a case twice": [*lines, lines[1]],
+        "cut short": [*lines[:3], lines[3].rsplit(",", 5)[0]],
+    }[fault]
+    damaged = folder(tmp_path / "damaged", "\n".join(lines) + "\n")
+    whole = folder(tmp_path / "whole", run_text(0.1))
+    with pytest.raises(DataError, match=r"damaged: .*cases\.csv .*evaluate again"):
+        run([whole, damaged], tmp_path)
+
+
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     a = folder(tmp_path / "a", scores_text(np.full(4, 0.5)))
     other = folder(tmp_path / "other", scores_text(np.full(4, 0.5)).replace("case-", "else-"))
@@ -176,12 +279,12 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
 def run_text(shift: float) -> str:
     """``reports/plots/cases.csv`` of a run with two arms and three seeds."""
     generator = np.random.default_rng(1)
-    lines = ["arm,seed,case_id,class,dice,hd95_mm,patient,failed"]
+    lines = ["arm,seed,case_id,class,dice,hd95_mm,reference_ml,patient,failed"]
     for arm, gain in (("transfer", shift), ("scratch", 0.0)):
         for seed in range(3):
             for index in range(10):
                 dice = 0.7 + gain + 0.02 * float(generator.standard_normal())
-                lines.append(f"{arm},{seed},case-{index},liver,{dice:.6f},5.0,p{index},0")
+                lines.append(f"{arm},{seed},case-{index},liver,{dice:.6f},5.0,{index}.5,p{index},0")
     return "\n".join(lines) + "\n"
 
 

@@ -23,6 +23,7 @@ from monai_tl.config import Params
 from monai_tl.dataset.nifti import read_label, write_image
 from monai_tl.errors import ConfigError, DataError, StageError
 from monai_tl.files import sha256_file
+from monai_tl.geometry import spacing_of
 from monai_tl.metrics.overlap import dice
 from monai_tl.records import Rejection, RejectionList
 from monai_tl.report.terminal import show_results
@@ -113,7 +114,7 @@ def test_plots_hold_each_case_and_each_step(evaluated: Path) -> None:
         rows = list(csv.DictReader(stream))
     header = ["arm", "seed", "case_id", "class", "dice", "surface_dice", "hd95_mm", "reference_ml", "prediction_ml"]
     header += ["iou", "hd100_mm", "mean_surface_distance_mm", "volume_error_ml", "relative_volume_error"]
-    assert list(rows[0]) == [*header, "patient", "failed"]
+    assert list(rows[0]) == [*header, "patient", "failed", "tolerance_mm"]
     assert {row["patient"] for row in rows} == {str(number) for number in range(1, 7)}
     assert len(rows) == 2 * 6 * 2
     assert all(0 <= float(row["dice"]) <= 1 for row in rows)
@@ -300,7 +301,13 @@ def test_missing_prediction_scores_worst_and_is_counted(finished: tuple[Path, Pa
     transfer = metrics_of(workspace)["arms"]["transfer"]
     assert (transfer["dice"]["n"], transfer["dice"]["n_failed"]) == (6, 1)
     assert transfer["dice"]["mean"] < before * 5 / 6 + 0.05
-    assert transfer["hd95_mm"]["mean"] > 400 / 6
+    # the longest diagonal of all test cases
+    labels = [read_label(workspace / f"artifacts/cases/{case_id(index)}/label.nii.gz") for index in range(6)]
+    diagonal = max(np.linalg.norm(np.array(label.shape) * spacing_of(affine)) for label, affine in labels)
+    with (workspace / "reports/plots/cases.csv").open(encoding="utf-8", newline="") as stream:
+        failed = [row for row in csv.DictReader(stream) if row["failed"] == "1"]
+    assert {(row["arm"], row["case_id"]) for row in failed} == {("transfer", case_id(2))}
+    assert [float(row["hd95_mm"]) for row in failed] == pytest.approx([diagonal] * 2, abs=1e-5)
     page = (workspace / "reports/html/report.html").read_text(encoding="utf-8")
     assert "geometry_error" in page
     assert "1 failed" in page

@@ -139,6 +139,52 @@ def test_names_that_do_not_fit_are_no_row_of_worst_scores(tmp_path: Path) -> Non
         run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
 
 
+def test_names_that_half_fit_are_refused_and_not_scored_as_missing(tmp_path: Path) -> None:
+    """One prediction lies where its reference does; two others in another folder would count as missing."""
+    for index in range(3):
+        save(tmp_path / f"r/ward/case-{index}.nii", labels(index))
+        save(tmp_path / f"p/{'ward' if index == 0 else 'night'}/case-{index}.nii", labels(index))
+    with pytest.raises(ConfigError, match="1 of 3 references have one, and 2 more would by the last part"):
+        run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    (tmp_path / "p/night").rename(tmp_path / "p/night-before")
+    (tmp_path / "p/ward/case-0.nii").rename(tmp_path / "p/night-before/case-0.nii")
+    # none fits by its folder, all by the last part
+    run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    assert record(tmp_path / "out")["n_failed"] == 0
+
+
+def test_seg_that_half_fit_by_series_and_by_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("r", "p"):
+        (tmp_path / folder).mkdir()
+    for name in ("one", "two"):
+        geometry = make_series(tmp_path, name=f"series {name}")
+        write(tmp_path / f"r/{name}.dcm", random_labels(), geometry)
+        # the second was drawn on a copy of the series with other UIDs
+        other = geometry if name == "one" else make_series(tmp_path, name="anonymised")
+        write(tmp_path / f"p/{name}.dcm", random_labels(), other)
+    with pytest.raises(ConfigError, match="1 of 2 references have one, and 1 more would"):
+        run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+
+
+def test_left_over_names_that_fit_nothing_are_told(tmp_path: Path) -> None:
+    for index in range(2):
+        save(tmp_path / f"r/case-{index}.nii", labels(index))
+        save(tmp_path / f"p/{'case-0' if index == 0 else 'seg_001'}.nii", labels(index))
+    said = run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    assert "1 prediction has no reference and no score" in said
+    assert "1 reference has no prediction and the worst score; where they were meant for those" in said
+
+
+@pytest.mark.parametrize(("predictions", "references"), [("a", "a"), ("a/b", "a"), ("a", "a/b"), ("link", "a")])
+def test_references_are_not_compared_with_themselves(tmp_path: Path, predictions: str, references: str) -> None:
+    save(tmp_path / "a/case.nii", labels(0))
+    save(tmp_path / "a/b/case.nii", labels(1))
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(ConfigError, match="--predictions and --references"):
+        run(tmp_path / predictions, tmp_path / references, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_converted_volumes_gives_its_labels(tmp_path: Path) -> None:
     """Images lie beside ``_label`` files; predictions as ``segment`` writes them, one folder a case."""
     for index in range(2):
@@ -255,7 +301,75 @@ def test_a_seg_on_finer_pixels_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "p", tmp_path / "r", tmp_path / "out", classes=tmp_path / "classes.yaml")
 
 
+def test_no_prediction_scores_worse_than_any_where_a_seg_has_few_planes(tmp_path: Path) -> None:
+    """Plane 1 against plane 5, nothing against planes 1 and 2, and a class that is not predicted."""
+    planes = {"far": ([1], [5]), "missing": ([1, 2], None), "empty": ([2, 3], [3])}
+    for folder in ("r", "p"):
+        (tmp_path / folder).mkdir()
+    for name, (drawn, predicted) in planes.items():
+        geometry = make_series(tmp_path, name=f"series {name}")
+        for folder, where in (("r", drawn), ("p", predicted)):
+            label = np.zeros((6, 7, 9), dtype=np.uint8)
+            label[where or [], 2:5, 2:6] = 1
+            if name == "empty":
+                label[3, 2:5, 7] = 2
+                label[label == 1] = 1 if folder == "r" else 0
+            if where is not None:
+                write(tmp_path / folder / f"{name}.dcm", label, geometry)
+    run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    found = rows(tmp_path / "out")
+    distances = ("hd95_mm", "hd100_mm", "mean_surface_distance_mm")
+    # the two masks of the first case span planes 1 to 5, and nothing is larger
+    diagonal = np.sqrt((9 * 0.8) ** 2 + (7 * 0.7) ** 2 + (5 * 2.5) ** 2)
+    far = found["far", "liver"]
+    assert float(far["hd100_mm"]) >= 10.0
+    for name in ("missing", "empty"):
+        assert [float(found[name, "liver"][one]) for one in distances] == pytest.approx([diagonal] * 3, abs=1e-5)
+        assert all(float(found[name, "liver"][one]) > float(far[one]) for one in distances)
+    voxel_ml = 0.8 * 0.7 * 2.5 / 1000
+    expected = (5 * 7 * 9 - 2 * 3 * 4) * voxel_ml
+    assert float(found["missing", "liver"]["volume_error_ml"]) == pytest.approx(expected, abs=1e-6)
+    assert float(found["missing", "liver"]["reference_ml"]) == pytest.approx(24 * voxel_ml, abs=1e-6)
+    assert float(found["empty", "tumour"]["hd95_mm"]) == 0.0
+
+
+def test_a_missing_prediction_of_a_small_image_is_penalised_as_in_the_largest(tmp_path: Path) -> None:
+    small, large = np.zeros((4, 4, 4), dtype=np.uint8), np.zeros((20, 10, 10), dtype=np.uint8)
+    small[1:3, 1:3, 1:3] = large[1:3, 1:3, 1:3] = 1
+    for name, label in (("a", small), ("b", large), ("c", small)):
+        save(tmp_path / f"r/{name}.nii.gz", label, np.eye(4))
+    save(tmp_path / "p/b.nii.gz", np.roll(large, 15, axis=0), np.eye(4))
+    save(tmp_path / "p/c.nii.gz", np.zeros_like(small), np.eye(4))
+    run(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    found = {name: float(row["hd95_mm"]) for (name, _), row in rows(tmp_path / "out").items()}
+    # an empty prediction that is there lies in its own image, and no distance in that is longer
+    expected = {"a": np.sqrt(600), "b": 15.0, "c": np.sqrt(48)}
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
 # ---- lesions and the command line ----
+
+
+def test_a_class_may_have_a_tolerance_of_its_own(tmp_path: Path) -> None:
+    """Both classes are shifted by a voxel of 2.5 mm: agreement for the one of 3 mm, and not for the one of 1 mm."""
+    label = np.zeros((20, 20, 20), dtype=np.uint8)
+    label[3:9, 3:17, 3:17], label[11:17, 3:17, 3:17] = 1, 2
+    save(tmp_path / "r/a.nii", label, np.diag([1, 1, 2.5, 1]))
+    save(tmp_path / "p/a.nii", np.roll(label, 1, axis=2), np.diag([1, 1, 2.5, 1]))
+    folders = [str(tmp_path / name) for name in "pr"]
+    given = ["evaluate", "--predictions", folders[0], "--references", folders[1], "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*given, "--tolerance-mm", "3", "--class-tolerance", "value 2=1"])
+    assert done.exit_code == 0, done.output
+    found = rows(tmp_path / "out")
+    assert [float(found["a", f"value {value}"]["tolerance_mm"]) for value in (1, 2)] == [3.0, 1.0]
+    assert float(found["a", "value 1"]["surface_dice"]) == 1.0
+    assert float(found["a", "value 2"]["surface_dice"]) < 0.95
+    assert float(found["a", "value 1"]["hd100_mm"]) == float(found["a", "value 2"]["hd100_mm"]) == 2.5
+    assert record(tmp_path / "out")["rules"]["surface_tolerances_mm"] == {"value 1": 3.0, "value 2": 1.0}
+    for wrong, words in (("value 3=1", "none of the classes"), ("value 2", "no NAME=MM"), ("value 2=0", "above 0")):
+        refused = CliRunner().invoke(app, [*given, "--class-tolerance", wrong])
+        assert isinstance(refused.exception, ConfigError)
+        assert words in str(refused.exception)
 
 
 def test_lesions_are_counted_where_asked(tmp_path: Path) -> None:
@@ -278,6 +392,11 @@ def test_lesions_are_counted_where_asked(tmp_path: Path) -> None:
     sensitivity, false = found["lesion_sensitivity"], found["lesion_false_positives"]
     assert (sensitivity["mean"], sensitivity["n"], sensitivity["n_failed"]) == (0.25, 2, 1)
     assert (false["mean"], false["n"], false["n_empty"], false["n_failed"]) == (1.0, 1, 0, 1)
+    # cases with much of it apart from those with little, whatever else is outlined
+    save(tmp_path / "r/c.nii", np.where(np.indices(SHAPE)[0] < 6, 1, 2).astype(np.uint8))
+    run(tmp_path / "p", tmp_path / "r", tmp_path / "out", lesions=["value 1"])
+    groups = [row for row in record(tmp_path / "out")["subgroups"] if row["attribute"] == "value 1, ml"]
+    assert [row["n"] for row in groups] == [2, 1]
 
 
 def test_the_command_says_what_it_found_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from balls import train_scratch, write_workspace
 from ingested import write_cases
 from small_cohort import COARSE, tree_digest
 
+from monai_tl.certainty_records import CaseCertainty, Certainty, ModelCertainty, RunCertainty
 from monai_tl.commands.phantom import canaries, write_cohort
 from monai_tl.config import ExportConfig, Params, parse_params
 from monai_tl.dataset.manifest import read_manifest
@@ -302,3 +303,22 @@ def test_best_fold_is_exported(tmp_path):
     assert export.best_model([tmp_path / "transfer-2-0"]).name == "transfer-2-0"
     with pytest.raises(StageError, match="readable training"):
         export.best_model([tmp_path / "transfer-9-0"])
+
+
+def test_the_model_says_how_sure_it_was_of_its_own_test_cases(tmp_path):
+    runs = [
+        RunCertainty(
+            arm=arm, seed=seed, temperature=None, n_validation_cases=0, members=None, n_members=1,
+            cases={f"case-{n}": CaseCertainty(entropy=value) for n, value in enumerate(values)},
+        )
+        for arm, seed, values in (
+            ("transfer", 0, (0.1, 0.2, 0.6)), ("transfer", 1, (5.0, 6.0)), ("scratch", 0, (7.0, 9.0)),
+        )
+    ]  # fmt: skip
+    Certainty(runs=tuple(runs)).write(tmp_path / "certainty.json")
+    (tmp_path / "model").mkdir()
+    export._write_certainty(tmp_path / "certainty.json", "transfer", 0, tmp_path / "model")
+    found = ModelCertainty.read(tmp_path / "model/certainty.json")
+    assert (found.n_cases, found.entropy_mean) == (3, pytest.approx(0.3))
+    # ((0.2² + 0.1² + 0.3²) / 2)^½
+    assert found.entropy_std == pytest.approx(0.07**0.5)

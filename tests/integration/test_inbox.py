@@ -377,7 +377,10 @@ def test_drift_is_measured_against_the_training_cases(tmp_path: Path, workspace:
     rows = base.execute("SELECT measures FROM studies").fetchall()
     import json
 
-    usual = [Fingerprint.model_validate(one) for row in rows for one in json.loads(row[0])]
+    measured = [one for row in rows for one in json.loads(row[0])]
+    # of two classes no voxel can be less sure than a coin
+    assert all(0.0 < one.pop("entropy") <= np.log(2.0) for one in measured)
+    usual = [Fingerprint.model_validate(one) for one in measured]
     assert {one.spacing_mm_median for one in usual} == {(4.0, 4.0, 4.0)}
     shutil.rmtree(workspace / "model")
     write_model(workspace / "model", pool(usual))

@@ -27,7 +27,7 @@ from monai_tl.dicom.volume import labels_to_ras, read_volume, to_ras
 from monai_tl.errors import DataError
 from monai_tl.labels import ClassSpec
 from monai_tl.progress import Progress
-from monai_tl.records import CaseRecord, Dataset, RejectionList
+from monai_tl.records import UNKNOWN_SITE, CaseRecord, Dataset, RejectionList
 from monai_tl.stages import ingest as ingest_stage
 from monai_tl.stages import ingest_case
 from monai_tl.stages.ingest import ingest, run
@@ -215,6 +215,16 @@ def test_one_patient_keeps_one_key_over_studies_and_sites_are_told_apart(tmp_pat
     records = [CaseRecord.read(tmp_path / "out" / case_id / "case.json") for case_id in ids]
     assert len({record.patient_key for record in records}) == 1
     assert len({record.site for record in records}) == 2
+
+
+def test_a_site_is_an_institution_whatever_scanners_it_has(tmp_path):
+    add_series(tmp_path / "in", 1, InstitutionName="CANARY HOSPITAL", Manufacturer="ACME")
+    add_series(tmp_path / "in", 2, InstitutionName=" Canary  Hospital", Manufacturer="OTHER", ManufacturerModelName="M")
+    add_series(tmp_path / "in", 3, InstitutionName="")
+    ids = do(tmp_path / "in", tmp_path / "out", tmp_path / "cache").dataset.case_ids
+    sites = [CaseRecord.read(tmp_path / "out" / case_id / "case.json").site for case_id in ids]
+    assert len(ids) == 3
+    assert sorted(sites) == sorted([Pseudonyms(KEY).site("canary hospital")] * 2 + [UNKNOWN_SITE])
 
 
 def test_scanner_facts_pass_by_allow_list_only(tmp_path):
@@ -507,6 +517,8 @@ def test_a_decathlon_folder_becomes_cases(tmp_path):
     records = [CaseRecord.read(tmp_path / "out" / case_id / "case.json") for case_id in summary.dataset.case_ids]
     assert len({record.patient_key for record in records}) == 1
     assert {record.provenance.kind for record in records} == {"nifti"}
+    # a NIfTI file does not say where it was made
+    assert {record.site for record in records} == {UNKNOWN_SITE}
     assert records[0].spacing_mm == (1.0, 1.0, 2.0)
     for name, packed in tree(tmp_path / "out").items():
         assert b"CANARY" not in (zlib.decompress(packed, 31) if name.endswith(".gz") else packed)

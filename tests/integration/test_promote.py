@@ -140,7 +140,7 @@ def test_the_command_says_why_and_ends_with_its_own_status(copy) -> None:
 
 def test_an_undecided_null_needs_a_word(copy) -> None:
     workspace = copy("undecided")
-    refuse(workspace, "Null, but undecided.*--accept-undecided")
+    refuse(workspace, "No difference shown, but undecided.*--accept-undecided")
     promote.run(workspace, accept_undecided=True)
     (entry,) = promotions(workspace)
     assert entry["accepted_undecided"] is True
@@ -150,7 +150,7 @@ def test_an_undecided_null_needs_a_word(copy) -> None:
 @pytest.mark.parametrize(("strays", "word"), [((2.0, 12.0), "Gain"), ((12.0, 2.0), "Harm"), ((2.0, 2.0), "Null")])
 def test_one_seed_needs_a_word_and_its_harm_is_harm(tmp_path: Path, strays: tuple[float, float], word: str) -> None:
     workspace, _ = make(tmp_path, *strays, seeds=(0,))
-    refuse(workspace, "Null, but" if word == "Null" else f"{word}, but of one seed")
+    refuse(workspace, "No difference shown, but" if word == "Null" else f"{word}, but of one seed")
     if word == "Harm":
         refuse(workspace, "not promoted", accept_undecided=True)
         return

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,46 +18,13 @@ from inbox_world import (
     write_study,
     write_workspace,
 )
+from prefect_server import Server, serving
 from targets import make_fingerprint
-from workspaces import ROOT, Place, end, free_port, until
+from workspaces import ROOT, Place, until
 
 from monai_tl.pipeline_file import pipeline_text
 
 pytestmark = pytest.mark.long
-
-
-@dataclass
-class Server:
-    place: Place
-    url: str
-    log: Path
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        auth = base64.b64encode((self.place.folder / ".monai_tl/server.auth").read_bytes().strip()).decode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Basic {auth}"}
-        request = urllib.request.Request(f"{self.url}/csrf-token?client=test", headers=headers)
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            headers |= {"Prefect-Csrf-Token": json.load(answer)["token"], "Prefect-Csrf-Client": "test"}
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.load(answer)
-
-    def runs(self, *states: str) -> list[dict[str, Any]]:
-        wanted = {
-            "flows": {"name": {"any_": ["inbox"]}}, "flow_runs": {"state": {"type": {"any_": list(states)}}},
-            "sort": "START_TIME_ASC", "limit": 50,
-        }  # fmt: skip
-        # asked in a loop: the server has other work
-        time.sleep(1.0)
-        return self.post("flow_runs/filter", wanted)
-
-    def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
-        body = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "CREATED_DESC", "limit": 100}
-        return {item["key"]: item for item in self.post("artifacts/filter", body)}
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        body = {"filter": {"event": {"name": [name]}}, "limit": 50}
-        return list(self.post("events/filter", body)["events"])
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +38,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_study(workspace / "inbox/gap", 7, leave_out=(4,))
     (workspace / "dvc.yaml").write_text(pipeline_text(workspace))
     place = Place(workspace, ROOT, {"MONAI_TL_EXECUTOR": "sequential"})
-    log, port = home / "serve.log", free_port()
-    process = place.start("monai_tl", "serve", "--port", str(port), "--interval", "86400", output=log)
-    try:
-        until(lambda: "Dashboard" in log.read_text() or process.poll() is not None, 120, "the server starts")
-        server = Server(place, f"http://127.0.0.1:{port}/api", log)
-        (first, *_) = until(lambda: server.runs("COMPLETED", "FAILED", "CRASHED"), 240, "a scheduled run ends")
+    with serving(place, home / "serve.log", "--interval", "86400") as server:
+        (first, *_) = until(lambda: runs(server, "COMPLETED", "FAILED", "CRASHED"), 240, "a scheduled run ends")
         assert first["state_type"] == "COMPLETED", first["state"]["message"]
         yield server
-    finally:
-        code = end(process)
-        left = [item.cmdline() for item in place.processes()]
-    assert code == 0, log.read_text()
-    assert left == []
+
+
+def runs(server: Server, *states: str) -> list[dict[str, Any]]:
+    return server.runs(*states, flow="inbox")
 
 
 def test_a_scheduled_run_segments_what_has_come(served: Server) -> None:
@@ -96,7 +53,7 @@ def test_a_scheduled_run_segments_what_has_come(served: Server) -> None:
 
 
 def test_it_shows_counts_studies_and_reasons(served: Server) -> None:
-    found = served.artifacts(served.runs("COMPLETED")[0]["id"])
+    found = served.artifacts(runs(served, "COMPLETED")[0]["id"])
     assert {"progress", "inbox", "inbox-studies", "inbox-refused", "inbox-drift"} <= set(found)
     assert "| done | 2 |" in found["inbox"]["data"]
     assert "| quarantined | 1 |" in found["inbox"]["data"]
@@ -116,13 +73,13 @@ def test_drift_and_quarantine_are_events(served: Server) -> None:
 def test_a_run_of_which_the_inbox_is_gone_fails_and_the_next_ones_go_on(served: Server) -> None:
     folder = served.place.folder
     shutil.move(folder / "inbox", folder / "away")
-    run = until(lambda: served.runs("FAILED"), 120, "a run fails")[0]
+    run = until(lambda: runs(served, "FAILED"), 120, "a run fails")[0]
     assert "inbox.folder: there is no such folder" in run["state"]["message"]
-    n_before = len(served.runs("COMPLETED"))
+    n_before = len(runs(served, "COMPLETED"))
     shutil.move(folder / "away", folder / "inbox")
     write_study(folder / "inbox/late", 3)
     until(lambda: len(segs(folder)) == 3, 120, "the late study is segmented")
-    until(lambda: len(served.runs("COMPLETED")) > n_before, 120, "a run completes")
+    until(lambda: len(runs(served, "COMPLETED")) > n_before, 120, "a run completes")
     assert sources_of(segs(folder)) == [series_uid(0), series_uid(1), series_uid(3)]
 
 

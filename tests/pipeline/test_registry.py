@@ -12,7 +12,7 @@ import pytest
 from finished_run import RunShape, make_finished_run
 from workspaces import ROOT
 
-from monai_tl.commands import promote, registry
+from monai_tl.commands import candidate, promote, registry
 from monai_tl.errors import ConfigError, PromotionError
 from monai_tl.sources.ensemble import InferenceSettings, write_ensemble
 from monai_tl.stages import evaluate
@@ -135,6 +135,50 @@ def test_a_worse_candidate_or_one_that_is_the_same_stays_a_candidate(workspace: 
         registry.to_prod(workspace, approve=True)
     assert git(workspace, "tag") == tags
     assert "v0.0.2 is in production" in registry.to_prod(workspace, approve=True, accept_undecided=True)
+
+
+def test_a_run_leaves_a_candidate_with_its_verdict_even_of_harm(
+    workspace: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workspace)
+    take(workspace, runs["good"])
+    registry.to_prod(workspace, approve=True)
+    for name in ("artifacts", "reports"):
+        shutil.rmtree(workspace / name)
+        shutil.copytree(runs["harm"] / name, workspace / name)
+    assert candidate.main(["record"]) == 0
+    commit(workspace)
+    assert [candidate.main(["register", "HEAD"]) for _ in range(2)] == [0, 0]
+    # the same model, run again: a new commit, but no new version
+    git(workspace, "commit", "-q", "--allow-empty", "-m", "The next night")
+    assert candidate.main(["register", "HEAD"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3
+    assert all("v0.0.2 is the candidate" in line for line in said)
+    assert [one["version"] for one in gto(workspace, "model#candidate")] == ["v0.0.2"]
+    assert [one["version"] for one in gto(workspace, "model#prod")] == ["v0.0.1"]
+    rows = [line for line in registry.describe_models(workspace).splitlines() if line.startswith("| v0")]
+    assert [row.split(" | ")[1] for row in rows] == ["candidate", "prod"]
+    assert "harm" in rows[0]
+    assert "gain" in rows[1]
+    with pytest.raises(PromotionError, match="A run that did harm"):
+        registry.to_prod(workspace, approve=True, accept_undecided=True)
+    # one that is taken is a candidate no more
+    take(workspace, runs["better"])
+    registry.to_prod(workspace, approve=True)
+    rows = [line for line in registry.describe_models(workspace).splitlines() if line.startswith("| v0")]
+    assert [row.split(" | ")[1] for row in rows] == ["prod", "candidate", ""]
+    assert "gain" in rows[0]
+
+
+def test_without_a_finished_run_there_is_no_candidate(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workspace)
+    assert candidate.main(["record"]) == PromotionError.exit_code
+    assert "the run is not finished" in capsys.readouterr().err
+    assert candidate.main(["register", "HEAD"]) == ConfigError.exit_code
+    assert "holds no record of a model" in capsys.readouterr().err
 
 
 def test_harm_and_what_is_not_committed_never_come_in(workspace: Path, runs: dict[str, Path]) -> None:

@@ -13,13 +13,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from workspaces import Place, clone, end, events, free_port, make_real, make_site, until
+from prefect_server import Server, serving
+from workspaces import Place, clone, events, make_real, make_site, until
 
 pytestmark = pytest.mark.pipeline
 
@@ -28,43 +28,6 @@ STEPS = (
     *("finetune@transfer-0-0", "finetune@scratch-0-0"),
     *("predict", "evaluate", "export"),
 )
-
-
-@dataclass
-class Server:
-    """A running ``monai-tl serve``."""
-
-    place: Place
-    url: str
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/{path}",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json", **self.password(), **self._token()},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def _token(self) -> dict[str, str]:
-        request = urllib.request.Request(f"{self.url}/csrf-token?client=test", headers=self.password())
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return {"Prefect-Csrf-Token": json.load(answer)["token"], "Prefect-Csrf-Client": "test"}
-
-    @property
-    def auth(self) -> str:
-        return (self.place.folder / ".monai_tl/server.auth").read_text().strip()
-
-    def password(self) -> dict[str, str]:
-        return {"Authorization": f"Basic {base64.b64encode(self.auth.encode()).decode()}"}
-
-    def runs(self, state: str) -> list[dict[str, Any]]:
-        wanted = {"flow_runs": {"state": {"type": {"any_": [state]}}}, "sort": "START_TIME_ASC", "limit": 50}
-        return self.post("flow_runs/filter", wanted)
-
-    def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
-        body = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "CREATED_DESC", "limit": 100}
-        return {item["key"]: item for item in self.post("artifacts/filter", body)}
 
 
 @pytest.fixture(scope="module")
@@ -107,19 +70,9 @@ def by_flow(base, repro) -> Place:
 @pytest.fixture(scope="module")
 def served(base) -> Iterator[Server]:
     place = clone(base, base.folder.parent / "served")
-    port = free_port()
-    log = place.folder.parent / "serve.log"
-    process = place.start("monai_tl", "serve", "--port", str(port), "--interval", "20", output=log)
-    try:
-        until(lambda: "Dashboard" in log.read_text() or process.poll() is not None, 120, "the server starts")
-        server = Server(place, f"http://127.0.0.1:{port}/api")
+    with serving(place, place.folder.parent / "serve.log", "--interval", "20") as server:
         until(lambda: server.runs("COMPLETED"), 500, "a scheduled run completes")
         yield server
-    finally:
-        code = end(process)
-        left = [item.cmdline() for item in place.processes()]
-    assert code == 0, log.read_text()
-    assert left == []
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +121,12 @@ def test_the_link_to_the_report_opens_for_whoever_has_the_password(served, sched
     address = re.search(r"\((http://[^)]*)\)", served.artifacts(scheduled["id"])["report"]["data"])[1]
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(address, timeout=30)
-    with urllib.request.urlopen(urllib.request.Request(address, headers=served.password()), timeout=30) as answer:
+    # who may read the report cannot start runs, and the other password is not for it
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(urllib.request.Request(address, headers=served.password()), timeout=30)
+    own = (served.place.folder / ".monai_tl/report.auth").read_bytes().strip()
+    headers = {"Authorization": f"Basic {base64.b64encode(own).decode()}"}
+    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=30) as answer:
         assert answer.read() == (served.place.folder / "reports/html/report.html").read_bytes()
 
 

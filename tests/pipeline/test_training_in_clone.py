@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import shutil
 import subprocess
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from workspaces import Place, make_site, make_stand_in
+from stand_in import look
+from workspaces import Place, end, free_port, make_real, make_site, make_stand_in, until
 
-pytestmark = pytest.mark.long
+from monai_tl.looks import read_looks
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 
 def git(place: Place, *arguments: str) -> str:
@@ -73,3 +81,83 @@ def test_again_without_a_change_makes_no_work_and_a_change_makes_a_branch(place:
     place.run("flows.clone")
     (new,) = set(branches(place)) - {branch}
     assert git(place, "rev-parse", f"{new}^") == git(place, "rev-parse", "HEAD")
+
+
+def test_looks_of_the_clone_count_in_the_workspace(place: Place) -> None:
+    looking = Place(place.folder, place.site, {**place.extra, "STAND_IN_LOOKS": "1"})
+    look(place.folder, "of the workspace")
+    # a run that was killed left one in the clone
+    look(place.folder / ".monai_tl/clone", "of a run that was killed")
+    params = place.folder / "params.yaml"
+    content = yaml.safe_load(params.read_text())
+    params.write_text(yaml.safe_dump({**content, "evaluate": {**content.get("evaluate", {}), "seed": 5}}))
+    git(place, "commit", "-qam", "Other parameters: evaluate runs again")
+    before = set(branches(place))
+    looking.run("flows.clone")
+    found = read_looks(place.folder).looks
+    assert [one.number for one in found] == [1, 2, 3]
+    assert [one.models["transfer-0-0"] for one in found][:2] == ["of the workspace", "of a run that was killed"]
+    # it is no part of the branch, so merging it never meets another version of the file
+    (branch,) = set(branches(place)) - before
+    assert "test_looks.json" not in git(place, "ls-tree", "-r", "--name-only", branch).splitlines()
+    # in the clone too it was the third
+    assert read_looks(place.folder / ".monai_tl/clone").looks[-1] == found[-1]
+
+
+def _ask(place: Place, url: str, file: str, body: dict[str, Any] | None = None, **more: str) -> bytes:
+    auth = base64.b64encode((place.folder / ".monai_tl" / file).read_bytes().strip()).decode()
+    headers = {"Authorization": f"Basic {auth}", "Content-Type": "application/json", **more}
+    content = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, content, headers), timeout=30) as answer:
+        return bytes(answer.read())
+
+
+def test_served_the_dashboard_links_to_the_report_that_the_clone_made(place: Place) -> None:
+    port, log = free_port(), place.folder.parent / "serve.log"
+    api = f"http://127.0.0.1:{port}/api"
+
+    def links() -> list[str]:
+        token = json.loads(_ask(place, f"{api}/csrf-token?client=test", "server.auth"))["token"]
+        named = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"}
+        wanted = {"artifacts": {"key": {"any_": ["report"]}}}
+        found = json.loads(_ask(place, f"{api}/artifacts/filter", "server.auth", wanted, **named))
+        return [str(one["data"]) for one in found]
+
+    process = place.start("monai_tl", "serve", "--clone", "--port", str(port), "--interval", "15", output=log)
+    try:
+        until(lambda: "Runs:" in log.read_text() or process.poll() is not None, 120, "the server starts")
+        (link, *_) = until(links, 300, "a run in the clone is done")
+        address = re.search(r"\((http://[^)]*)\)", link)
+        assert address is not None
+        made = (place.folder / ".monai_tl/clone/reports/html/report.html").read_bytes()
+        assert _ask(place, address[1], "report.auth") == made
+        assert address[1] in log.read_text().replace("\n", "")
+    finally:
+        code = end(process)
+    assert code == 0, log.read_text()
+
+
+def test_the_model_of_a_run_is_the_candidate_and_comes_by_its_name(tmp_path: Path) -> None:
+    """With the real stages: the version holds what a person decides by, and DVC hands out its files."""
+    made = make_real(tmp_path / "ws", make_site(tmp_path / "site"))
+    made.extra |= {"MONAI_TL_EXECUTOR": "sequential"}
+    made.run("flows.clone")
+    (branch,) = branches(made)
+    assert set(git(made, "tag").split()) == {"model@v0.0.1", "model#candidate#1"}
+    assert git(made, "rev-parse", "model@v0.0.1^{commit}") == git(made, "rev-parse", branch)
+    (row,) = (line for line in made.run("monai_tl", "models").splitlines() if line.startswith("| v0"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    pinned = yaml.safe_load((made.folder / "data.dvc").read_text())["outs"][0]["md5"]
+    assert cells[:2] == ["v0.0.1", "candidate"]
+    assert cells[3] == f"data {pinned[:8]}"
+    assert cells[5] == "CC0-1.0" or cells[4] == "from scratch"
+    made.run("dvc", "artifacts", "get", ".", "model", "--stage", "candidate", "-o", str(tmp_path / "fetched"))
+    ours = made.folder / ".monai_tl/clone/artifacts/export/model"
+    names = {path.relative_to(ours) for path in ours.rglob("*") if path.is_file()}
+    fetched = tmp_path / "fetched"
+    assert names == {path.relative_to(fetched) for path in fetched.rglob("*") if path.is_file()}
+    assert all((fetched / name).read_bytes() == (ours / name).read_bytes() for name in names)
+    # the next night finds nothing new, and leaves no other version
+    git(made, "merge", "-q", "--ff-only", branch)
+    made.run("flows.clone")
+    assert len(git(made, "tag").split()) == 2

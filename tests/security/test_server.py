@@ -135,16 +135,23 @@ def test_it_listens_on_loopback_alone(served: Served) -> None:
 
 
 def test_the_password_is_for_the_user_alone_and_in_no_log(served: Served) -> None:
-    path = served.place.folder / ".monai_tl/server.auth"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    secret = served.auth.split(":")[1]
-    assert len(secret) >= 32
+    state = served.place.folder / ".monai_tl"
+    secrets = {name: (state / name).read_text().strip().split(":")[1] for name in ("server.auth", "report.auth")}
+    assert len(set(secrets.values())) == 2
+    for name, secret in secrets.items():
+        assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
+        assert len(secret) >= 32
     told = [
         served.output,
         *(served.place.folder / ".monai_tl").glob("*.log"),
         served.place.folder / ".monai_tl/server.json",
     ]
-    assert [one.name for one in told if secret in one.read_text(errors="replace")] == []
+    for secret in secrets.values():
+        assert [one.name for one in told if secret in one.read_text(errors="replace")] == []
+    # the process that shows the reports does not know the dashboard's
+    showing = served.place.find("-m monai_tl.commands.report_server")
+    assert showing is not None
+    assert secrets["server.auth"] not in " ".join(showing.environ().values())
 
 
 def test_a_scheduled_run_stores_no_result_and_runs_none(served: Served, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -17,6 +18,8 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 _TIMEOUT_S = 30.0
+REQUIRED = "MONAI_TL_REQUIRE_BROWSER"
+"""In the environment where a missing browser is a fault, as in the gate."""
 
 
 class Page:
@@ -87,11 +90,40 @@ class Page:
         """The page on paper."""
         return base64.b64decode(self.send("Page.printToPDF")["data"])
 
+    def resize(self, width: int, height: int = 900) -> None:
+        """Give the window a size, CSS pixels."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+    def emulate(self, scheme: str = "light", media: str = "") -> None:
+        """Prefer light or dark, on screen or, with ``print``, as on paper."""
+        self.send(
+            "Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}]
+        )
+
+    def press(self, key: str, code: int) -> None:
+        """Press and release a key as a person does: it goes to what has the focus.
+
+        Args:
+            key: Its name in DOM, e.g. ``Tab``.
+            code: Its virtual key code, which decides what Chromium itself does with it.
+        """
+        text = {"text": "\r"} if key == "Enter" else {}
+        self.send("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **text)
+        self.send("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
+
+    def turn_wheel(self, x: float, y: float, delta: float) -> None:
+        """Turn the mouse's wheel over a point of the window."""
+        self.send("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=delta)
+        # scrolling goes on by itself
+        time.sleep(0.3)
+
 
 @contextmanager
 def open_browser(folder: Path, width: int = 1280, height: int = 900) -> Iterator[Page]:
-    """Start Chromium with a profile of its own; the test is skipped where there is none."""
+    """Start Chromium with a profile of its own; where there is none the test is skipped, or fails with REQUIRED."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None and os.environ.get(REQUIRED):
+        pytest.fail(f"chromium is not installed, and {REQUIRED} is set")
     if program is None:
         pytest.skip("chromium is not installed")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run"]

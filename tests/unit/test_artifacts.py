@@ -40,6 +40,6 @@ def test_the_plot_has_a_line_a_training_and_its_points_are_where_they_belong(tmp
     root = ElementTree.fromstring(base64.b64decode(picture[1]))
     lines = [item.get("points") for item in root.iter("{http://www.w3.org/2000/svg}polyline")]
     names = [item.text for item in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"transfer fold 0 seed 3", "scratch fold 0 seed 3"} <= set(names)
+    assert {"transfer fold 0 seed 3", "scratch fold 0 seed 3", "Dice", "optimiser steps", "0", "100"} <= set(names)
     # left 50, width 560, top 20, height 240; step 100 is the right edge, Dice 1 the upper one
     assert lines == ["330.0,260.0", "330.0,200.0 610.0,20.0"]

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from torch import nn
 
 from monai_tl.metrics.calibration import fit_temperature
-from monai_tl.metrics.counting import CaseCounting, reliability_counts
+from monai_tl.metrics.counting import MOST_FITTED, CaseCounting, EvenSample, reliability_counts
 from monai_tl.networks.passes import Passing
 
 SHAPE = (20, 16, 12)
@@ -55,12 +55,44 @@ def test_slabs_give_what_the_whole_gives(axis: int, cuts: tuple[int, ...]) -> No
 
 def test_a_temperature_known_by_construction_is_found_and_mends_other_cases() -> None:
     fitted = [counted(*drawn(2.5, seed), axis=0, cuts=(10,), fits=True) for seed in range(4)]
-    temperature = fit_temperature([(one.losses, one.n_fitted) for one in fitted])
+    temperature = fit_temperature([one.losses() for one in fitted])
     assert temperature == pytest.approx(2.5, rel=0.05)
     record = counted(*drawn(2.5, 9), axis=2, cuts=(5,), temperature=temperature).record()
     before, after = (reliability_counts(one).expected_error for one in (record.reliability, record.scaled))  # type: ignore[arg-type]
     assert before > 0.1
     assert after < 0.03
+
+
+@pytest.mark.parametrize("n", [0, 7, MOST_FITTED, MOST_FITTED + 1, 2 * MOST_FITTED - 1, 5 * MOST_FITTED + 3])
+def test_a_temperature_is_fitted_on_so_many_voxels_of_a_case_at_most_and_evenly(n: int) -> None:
+    sample = EvenSample()
+    order = np.arange(n)
+    for part in np.array_split(order, 13):
+        sample.add(np.stack([part, part]), part)
+    probabilities, taken = sample.taken()
+    assert len(taken) <= MOST_FITTED
+    assert len(taken) >= min(n, MOST_FITTED // 2)
+    # equal steps from the first voxel to the last, and each with its own probabilities
+    assert len(set(np.diff(taken).tolist())) <= 1
+    if n:
+        assert taken[0] == 0
+        assert n - taken[-1] <= max(1, *np.diff(taken[:2]).tolist(), 1)
+    if len(taken):
+        np.testing.assert_array_equal(probabilities, [taken, taken])
+
+
+def test_a_case_in_doubt_everywhere_is_held_to_the_cap_too() -> None:
+    """The voxels that count may be many more than the reference's box holds."""
+    shape = (64, 64, 40)
+    foreground = np.random.default_rng(0).uniform(0.2, 0.8, shape).astype(np.float32)
+    label = np.zeros(shape, dtype=np.uint8)
+    label[30, 30, 20] = 1
+    counting = CaseCounting(label, fits=True)
+    for start in range(0, 64, 16):
+        slab = foreground[start : start + 16]
+        counting.add(0, start, np.stack([1 - slab, slab]))
+    _, n = counting.losses()
+    assert MOST_FITTED // 2 <= n <= MOST_FITTED < 64 * 64 * 40
 
 
 def test_a_case_without_a_reference_has_an_uncertainty_alone() -> None:

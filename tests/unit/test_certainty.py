@@ -13,7 +13,13 @@ from monai_tl.certainty_records import CaseCertainty, Reliability, RunCertainty
 from monai_tl.metrics.calibration import N_BINS
 from monai_tl.metrics.certainty import Calibration, Uncertainty, judge_calibration, judge_uncertainty
 from monai_tl.metrics.cohort import ArmResult, summarise_arm
-from monai_tl.report.certainty import calibration_rows, temperature_sentence, uncertainty_sentence
+from monai_tl.report.certainty import (
+    calibration_rows,
+    temperature_sentence,
+    uncertainty_record,
+    uncertainty_rows,
+    uncertainty_sentence,
+)
 from monai_tl.report.certainty_figure import certainty_plot
 
 
@@ -44,7 +50,7 @@ def known() -> tuple[Calibration, Uncertainty]:
     ]
     runs = [run_of(*cases, temperature=1.7)]
     result = arm("transfer", 0.5, 0.9)
-    calibration, uncertainty = judge_calibration(runs, result, RULE), judge_uncertainty(runs, result)
+    calibration, uncertainty = judge_calibration(runs, result, RULE), judge_uncertainty(runs, result, RULE)
     assert calibration is not None
     assert uncertainty is not None
     return calibration, uncertainty
@@ -60,6 +66,16 @@ def test_errors_of_cases_cancel_in_the_pool_and_not_in_their_mean() -> None:
     assert calibration.temperatures == {0: 1.7}
 
 
+@pytest.mark.parametrize(("temperature", "is_told"), [(1.7, False), (0.26, False), (0.25, True), (8.0, True)])
+def test_a_temperature_at_an_end_of_what_was_tried_is_told(temperature: float, is_told: bool) -> None:
+    calibration, _ = known()
+    findings = make_findings((arm("transfer", 0.5, 0.9),))
+    told = replace(findings, calibration={"transfer": replace(calibration, temperatures={0: temperature})})
+    words = temperature_sentence(told)
+    assert "Above 1 the network was too sure, below 1 not sure enough" in words
+    assert ("0.25 to 8: the best may lie beyond" in words) == is_told
+
+
 def test_a_failed_case_has_no_calibration_and_is_told() -> None:
     case = CaseCertainty(reliability=one_bin(100, 0.9, 0.8), entropy=0.2)
     result = arm("transfer", 0.8, 0.0)
@@ -69,7 +85,7 @@ def test_a_failed_case_has_no_calibration_and_is_told() -> None:
     assert found is not None
     summary = found.before.of_cases
     assert (summary.n, summary.n_empty, summary.n_failed) == (1, 0, 1)
-    uncertain = judge_uncertainty([run_of(case)], result)
+    uncertain = judge_uncertainty([run_of(case)], result, RULE)
     assert uncertain is not None
     assert uncertain.curve.n_undefined == 1
 
@@ -78,7 +94,7 @@ def test_without_counts_nothing_is_judged_and_without_a_temperature_no_after() -
     result = arm("transfer", 0.8, 0.7)
     bare = CaseCertainty(entropy=0.2)
     assert judge_calibration([run_of(bare, bare)], result, RULE) is None
-    assert judge_uncertainty([], result) is None
+    assert judge_uncertainty([], result, RULE) is None
     counted = CaseCertainty(reliability=one_bin(100, 0.9, 0.8), entropy=0.2)
     found = judge_calibration([run_of(counted, counted)], result, RULE)
     assert found is not None
@@ -96,14 +112,14 @@ def of_errors(errors: list[float]) -> ArmResult:
 def test_an_uncertainty_that_is_the_error_is_perfect_and_members_are_asked_first() -> None:
     errors = [0.4, 0.1, 0.3, 0.2]
     cases = [CaseCertainty(entropy=1.0 - error, disagreement=error / 2) for error in errors]
-    found = judge_uncertainty([run_of(*cases, members=True)], of_errors(errors))
+    found = judge_uncertainty([run_of(*cases, members=True)], of_errors(errors), RULE)
     assert found is not None
     assert (found.measure, found.source) == ("disagreement", "2 mirrored passes of one model")
     # the means of the first 1, 2, 3, 4 errors in order
     assert found.curve.area == pytest.approx(np.mean([0.1, 0.15, 0.2, 0.25]))
     assert found.curve.random_area == pytest.approx(0.25)
     assert found.curve.excess == pytest.approx(0.0)
-    alone = judge_uncertainty([run_of(*cases)], of_errors(errors))
+    alone = judge_uncertainty([run_of(*cases)], of_errors(errors), RULE)
     assert alone is not None
     assert alone.measure == "entropy"
     # the worst order there is
@@ -123,7 +139,7 @@ def test_seeds_are_pooled_in_counts_and_meant_in_uncertainty() -> None:
     # one seed without a temperature leaves none for the arm
     assert found.after is None
     # 0.4 against 0.3: the worse case counts as surer
-    uncertain = judge_uncertainty(runs, result)
+    uncertain = judge_uncertainty(runs, result, RULE)
     assert uncertain is not None
     np.testing.assert_allclose(uncertain.curve.risk, [0.3, 0.2])
 
@@ -135,4 +151,36 @@ def test_the_plot_has_both_panels_and_the_sentence_warns_of_few() -> None:
     assert "Error that is left" in plot
     assert certainty_plot({}, {}) == ""
     findings = replace(make_findings((arm("transfer", 0.5, 0.9),)), uncertainty={"transfer": uncertainty})
-    assert "With 2 patients it is rough" in uncertainty_sentence(findings)
+    assert "With 2 patients it hangs on the order of a few; below 20 it has no interval" in uncertainty_sentence(
+        findings
+    )
+    assert uncertainty_rows(findings)[0].area == f"{uncertainty.curve.area:.3f}"
+    record = uncertainty_record(findings)["transfer"]
+    assert [record[name] for name in ("area_low", "area_high", "excess_low", "excess_high")] == [None] * 4
+
+
+def test_with_patients_enough_the_curve_has_intervals_and_says_them() -> None:
+    errors = np.linspace(0.05, 0.6, 24)
+    unsure = errors + 0.05 * np.sin(np.arange(24))
+    result = of_errors(errors.tolist())
+    found = judge_uncertainty([run_of(*(CaseCertainty(entropy=max(0.0, one)) for one in unsure))], result, RULE)
+    assert found is not None
+    area, excess = found.intervals.area, found.intervals.excess
+    assert area.low < found.curve.area < area.high < found.curve.random_area
+    # it tells of error: no better than chance would be 1
+    assert 0.0 <= excess.low < found.curve.excess < excess.high < 0.5
+    findings = replace(make_findings((result,)), uncertainty={"transfer": found})
+    (row,) = uncertainty_rows(findings)
+    assert row.area == f"{found.curve.area:.3f} ({area.low:.3f} to {area.high:.3f})"
+    assert "no interval" not in uncertainty_sentence(findings)
+    record = uncertainty_record(findings)["transfer"]
+    assert (record["area_low"], record["excess_high"]) == (round(area.low, 6), round(excess.high, 6))
+
+
+@pytest.mark.parametrize(("n", "kept"), [(1, 1), (2, 1), (5, 3), (6, 3)])
+def test_the_surest_half_of_an_odd_number_is_the_larger(n: int, kept: int) -> None:
+    errors = [0.1 * (index + 1) for index in range(n)]
+    found = judge_uncertainty([run_of(*(CaseCertainty(entropy=one) for one in errors))], of_errors(errors), RULE)
+    assert found is not None
+    findings = replace(make_findings((of_errors(errors),)), uncertainty={"transfer": found})
+    assert uncertainty_rows(findings)[0].half == f"{np.mean(errors[:kept]):.3f}"

@@ -148,6 +148,7 @@ def test_a_broken_section_is_a_fault_and_no_crash(section, content):
         ("finetune", "folds", "[false]"),
         ("split", "seed", "on"),
         ("evaluate", "surface_tolerance_mm", ".nan"),
+        ("evaluate", "class_tolerances_mm", "{liver: true}"),
         ("plan", "intensity", "{rule: window, low: .nan, high: .inf}"),
         ("plan", "intensity", "{rule: window, low: -.inf, high: 3.0}"),
         ("plan", "spacing_mm", "[1.0, true, 1.0]"),
@@ -270,3 +271,16 @@ def test_a_curve_without_a_source_has_nothing_to_transfer():
     with pytest.raises(ConfigError, match=r"curve\.strategies: plan\.source is null"):
         parse_params({**content, "curve": CURVE})
     assert parse_params({**content, "curve": CURVE | {"strategies": ["scratch"]}}).curve.labels == (4, "all")
+
+
+def test_a_class_may_have_a_tolerance_of_its_own_and_must_be_there():
+    content = good()
+    name = content["ingest"]["classes"][0]["name"]
+    content["evaluate"] = {"surface_tolerance_mm": 2, "class_tolerances_mm": {name: 0.5}}
+    settings = parse_params(content).evaluate
+    assert settings.tolerances_mm([name, "another"]) == (0.5, 2.0)
+    assert settings.tolerance_words == f"2 mm ({name} 0.5 mm)"
+    for wrong, words in (({"spleeen": 1.0}, "'spleeen' is none of ingest.classes"), ({name: 0.0}, "greater than 0")):
+        content["evaluate"]["class_tolerances_mm"] = wrong
+        with pytest.raises(ConfigError, match=f"evaluate.class_tolerances_mm.*{words}"):
+            parse_params(content)

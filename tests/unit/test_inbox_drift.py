@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
+
 import numpy as np
 import pytest
 from balls import make_plan
 from targets import make_fingerprint
 
-from monai_tl.inbox.drift import drift_of, measure, measures_to_text, pool
+from monai_tl.certainty_records import CaseCertainty, sum_up
+from monai_tl.inbox.drift import Measured, drift_of, measure, measures_to_text, pool
 from monai_tl.inbox.entries import Entry
 from monai_tl.records import Fingerprint
 
@@ -16,11 +19,11 @@ def one(**changes: object) -> Fingerprint:
     return make_fingerprint(n_cases=1, **changes)
 
 
-def entry(number: int, found: Fingerprint) -> Entry:
+def entry(number: int, found: Fingerprint, entropy: float | None = None) -> Entry:
     return Entry(
         content=f"{number:04d}", study=f"study-{number}", n_instances=1, arrived=float(number), state="done",
         attempts=1, owner="", not_before=0.0, code="", reason="", started=0.0, finished=1.0, n_segmented=1,
-        n_refused=0, model="m", measures=measures_to_text([found]), sent="",
+        n_refused=0, model="m", measures=measures_to_text([Measured(found, entropy)]), sent="",
     )  # fmt: skip
 
 
@@ -79,6 +82,34 @@ def test_without_a_fingerprint_of_the_training_nothing_is_claimed() -> None:
     assert drift.shift is None
     assert not drift.is_alarm
     assert "nothing to compare" in drift.describe()
+
+
+@pytest.mark.parametrize(("shift", "is_alarm"), [(0.9, False), (1.2, True), (-1.2, True)])
+def test_a_model_that_is_less_or_more_sure_than_of_its_test_cases_is_a_drift(shift: float, is_alarm: bool) -> None:
+    tested = [0.1, 0.2, 0.3, 0.2]
+    certainty = sum_up(CaseCertainty(entropy=value) for value in tested)
+    assert certainty is not None
+    spread = statistics.stdev(tested)
+    found = [entry(n, one(), 0.2 + shift * spread + wobble) for n, wobble in enumerate((-0.05, 0.05, 0.0, 0.0))]
+    rules = {"window": 4, "bound": 1.0}
+    drift = drift_of(found, make_fingerprint(), make_plan(), certainty=certainty, **rules)
+    assert drift.shift is not None
+    assert drift.shift.largest == "uncertainty of the prediction, entropy"
+    assert drift.shift.score == pytest.approx(abs(shift), rel=1e-5)
+    assert drift.is_alarm is is_alarm
+    # without what it was on the test cases, or what it is now, nothing is claimed
+    assert not drift_of(found, make_fingerprint(), make_plan(), **rules).is_alarm
+    unknown = [entry(n, one()) for n in range(4)]
+    assert not drift_of(unknown, make_fingerprint(), make_plan(), certainty=certainty, **rules).is_alarm
+
+
+def test_of_one_test_case_or_equal_ones_no_deviation_is_known() -> None:
+    assert sum_up([CaseCertainty(entropy=0.1)]) is None
+    equal = sum_up([CaseCertainty(entropy=0.1), CaseCertainty(entropy=0.1)])
+    drift = drift_of([entry(0, one(), 0.9)], make_fingerprint(), make_plan(), window=1, bound=1.0, certainty=equal)
+    assert drift.shift is not None
+    assert drift.shift.features[-1].distance is None
+    assert not drift.is_alarm
 
 
 def test_a_volume_measured_is_that_of_its_voxels_and_air_is_no_organ() -> None:

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from browser import REQUIRED, open_browser
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -89,3 +90,14 @@ def test_the_gate_runs_targets_that_exist() -> None:
     targets = [target for line in called for target in line.split()]
     assert targets == ["install-dev", "test", "lint", "types", "imports", "pipeline", "docs", "supply", "realdata"]
     assert set(targets) <= set(ROWS)
+
+
+def test_the_gate_asks_for_a_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Elsewhere a missing one skips tests; in the gate nobody would see that."""
+    lines = (ROOT / ".ci/run").read_text().splitlines()
+    assert lines.index(f"export {REQUIRED}=1") < lines.index("make pipeline")
+    monkeypatch.setattr("browser.shutil.which", lambda _: None)
+    for value, outcome in (("1", pytest.fail.Exception), ("", pytest.skip.Exception)):
+        monkeypatch.setenv(REQUIRED, value)
+        with pytest.raises(outcome, match="chromium is not installed"), open_browser(tmp_path):
+            pass

@@ -20,6 +20,7 @@ from monai_tl.report.more_tables import markdown_more
 from monai_tl.report.numbers import metrics_record
 from monai_tl.report.page import render_page
 from monai_tl.sources.evaluation_text import describe_evaluation
+from monai_tl.verdict_words import say_verdict
 
 SCHEMA = json.loads(files("monai_tl.report").joinpath("metrics.schema.json").read_text(encoding="utf-8"))
 LOOK = Look(number=3, test_set="0" * 64, models={}, models_sha256="1" * 64, by="evaluate")
@@ -97,7 +98,7 @@ def test_page_record_and_card_tell_the_same_of_certainty_lesions_and_licences() 
 def test_the_card_tells_verdict_means_and_limits() -> None:
     record = _record()
     text = describe_evaluation(record, "transfer")
-    assert record["verdict"]["sentence"] in text
+    assert say_verdict(record["verdict"]) in text
     (row,) = [line for line in text.splitlines() if line.startswith("| all |")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     dice = record["arms"]["transfer"]["dice"]
@@ -107,6 +108,57 @@ def test_the_card_tells_verdict_means_and_limits() -> None:
     assert header.count("|") == row.count("|")
     assert "look 3 at this test set" in text
     assert "not a medical device" in text
-    assert "Groups of too few patients to judge: site a; site b." in text
+    assert "Groups of too few patients for an interval: site a; site b." in text
+    assert "intervals are rough" not in text
+    rows = [row | {"low": 0.1, "high": 0.9} for row in record["subgroups"]["transfer"][:1]]
+    rough = describe_evaluation(record | {"subgroups": {"transfer": rows}}, "transfer")
+    assert "Groups of few patients, whose intervals are rough: site a." in rough
+    assert "too few patients for an interval" not in rough
     assert "validation cases" not in text
     assert "validation cases" in describe_evaluation(record | {"evaluated_on": "validation"}, "transfer")
+
+
+def test_the_rules_stand_beside_the_numbers_and_in_the_card() -> None:
+    settings = EvaluateConfig(surface_tolerance_mm=3.5, n_bootstrap=250, confidence=0.9, null_margin=0.04, seed=7)
+    record = _record(settings=settings)
+    rules = {"surface_tolerance_mm": 3.5, "n_bootstrap": 250, "confidence": 0.9, "null_margin": 0.04}
+    rules |= {"bootstrap_seed": 7, "lesion_connectivity": 26, "lesion_detection_iou": 0.1, "lesion_panoptic_iou": 0.5}
+    assert record["rules"] | rules == record["rules"]
+    assert "| Surface Dice at 3.5 mm |" in describe_evaluation(record, "transfer")
+
+
+def test_what_the_page_tells_beside_the_numbers_is_in_the_record_and_the_card() -> None:
+    findings = replace(_grouped("b"), look=LOOK)
+    record, page = _record(), render_page(findings)
+    card = describe_evaluation(record, "transfer")
+    counts = ("n_cases", "n_patients", "n_sites", "n_labelled", "n_test_cases", "n_refused")
+    assert [record["intake"][name] for name in counts] == [0, 0, 0, 0, 1, 1]
+    assert [line["item"] for line in record["contract"]] == [line.item for line in findings.plan.adaptations]
+    assert record["audit"]["tensors"] == {"matched": 0, "adapted": 0, "fresh": 1, "unused": 0}
+    assert record["limits"]
+    for text in record["limits"]:
+        assert text.replace("'", "&#39;") in page, text
+        assert text in card, text
+    assert "| text | text | text | adapted | text |" in card
+    assert "refused: text 1" in card
+    # the twin has nothing of the source
+    assert "The source's contract" not in describe_evaluation(record, "scratch")
+    alone = make_findings((arm("scratch", 0.9, 0.8),))
+    alone = replace(alone, verdict=None, models=(), plan=alone.plan.model_copy(update={"adaptations": ()}))
+    empty = json.loads(json.dumps(metrics_record(alone)))
+    jsonschema.validate(empty, SCHEMA)
+    assert (empty["audit"], empty["shift"], empty["contract"]) == (None, None, [])
+
+
+def test_the_schema_names_itself_and_explains_every_field() -> None:
+    assert SCHEMA["$id"] == "urn:monai-tl:metrics:1"
+
+    def fields(node: object, path: str) -> list[tuple[str, dict]]:
+        if not isinstance(node, dict):
+            return []
+        own = [(f"{path}.{name}", one) for name, one in node.get("properties", {}).items()]
+        return own + [pair for key, part in node.items() for pair in fields(part, f"{path}.{key}")]
+
+    found = fields(SCHEMA, "")
+    assert len(found) > 100
+    assert [path for path, one in found if len(one.get("description", "")) < 2] == []

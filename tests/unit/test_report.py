@@ -17,6 +17,7 @@ from monai_tl.metrics.cohort import ArmResult, BootstrapRule, CaseResult, summar
 from monai_tl.records import Adaptation, Audit, Plan, Rejection, Shift, ShiftFeature, Split, TensorAudit
 from monai_tl.report.audit_table import group_rows, size_in_words
 from monai_tl.report.choice import DECIDED_FROM, choices
+from monai_tl.report.figures import box_plots
 from monai_tl.report.findings import Failure, Findings, HistoryPoint, TrainedModel
 from monai_tl.report.overlays import choose_cases, display_window, draw_planes
 from monai_tl.report.page import render_page, split_headline
@@ -131,6 +132,25 @@ def test_many_classes_are_drawn() -> None:
         make_findings((arm("transfer", 0.9, 0.8, 0.7, names=names), arm("scratch", 0.5, 0.6, 0.4, names=names)), names)
     )
     assert all(page.count(name) >= 5 for name in names)
+
+
+def test_long_names_of_classes_have_room() -> None:
+    """In lines where that is enough, else turned: no name lies over its neighbour."""
+
+    def ticks(*names: str) -> tuple[int, set[str], bool]:
+        arms = (arm("transfer", 0.9, 0.8, names=names), arm("scratch", 0.5, 0.6, names=names))
+        plot = box_plots(arms, names, 2.0)
+        height = float(re.search(r'viewBox="0 0 720 ([\d.]+)"', plot)[1])
+        return round(height / (3.2 * 72)), set(re.findall(r">([^<>]*)</text>", plot)), "rotate(-30" in plot
+
+    assert ticks("liver", "tumour")[0] == 1
+    rows, texts, is_turned = ticks("left ventricle", "right kidney", "gall bladder", "inferior vena cava")
+    assert (rows, is_turned) == (3, False)
+    assert "inferior vena cava" in texts
+    rows, texts, is_turned = ticks(*(f"left adrenal gland {k}" for k in range(10)))
+    assert (rows, is_turned) == (3, False)
+    assert "left adrenal gland 0" not in texts
+    assert ticks(*(f"sternocleidomastoid {k}" for k in range(10)))[::2] == (3, True)
 
 
 def test_numbers_as_text() -> None:

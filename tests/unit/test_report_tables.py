@@ -63,7 +63,10 @@ def test_groups_stand_side_by_side_with_their_warning() -> None:
     assert "Groups of cases" not in render_page(make_findings((arm("transfer", 0.9), arm("scratch", 0.5))))
 
 
-@pytest.mark.parametrize(("number", "words"), [(1, "first time"), (4, "look 4 at this test set: 3 other sets")])
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1, "the first to be scored"), (4, "look 4 at this test set: before these models 3 other sets")],
+)
 def test_looks_at_the_test_set_are_told(number: int, words: str) -> None:
     findings = make_findings((arm("transfer", 0.9, 0.8), arm("scratch", 0.5, 0.6)))
     assert look_sentence(findings) == ""

@@ -7,17 +7,19 @@ import hashlib
 import io
 import re
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
 from test_report import HOSTILE, arm, make_findings
 
 from monai_tl.report.overlays import Overlay, look_through
 from monai_tl.report.page import render_page
 from monai_tl.report.viewer import MAX_SIDE, SliceView, draw_slices, viewer_scripts
 
-YELLOW, BLUE, GREEN, PINK = (255, 225, 77), (69, 179, 255), (120, 220, 140), (255, 99, 200)
+YELLOW, BLUE, WHITE, VERMILION = (255, 225, 77), (0, 114, 178), (255, 255, 255), (213, 94, 0)
 
 
 def _picture(uri: str) -> Image.Image:
@@ -62,12 +64,43 @@ def test_layers_tell_agreement_misses_and_excess() -> None:
     both = _voxels(view.layers["both"], view)
     # slices are counted from the patient's right, arrays from the left
     colours = {x: tuple(both[11 - x, 5, 5, :3]) for x in (2, 3, 4, 8)}
-    assert colours == {2: YELLOW, 3: GREEN, 4: BLUE, 8: PINK}
+    assert colours == {2: YELLOW, 3: WHITE, 4: BLUE, 8: VERMILION}
     assert both[11 - 6, 5, 5, 3] == 0
     reference = _voxels(view.layers["reference"], view)[:, 5, 5, 3] > 0
     assert sorted(11 - np.flatnonzero(reference)) == [2, 3, 8]
     prediction = _voxels(view.layers["prediction"], view)[:, 5, 5, 3] > 0
     assert sorted(11 - np.flatnonzero(prediction)) == [3, 4, 8]
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB
+VISION = {
+    "all": np.eye(3),
+    "no long cones": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "no middle cones": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "no short cones": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
+}
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_the_colours_of_the_layers_are_told_apart_by_every_eye(vision: str) -> None:
+    """Over dark, middle and light tissue; 10 of CIEDE2000 is seen at a glance."""
+    view = _cube()
+    both = _voxels(view.layers["both"], view)[:, 5, 5].astype(float)
+    layers = np.array([both[11 - x] for x in (2, 3, 4, 8)])
+    for grey in (30.0, 90.0, 150.0, 210.0):
+        alpha = layers[:, 3:] / 255.0
+        shown = (layers[:, :3] * alpha + grey * (1.0 - alpha)) / 255.0
+        linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+        seen = np.clip(linear @ VISION[vision].T, 0.0, 1.0)
+        lab = rgb2lab(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)[None])[0]
+        apart = [float(deltaE_ciede2000(lab[a], lab[b])) for a, b in combinations(range(4), 2)]
+        assert min(apart) > 12.0, (grey, apart)
 
 
 def test_thick_slices_keep_their_proportions() -> None:
@@ -130,3 +163,11 @@ def test_without_the_viewers_package_the_page_has_no_script(monkeypatch: pytest.
     assert "<script" not in page
     assert "script-src" not in page
     assert "data-viewer" not in page
+    assert "pip install &#39;monai_tl[viewer]&#39;" in page or "pip install 'monai_tl[viewer]'" in page
+    monkeypatch.undo()
+    assert "monai_tl[viewer]" not in _with_a_case()
+
+
+def test_pictures_are_told_to_be_images_of_a_person() -> None:
+    assert "can show a face" in _with_a_case()
+    assert "can show a face" not in render_page(make_findings((arm("transfer", 0.9), arm("scratch", 0.5))))

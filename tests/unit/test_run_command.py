@@ -156,7 +156,7 @@ def test_results_show_arms_verdict_refusals_and_paths(finished):
     dice = metrics["arms"]["transfer"]["dice"]
     assert f"{dice['mean']:.3f} ({dice['low']:.3f} to {dice['high']:.3f})" in shown
     assert "0.700 (0.600 to 0.800)" in shown
-    assert "Verdict: Pretraining helped. (95 % interval +0.050 to +0.150, 3 patients, one seed)" in shown
+    assert "Verdict: Pretraining helped (95 % interval +0.050 to +0.150, 3 patients, one seed)." in shown
     for code, count in metrics["rejected"].items():
         assert any(code in line and str(count) in line for line in shown.splitlines())
     assert str(finished / "reports/html/report.html") in shown.replace("\n", "")

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from monai_tl.errors import GeometryError, LabelError
 from monai_tl.geometry import Spacing
-from monai_tl.metrics.case import METRIC_NAMES, PERFECT, score_case, worst_scores
+from monai_tl.metrics.case import METRIC_NAMES, PERFECT, Extent, class_volumes_ml, score_case, worst_scores
 from monai_tl.metrics.overlap import dice, iou_from_dice
 from monai_tl.metrics.surface import diagonal_mm, hd95_mm, score_surfaces, surface_dice
 from monai_tl.metrics.surfels import neighbour_codes, surfel_areas
@@ -251,7 +251,8 @@ def test_same_masks_are_perfect_in_every_metric() -> None:
 
 def test_no_score_is_worse_than_that_of_a_missing_prediction() -> None:
     reference = np.where(blob(5), 1, 0).astype(np.uint8)
-    (missing,) = worst_scores(reference, 1, (0.8, 0.9, 2.5))
+    spacing = (0.8, 0.9, 2.5)
+    (missing,) = worst_scores(class_volumes_ml(reference, 1, spacing), Extent.of_grid(reference.shape, spacing))
     empty, full, opposite = np.zeros_like(reference), np.ones_like(reference), 1 - reference
     for prediction in (empty, full, opposite):
         (score,) = score_case(reference, prediction, 1, (0.8, 0.9, 2.5), 1.0)
@@ -286,7 +287,8 @@ def test_unknown_label_value_is_refused() -> None:
 def test_missing_prediction_scores_worst_even_where_the_reference_is_empty() -> None:
     reference = np.zeros((10, 10, 10), dtype=np.uint8)
     reference[:5] = 1
-    first, second = worst_scores(reference, 2, (1.0, 1.0, 2.0))
+    volumes = class_volumes_ml(reference, 2, (1.0, 1.0, 2.0))
+    first, second = worst_scores(volumes, Extent.of_grid((10, 10, 10), (1.0, 1.0, 2.0)))
     assert (first.dice, first.surface_dice, first.reference_ml, first.prediction_ml) == (0.0, 0.0, 1.0, 0.0)
     assert second.dice == 0.0
     assert first.hd95_mm == second.hd95_mm == pytest.approx(math.sqrt(600))

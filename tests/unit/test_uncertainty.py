@@ -10,7 +10,13 @@ import pytest
 from scipy.stats import entropy
 
 from monai_tl.errors import DataError
-from monai_tl.metrics.uncertainty import CaseUncertainty, UncertaintyCounting, risk_coverage
+from monai_tl.metrics.uncertainty import (
+    CaseUncertainty,
+    UncertaintyCounting,
+    bootstrap_curve,
+    risk_coverage,
+    weighted_area,
+)
 
 SHAPE = (6, 7, 8)
 
@@ -112,3 +118,44 @@ def test_undefined_cases_are_counted() -> None:
     assert (len(found.risk), found.n_undefined) == (2, 2)
     with pytest.raises(DataError, match="no case has both"):
         risk_coverage([math.nan], [0.5])
+
+
+def test_cases_that_are_there_several_times_are_a_list_that_has_them_so_often() -> None:
+    """The closed form with harmonic numbers against the curve of the list itself, ties among it."""
+    generator = np.random.default_rng(5)
+    unsure, wrong = generator.integers(0, 6, 30) / 5.0, generator.random(30)
+    times = generator.integers(0, 4, (20, 30))
+    times[0] = 1
+    found = weighted_area(unsure, wrong, times)
+    expected = [risk_coverage(list(np.repeat(unsure, row)), list(np.repeat(wrong, row))).area for row in times]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_interval_of_the_area_holds_what_other_patients_give() -> None:
+    """200 cohorts of 40 patients with two cases each: the mean area of such cohorts lies in nine intervals of ten."""
+    generator = np.random.default_rng(1)
+    once = np.ones((1, 80), dtype=np.int64)
+    cohorts = []
+    for _ in range(200):
+        patient = np.repeat(generator.normal(0.3, 0.08, 40), 2)
+        wrong = np.clip(patient + generator.normal(0.0, 0.03, 80), 0.0, 1.0)
+        cohorts.append((wrong + generator.normal(0.0, 0.08, 80), wrong))
+    truth = np.mean([weighted_area(unsure, wrong, once) for unsure, wrong in cohorts])
+    owners = [str(index // 2) for index in range(80)]
+    inside = 0
+    for unsure, wrong in cohorts:
+        found = bootstrap_curve(list(unsure), list(wrong), owners, 200, 0.95, np.random.default_rng(0)).area
+        inside += found.low <= truth <= found.high
+    # resampling cases alone, as if 80 patients were there, would hold it in four of five
+    assert 0.87 <= inside / 200 <= 0.97
+
+
+def test_below_twenty_patients_there_is_no_interval_however_many_cases() -> None:
+    generator = np.random.default_rng(2)
+    unsure, wrong = list(generator.random(57)), list(generator.random(57))
+    found = bootstrap_curve(unsure, wrong, [str(n // 3) for n in range(57)], 200, 0.95, generator)
+    assert all(math.isnan(one) for one in (found.area.low, found.area.high, found.excess.low, found.excess.high))
+    # all errors alike: an area, and no room for an excess
+    found = bootstrap_curve(unsure[:25], [0.5] * 25, [str(n) for n in range(25)], 200, 0.95, generator)
+    assert (found.area.low, found.area.high) == pytest.approx((0.5, 0.5))
+    assert math.isnan(found.excess.low)

@@ -10,7 +10,14 @@ from scipy import stats
 
 from monai_tl.metrics.case import ClassScore
 from monai_tl.metrics.crossed import crossed_mean
-from monai_tl.transfer.verdict import Verdict, fewest_patients, judge, paired_difference, smallest_detectable
+from monai_tl.transfer.verdict import (
+    Verdict,
+    fewest_patients,
+    is_consistent,
+    judge,
+    paired_difference,
+    smallest_detectable,
+)
 
 
 def score(dice: float) -> ClassScore:
@@ -191,3 +198,29 @@ def test_false_positive_of_one_arm_is_not_dropped() -> None:
     assert paired_difference([wrong], [right]) == -1.0
     assert math.isnan(paired_difference([right], [right]))
     assert paired_difference([score(0.9), right], [score(0.8), right]) == pytest.approx(0.1)
+
+
+def test_a_gain_over_a_broken_contract_is_withheld() -> None:
+    values = np.tile([[0.10], [0.12], [0.08], [0.11], [0.09], [0.10]], (1, 3))
+    patients = [f"p{index}" for index in range(6)]
+    plain = judge(values, patients, 2000, 0.95, 0.01, 0)
+    broken = judge(values, patients, 2000, 0.95, 0.01, 0, broken=["field of view"])
+    assert (plain.verdict, plain.withheld) == ("gain", ())
+    assert (broken.verdict, broken.decided, broken.withheld) == ("null", False, ("field of view",))
+    assert (broken.difference, broken.low, broken.high) == (plain.difference, plain.low, plain.high)
+    assert "rose by 0.100" in broken.sentence
+    assert "field of view" in broken.sentence
+    assert is_consistent(broken)
+    # it is not called a gain by taking the reason away, nor decided
+    assert not is_consistent(broken.model_copy(update={"withheld": ()}))
+    assert not is_consistent(broken.model_copy(update={"decided": True}))
+    assert not is_consistent(broken.model_copy(update={"verdict": "gain"}))
+
+
+@pytest.mark.parametrize("sign", [-1.0, 0.0])
+def test_harm_and_null_stay_what_they_are_whatever_is_broken(sign: float) -> None:
+    values = sign * np.tile([[0.10], [0.12], [0.08], [0.11], [0.09], [0.10]], (1, 3))
+    patients = [f"p{index}" for index in range(6)]
+    found = [judge(values, patients, 2000, 0.95, 0.01, 0, broken=lines) for lines in ([], ["orientation"])]
+    assert found[0] == found[1]
+    assert found[0].verdict == ("harm" if sign else "null")

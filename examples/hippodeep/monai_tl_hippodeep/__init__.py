@@ -28,6 +28,7 @@ SPEC = NetworkSpec(
     factory=HippoDeep,
     groups=_groups,
     size_rule=lambda _: SizeRule(divisor=4, min_vox=(4, 4, 4), padding="edge"),
+    idle=("convside.weight",),
 )
 
 __all__ = ["GROUPS", "SPEC", "HippoDeep"]
