@@ -74,9 +74,11 @@ def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
         "n_predictions_without_reference": evaluation.n_unused,
         "rules": {
             "surface_tolerances_mm": dict(zip(evaluation.class_names, evaluation.tolerances_mm, strict=True)),
+            "interval": "expanded percentile bootstrap over patients",
             "n_bootstrap": rule.n_bootstrap,
             "confidence": rule.confidence,
             "seed": rule.seed,
+            "missing_prediction": "the worst score: Dice 0, distances the longest diagonal of all cases",
         },
         "overall": _summaries(result.overall),
         "classes": {name: _summaries(summaries) for name, summaries in result.classes.items()},
@@ -99,7 +101,8 @@ def format_summary(evaluation: Evaluation) -> str:
     lines = [
         f"# {len(result.cases)} cases of {len({case.patient_key for case in result.cases})} patients",
         "",
-        f"Mean and {percent} interval over patients; n cases, of which `failed` have no prediction and score worst; "
+        f"Mean and {percent} interval (bootstrap over patients, expanded percentiles); n cases, of which `failed` have "
+        "no prediction and score worst; "
         "`empty` have nothing to score (neither reference nor prediction) and are left out.",
         "",
         "| class | metric | mean | interval | n | empty | failed |",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -12,6 +11,7 @@ import pydicom
 import pytest
 from dicom_files import save
 from inbox_world import segs, series_uid, write_model, write_study, write_workspace
+from label_kills import killed_take
 from returned_labels import write_seg
 
 from monai_tl.commands import corrections, inbox
@@ -133,30 +133,6 @@ def test_what_no_person_drew_or_has_no_images_is_told(workspace: Path) -> None:
     shutil.copytree(workspace.parent / "elsewhere", workspace / "inbox/late")
     assert take(workspace) == {"refused": 2, "taken": 1}
     assert learnt(workspace) == {series_uid(5): voxels(orphan), series_uid(8): 0}
-
-
-def killed_take(workspace: Path, moment: str) -> None:
-    """A process that takes labels and is ended by SIGKILL at a moment of the first one."""
-
-    def patch(owner: object, name: str, before: bool) -> None:
-        real = getattr(owner, name)
-
-        def patched(*given: object, **more: object) -> object:
-            if before:
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(*given, **more)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(owner, name, patched)
-
-    owner, name, before = {
-        "seen": (corrections.Corrections, "see", False),
-        "half_copied": (corrections.shutil, "copyfile", False),
-        "in_its_place": (corrections.Corrections, "take", True),
-        "noted": (corrections.Corrections, "take", False),
-    }[moment]
-    patch(owner, name, before)
-    corrections.run(workspace, "take")
 
 
 @pytest.mark.slow

@@ -68,11 +68,13 @@ def waiting(server: Server, run: str) -> dict:
 
 def test_nothing_goes_out_until_somebody_approves(served: Server) -> None:
     place = served.place
+    known = {process.pid for process in place.processes()}
     run = served.start("promotion")
+    until(lambda: {process.pid for process in place.processes()} - known, 60, "its process begins")
     state = waiting(served, run)
     assert state["state"]["name"] == "Suspended"
     # no process of it waits
-    until(lambda: place.find("flow-run", "execute") is None, 30, "its process ends")
+    until(lambda: {process.pid for process in place.processes()} <= known, 60, "its process ends")
     assert git(place, "tag") == ""
     shown = served.artifacts(run)["promotion"]["data"]
     assert "There was none before" in shown
