@@ -80,7 +80,7 @@ class Server:
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         return str(self.post(f"deployments/{self.deployments()[flow]['id']}/create_flow_run", body)["id"])
 
-    def ended(self, run: str, seconds: float = 240) -> dict[str, Any]:
+    def ended(self, run: str, seconds: float = 480) -> dict[str, Any]:
         """A run when it has ended."""
 
         def look() -> dict[str, Any] | None:
