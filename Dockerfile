@@ -5,7 +5,8 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install --no-install-recommends --yes git=1:2.39.* make=4.3-* \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 10001 monai
+    && useradd --create-home --uid 10001 monai \
+    && install --directory --owner monai --group monai /home/monai/.prefect
 
 # DVC's cache trusts file modes, which root ignores: the image never runs as root
 USER 10001

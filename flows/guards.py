@@ -24,6 +24,8 @@ from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
+from flows.server import OWN_VARIABLE
+
 GPU_VARIABLE = "MONAI_TL_GPUS"
 """So many trainings or predictions at a time on this machine; else as many as the system shows NVIDIA devices."""
 WEBHOOK_VARIABLE = "MONAI_TL_WEBHOOK"
@@ -63,12 +65,12 @@ def gpu_limit() -> str:
 def gpu_slot() -> Iterator[None]:
     """Wait for a GPU of this machine, and hold it; a machine without one makes nobody wait.
 
-    The slot is a lease that is renewed while the process lives, so a killed one gives it back within a minute.
+    The slot is a lease that is renewed while the process lives, so a killed one gives it back within a minute. A server
+    that a run has for itself alone knows no other run, and would take its leases with it: there nobody waits.
     """
-    if not n_gpus():
+    if not n_gpus() or os.environ.get(OWN_VARIABLE):
         yield
         return
-    # a server that a run has started for itself has no limit yet
     make_limit()
     with concurrency(gpu_limit(), occupy=1, lease_duration=_LEASE_S, strict=True):
         yield

@@ -23,6 +23,8 @@ SERVER_FILE = "server.json"
 """In the state folder while ``monai-tl serve`` runs: ``{"api_url": …}``."""
 AUTH_FILE = "server.auth"
 """In the state folder, for its owner alone: what the server of ``monai-tl serve`` asks for, ``name:password``."""
+OWN_VARIABLE = "MONAI_TL_OWN_SERVER"
+"""Set while a run has a server of its own, for what it starts: nobody else is there to wait for."""
 
 _START_S = 120.0
 
@@ -87,8 +89,10 @@ def server_for(workspace: Path) -> Iterator[Server]:
     try:
         url = f"http://127.0.0.1:{port}/api"
         _await_health(url, process, log)
+        os.environ[OWN_VARIABLE] = "1"
         yield Server(url, auth)
     finally:
+        os.environ.pop(OWN_VARIABLE, None)
         if process.stdin is not None:
             process.stdin.close()
         process.wait()

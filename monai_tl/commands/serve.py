@@ -175,6 +175,8 @@ def server_environment(workspace: Path, port: int, host: str = HOST) -> dict[str
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{shown.removesuffix('/api')},http://localhost:{port}",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        # in memory, as Prefect has them, leases end with the server, and what they held is taken for ever
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PYTHONUNBUFFERED": "1",
     }
     forced = {"PREFECT_API_URL": url, "PREFECT_SERVER_UI_API_URL": shown, "PYTHONPATH": python_path()}

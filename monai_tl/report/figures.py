@@ -153,13 +153,14 @@ def learning_curves(models: Sequence[TrainedModel]) -> str:
                 dice.plot([step], [best], "o", ms=9.0, mfc="none", mec=colour, mew=1.6)
             if measured:
                 loss.plot(*zip(*measured, strict=True), color=colour, lw=1.4, alpha=alpha)
-            for step, name in _phase_starts(model):
-                for axes in (dice, loss):
-                    axes.axvline(step, color=MUTED, lw=0.9, ls=(0, (3, 3)))
-                loss.annotate(
-                    name, (step, 1.0), xycoords=("data", "axes fraction"), xytext=(5, -4),
-                    textcoords="offset points", va="top", fontsize=8.0,
-                )  # fmt: skip
+        # trainings of one strategy change their phase at the same step
+        for step, name in dict.fromkeys(start for model in models for start in _phase_starts(model)):
+            for axes in (dice, loss):
+                axes.axvline(step, color=MUTED, lw=0.9, ls=(0, (3, 3)))
+            loss.annotate(
+                name, (step, 1.0), xycoords=("data", "axes fraction"), xytext=(5, -4),
+                textcoords="offset points", va="top", fontsize=8.0,
+            )  # fmt: skip
         dice.set_title("Validation Dice while training (ring: the step that was kept)")
         dice.set_ylabel("mean foreground Dice")
         dice.set_ylim(0.0, 1.02)

@@ -10,7 +10,7 @@ from monai_tl.metrics.lesions import LESION_METRICS
 from monai_tl.metrics.summary import MetricSummary
 from monai_tl.report import certainty
 from monai_tl.report.findings import Findings
-from monai_tl.report.tables import NOTHING, markdown, number
+from monai_tl.report.tables import NOTHING, counts_of, markdown, number
 
 OTHER_MEASURES = (
     ("iou", "IoU", 3),
@@ -24,11 +24,12 @@ OTHER_MEASURES = (
 
 @dataclass(frozen=True)
 class MeasureRow:
-    """One arm, over all classes or of one: mean and interval of each of OTHER_MEASURES as text."""
+    """One arm, over all classes or of one: mean and interval of each of OTHER_MEASURES as text, and over what."""
 
     arm: str
     class_name: str
     cells: tuple[str, ...]
+    counts: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class GroupRow:
     attribute: str
     group: str
     n_cases: int
+    counts: str
     n_patients: int
     means: tuple[str, ...]
     warning: str
@@ -50,7 +52,12 @@ def measure_rows(findings: Findings) -> list[MeasureRow]:
     tables = [(arm.arm, "", arm.overall) for arm in findings.arms]
     tables += [(arm.arm, name, arm.classes[name]) for name in names for arm in findings.arms]
     return [
-        MeasureRow(arm, name, tuple(_with_interval(found[metric], digits) for metric, _, digits in OTHER_MEASURES))
+        MeasureRow(
+            arm,
+            name,
+            tuple(_with_interval(found[metric], digits) for metric, _, digits in OTHER_MEASURES),
+            counts_of({heading: found[metric] for metric, heading, _ in OTHER_MEASURES}),
+        )
         for arm, name, found in tables
     ]
 
@@ -67,6 +74,7 @@ def group_of_case_rows(findings: Findings) -> list[GroupRow]:
                 attribute=first.attribute,
                 group=first.group,
                 n_cases=first.summary.n + first.summary.n_empty,
+                counts=counts_of({arm.arm: one.summary for arm, one in zip(findings.arms, same, strict=True)}),
                 n_patients=first.n_patients,
                 means=tuple(_with_interval(one.summary, 3) for one in same),
                 warning=first.warning,
@@ -77,6 +85,11 @@ def group_of_case_rows(findings: Findings) -> list[GroupRow]:
     return rows
 
 
+_LESION_HEADINGS = dict(
+    zip(LESION_METRICS, ("Sensitivity", "False positives a case", "F1", "Panoptic quality"), strict=True)
+)
+
+
 @dataclass(frozen=True)
 class LesionRow:
     """One class of one arm, lesion by lesion; each cell is a mean over cases and its interval, in the order of
@@ -85,6 +98,7 @@ class LesionRow:
     arm: str
     class_name: str
     cells: tuple[tuple[str, str], ...]
+    counts: str
     together: str
 
 
@@ -95,7 +109,8 @@ def lesion_rows(findings: Findings) -> list[LesionRow]:
         for arm in findings.arms:
             found = findings.lesions[arm.arm][name]
             cells = tuple(_with_interval(found.metrics[metric], 2).partition(" ")[::2] for metric in LESION_METRICS)
-            rows.append(LesionRow(arm.arm, name, cells, f"{round(found.n_found, 1):g} of {found.n_reference}"))
+            over = counts_of({heading: found.metrics[metric] for metric, heading in _LESION_HEADINGS.items()})
+            rows.append(LesionRow(arm.arm, name, cells, over, f"{round(found.n_found, 1):g} of {found.n_reference}"))
     return rows
 
 
@@ -105,8 +120,11 @@ def markdown_more(findings: Findings) -> str:
     if rows := lesion_rows(findings):
         lines += ["## Lesion by lesion", ""]
         lines += _markdown_table(
-            ("Arm", "Class", "Sensitivity", "False positives a case", "F1", "Panoptic quality", "Found in all cases"),
-            [(row.arm, row.class_name, *(" ".join(cell).strip() for cell in row.cells), row.together) for row in rows],
+            ("Arm", "Class", *_LESION_HEADINGS.values(), "Counted", "Found in all cases"),
+            [
+                (row.arm, row.class_name, *(" ".join(cell).strip() for cell in row.cells), row.counts, row.together)
+                for row in rows
+            ],
         )
     if found := certainty.calibration_rows(findings):
         lines += ["## Calibration", ""]

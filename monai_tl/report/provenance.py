@@ -75,7 +75,10 @@ def _model_facts(model: TrainedModel) -> str:
         "n_ranks": "{} processes",
         "stop_reason": "stopped by {}",
     }
-    return ", ".join(text.format(training[key]) for key, text in words.items() if training.get(key) is not None)
+    texts = [
+        (text.format(training[key]), training[key]) for key, text in words.items() if training.get(key) is not None
+    ]
+    return ", ".join(text.removesuffix("es" if text.endswith("sses") else "s") if n == 1 else text for text, n in texts)
 
 
 def _code(findings: Findings) -> list[tuple[str, str]]:

@@ -36,10 +36,6 @@ def size_plot(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
             gridspec_kw={"left": 0.055, "right": 0.995, "bottom": 0.17, "top": 0.88, "wspace": 0.08},
         ).ravel()  # fmt: skip
         lowest = 1.0
-        known = [ml for panel in points for arm in panel for ml, _ in arm if ml > 0]
-        decades = np.log10(max(known) / min(known)) * len(chosen)
-        # as many marks as have room below the panels
-        marks = (1.0, 2.0, 5.0) if decades < 4.0 else (1.0, 3.0) if decades < 7.0 else (1.0,)
         for axes, title, panel in zip(panels, titles, points, strict=True):
             for arm, pairs in zip(arms, panel, strict=True):
                 values = np.array([pair for pair in pairs if pair[0] > 0 and np.isfinite(pair[1])]).reshape(-1, 2)
@@ -48,6 +44,10 @@ def size_plot(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
                 )
                 lowest = min(lowest, *values[:, 1], 1.0)
             axes.set_xscale("log")
+            known = [ml for pairs in panel for ml, _ in pairs if ml > 0]
+            # as many marks as have room below the panel
+            decades = len(chosen) * np.log10(max(known) / min(known)) if known else 0.0
+            marks = (1.0, 2.0, 5.0) if decades < 5.0 else (1.0, 3.0) if decades < 9.0 else (1.0,)
             axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=marks))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())

@@ -28,9 +28,10 @@ LAYERS = ("reference", "prediction", "both")
 
 _LIBRARY = ("nilearn", "_assets/js/brainsprite.min.js")
 _TRANSPARENT, _REFERENCE, _PREDICTION, _AGREE, _OTHER = range(5)
-# white, yellow, blue and vermilion differ in lightness and in what any kind of colour vision sees
-_COLOURS = ((0, 0, 0), (255, 225, 77), (0, 114, 178), (255, 255, 255), (213, 94, 0))
-_ALPHA = (0, 180, 190, 80, 205)
+# yellow, blue, sky blue and vermilion: over tissue of any grey each is told from the others and from the bare image, by
+# any kind of colour vision
+_COLOURS = ((0, 0, 0), (255, 225, 77), (0, 60, 200), (86, 180, 233), (213, 94, 0))
+_ALPHA = (0, 180, 195, 125, 205)
 
 
 @dataclass(frozen=True)

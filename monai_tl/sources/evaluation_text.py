@@ -46,8 +46,13 @@ def describe_evaluation(metrics: Mapping[str, Any], arm: str) -> str:
 
 
 def _heading(metrics: Mapping[str, Any], metric: str, heading: str, _: int) -> str:
-    tolerance = metrics.get("rules", {}).get("surface_tolerance_mm")
-    return f"{heading} at {tolerance:g} mm" if metric == "surface_dice" and tolerance is not None else heading
+    rules = metrics.get("rules", {})
+    tolerance = rules.get("surface_tolerance_mm")
+    if metric != "surface_dice" or tolerance is None:
+        return heading
+    own = rules.get("class_tolerances_mm") or {}
+    others = ", ".join(f"{_plain(name)} {value:g} mm" for name, value in sorted(own.items()))
+    return f"{heading} at {tolerance:g} mm" + (f" ({others})" if others else "")
 
 
 def _contract(metrics: Mapping[str, Any], arm: str) -> str:

@@ -31,7 +31,7 @@ from monai_tl.sources.card import read_source
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.transfer.forgetting import Forgetting
 
-_CODE = ("dataset", "metrics", "report", "scoring", "stages.evaluate", "transfer")
+_CODE = ("dataset", "metrics", "report", "scoring", "stages.evaluate", "transfer", "verdict_words")
 """Code that decides what the report says of given predictions."""
 
 

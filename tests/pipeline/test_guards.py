@@ -7,11 +7,12 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from listener import Listener, listening
 from prefect_server import Server, serving
-from workspaces import make_site, make_stand_in, until
+from workspaces import free_port, make_site, make_stand_in, until
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
@@ -90,3 +91,29 @@ def test_the_address_of_the_webhook_is_not_shown(served: Server) -> None:
     shown = [one["data"]["url"] for one in found if one["name"] == "monai-tl-messages"]
     assert len(shown) == 1
     assert "geheim" not in shown[0]
+
+
+def test_a_slot_is_free_again_after_the_server_was_killed(tmp_path: Path) -> None:
+    place = make_stand_in(tmp_path / "ws", make_site(tmp_path / "site"))
+    place.extra |= {"MONAI_TL_GPUS": "1", "STAND_IN_SLOW": "finetune:60"}
+    port = free_port()
+    serve = place.start("monai_tl", "serve", "--port", str(port), "--interval", "86400", output=tmp_path / "log")
+    until(lambda: "Dashboard" in (tmp_path / "log").read_text(), 120, "the server starts")
+    server = Server(place, f"http://127.0.0.1:{port}/api", tmp_path / "log")
+    until(lambda: "training" in server.deployments(), 60, "the flow is served")
+    server.start("training")
+    until(lambda: slots_of(server) == (1, 1), 180, "a training holds the slot")
+    for process in place.processes():
+        process.kill()
+    serve.wait()
+    place.wait_for_end()
+    with serving(place, tmp_path / "again.log", "--interval", "86400") as server:
+        until(lambda: slots_of(server) == (1, 0), 240, "the lease has ended")
+
+
+def slots_of(server: Server) -> tuple[int, int] | None:
+    """None while there is no limit yet."""
+    try:
+        return slots(server)
+    except ValueError:
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,19 @@ from typing import Any
 from workspaces import Place, end, free_port, until
 
 _TIME_OUT_S = 120
+
+
+def _asked(request: urllib.request.Request) -> bytes:
+    """The answer; a server that is busy for a moment (503) is asked again, as Prefect's own client does."""
+    for _ in range(20):
+        try:
+            with urllib.request.urlopen(request, timeout=_TIME_OUT_S) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            time.sleep(1.0)
+    raise AssertionError("the server stays busy")
 
 
 @dataclass
@@ -39,15 +53,13 @@ class Server:
 
     def get(self, path: str) -> Any:
         request = urllib.request.Request(f"{self.url}/{path}", headers=self.password())
-        with urllib.request.urlopen(request, timeout=_TIME_OUT_S) as answer:
-            return json.load(answer)
+        return json.loads(_asked(request))
 
     def post(self, path: str, body: Any) -> Any:
         token = self.get("csrf-token?client=test")["token"]
         own = {"Content-Type": "application/json", "Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"}
         request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), {**own, **self.password()})
-        with urllib.request.urlopen(request, timeout=_TIME_OUT_S) as answer:
-            content = answer.read()
+        content = _asked(request)
         return json.loads(content) if content else None
 
     def runs(self, *states: str, flow: str = "training") -> list[dict[str, Any]]:
@@ -80,7 +92,7 @@ class Server:
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         return str(self.post(f"deployments/{self.deployments()[flow]['id']}/create_flow_run", body)["id"])
 
-    def ended(self, run: str, seconds: float = 240) -> dict[str, Any]:
+    def ended(self, run: str, seconds: float = 480) -> dict[str, Any]:
         """A run when it has ended."""
 
         def look() -> dict[str, Any] | None:

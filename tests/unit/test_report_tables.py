@@ -13,9 +13,11 @@ from monai_tl.looks import Look
 from monai_tl.metrics.case import ClassScore
 from monai_tl.metrics.cohort import ArmResult, CaseResult, summarise_arm
 from monai_tl.metrics.subgroups import summarise_groups
+from monai_tl.metrics.summary import MetricSummary
 from monai_tl.report.more_tables import OTHER_MEASURES, group_of_case_rows, look_sentence, measure_rows
 from monai_tl.report.page import render_page
 from monai_tl.report.size_figure import size_plot
+from monai_tl.report.tables import counts_of
 
 
 def _measured(name: str, surface: float) -> ArmResult:
@@ -90,3 +92,16 @@ def test_nothing_with_a_size_gives_no_plot() -> None:
     score = ClassScore(math.nan, math.nan, math.nan, 0.0, 0.0)
     empty = summarise_arm("transfer", {0: [CaseResult("case-0", "p", (score,))]}, ("liver",), RULE)
     assert size_plot((empty,), ("liver",)) == ""
+
+
+def test_what_a_mean_is_over_stands_beside_it() -> None:
+    def summary(n: int, n_empty: int = 0, n_failed: int = 0) -> MetricSummary:
+        return MetricSummary(mean=0.5, low=0.4, high=0.6, n=n, n_empty=n_empty, n_failed=n_failed)
+
+    assert counts_of({"IoU": summary(1), "HD100": summary(1)}) == "1 case"
+    assert (
+        counts_of({"IoU": summary(9, 2, 1), "HD100": summary(11)}) == "IoU: 9 cases, 2 empty, 1 failed; HD100: 11 cases"
+    )
+    page = render_page(_grouped(HOSTILE))
+    assert page.count(">Counted</th>") >= 3
+    assert ">1 case</td>" in page
