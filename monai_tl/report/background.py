@@ -141,7 +141,7 @@ WORDS = (
     ),
     (
         "undecided",
-        "these patients and seeds cannot tell; with one seed nothing is decided, because another one may turn it round",
+        "these patients and seeds cannot tell; a single pair of trainings decides nothing, because another may turn it round",
     ),
 )
 """For a reader who is new to it: word and meaning."""
