@@ -144,7 +144,7 @@ WORDS = (
     ),
     (
         "undecided",
-        "these patients and seeds cannot tell; with one seed nothing is decided, because another one may turn it round",
+        "these patients and seeds cannot tell; a single pair of trainings decides nothing, since another may differ",
     ),
 )
 """For a reader who is new to it: word and meaning."""
