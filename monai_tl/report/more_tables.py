@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from monai_tl.metrics.lesions import LESION_METRICS
 from monai_tl.metrics.summary import MetricSummary
 from monai_tl.report import certainty
+from monai_tl.report.counted import counts_of
 from monai_tl.report.findings import Findings
-from monai_tl.report.tables import NOTHING, counts_of, markdown, number
+from monai_tl.report.tables import NOTHING, markdown, number
 
 OTHER_MEASURES = (
     ("iou", "IoU", 3),

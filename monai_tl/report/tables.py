@@ -10,6 +10,7 @@ from typing import Any
 from monai_tl.metrics.cohort import ArmResult, MetricSummaries
 from monai_tl.metrics.summary import MetricSummary
 from monai_tl.records import Plan, Rejection
+from monai_tl.report.counted import counts
 from monai_tl.report.findings import Findings
 from monai_tl.transfer.forgetting import HEADS, Forgetting
 from monai_tl.transfer.shift_words import in_words
@@ -140,22 +141,6 @@ def _cell(summary: MetricSummary, digits: int, is_share: bool) -> MetricCell:
         low, high = (summary.low, summary.high) if math.isfinite(summary.low) else (summary.mean, summary.mean)
         place = (round(100 * summary.mean, 2), round(100 * low, 2), round(100 * high, 2))
     return MetricCell(number(summary.mean, digits), interval, counts(summary), place)
-
-
-def counts(summary: MetricSummary) -> str:
-    """What a mean is over: ``40 cases, 2 empty, 1 failed``."""
-    found = [f"{summary.n} case{'' if summary.n == 1 else 's'}"]
-    found += [f"{summary.n_empty} empty"] if summary.n_empty else []
-    found += [f"{summary.n_failed} failed"] if summary.n_failed else []
-    return ", ".join(found)
-
-
-def counts_of(summaries: Mapping[str, MetricSummary]) -> str:
-    """The same of several means, by their headings; said once where all are over the same."""
-    found = {name: counts(summary) for name, summary in summaries.items()}
-    if len(set(found.values())) == 1:
-        return next(iter(found.values()))
-    return "; ".join(f"{name}: {text}" for name, text in found.items())
 
 
 def rejection_rows(rejections: Sequence[Rejection], n_reasons: int = 3) -> list[RejectionRow]:

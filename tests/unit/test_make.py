@@ -93,9 +93,11 @@ def test_the_gate_runs_targets_that_exist() -> None:
 
 
 def test_the_gate_asks_for_a_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Elsewhere a missing one skips tests; in the gate nobody would see that."""
-    lines = (ROOT / ".ci/run").read_text().splitlines()
-    assert lines.index(f"export {REQUIRED}=1") < lines.index("make pipeline")
+    """Elsewhere a missing one skips tests; the gate gets one, and then none of them may skip."""
+    text = (ROOT / ".ci/run").read_text()
+    assert text.index("install -y --no-install-recommends chromium") < text.index(f"export {REQUIRED}=1")
+    assert text.index(f"export {REQUIRED}=1") < text.index("make pipeline")
+    assert "NO BROWSER CAN BE HAD" in text
     monkeypatch.setattr("browser.shutil.which", lambda _: None)
     for value, outcome in (("1", pytest.fail.Exception), ("", pytest.skip.Exception)):
         monkeypatch.setenv(REQUIRED, value)

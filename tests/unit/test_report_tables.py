@@ -14,10 +14,10 @@ from monai_tl.metrics.case import ClassScore
 from monai_tl.metrics.cohort import ArmResult, CaseResult, summarise_arm
 from monai_tl.metrics.subgroups import summarise_groups
 from monai_tl.metrics.summary import MetricSummary
+from monai_tl.report.counted import counts_of
 from monai_tl.report.more_tables import OTHER_MEASURES, group_of_case_rows, look_sentence, measure_rows
 from monai_tl.report.page import render_page
 from monai_tl.report.size_figure import size_plot
-from monai_tl.report.tables import counts_of
 
 
 def _measured(name: str, surface: float) -> ArmResult:
