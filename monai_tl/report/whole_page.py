@@ -10,7 +10,6 @@ import html
 from pathlib import Path
 
 from monai_tl.effort import Effort, describe_effort, read_effort
-from monai_tl.errors import DataError
 from monai_tl.files import write_text
 from monai_tl.report.provenance import EFFORT
 
@@ -27,9 +26,6 @@ def write_whole_page(workspace: Path, state: Path) -> bool:
 
     Returns:
         Whether it was written.
-
-    Raises:
-        DataError: The report is not one of this version: it has no place for the times.
     """
     bare = workspace / BARE_PAGE
     if not bare.is_file():
@@ -43,18 +39,11 @@ def add_effort(page: str, effort: Effort) -> str:
 
     Args:
         page: As ``render_page`` makes it.
-        effort: Of the stages; the page stays as it is where nothing is known.
-
-    Raises:
-        DataError: The page has no such place.
+        effort: Of the stages; the page stays as it is where nothing is known, and where it is of another version.
     """
-    place = html.escape(EFFORT)
-    if page.count(place) != 1:
-        raise DataError(f"{BARE_PAGE} is of another version; run the evaluate stage again")
     text = describe_effort(effort)
     if not text:
         return page
     by_stage = ", ".join(f"{name} {one.seconds:.1f} s" for name, one in effort.stages.items())
-    return page.replace(
-        place, html.escape(f"each stage's last run in this workspace: {text}. Stage by stage: {by_stage}")
-    )
+    told = f"each stage's last run in this workspace: {text}. Stage by stage: {by_stage}"
+    return page.replace(html.escape(EFFORT), html.escape(told))
