@@ -128,8 +128,14 @@ def stage(
     check_installed_version(workspace)
     params = load_params(workspace)
     try:
-        with measured(workspace.resolve() / STATE_FOLDER, name, given):
+        state = workspace.resolve() / STATE_FOLDER
+        with measured(state, name, given):
             run_sealed_stage(name, workspace.resolve(), params, given)
+        if name in _AFTER_THE_REPORT:
+            # imported here: it brings the drawing library, which other stages do not need
+            from monai_tl.report.whole_page import write_whole_page
+
+            write_whole_page(workspace.resolve(), state)
     except Exception as error:
         if is_out_of_memory(error):
             raise StageError(name, _OUT_OF_MEMORY.get(name, _LESS_AT_ONCE)) from error
@@ -138,6 +144,8 @@ def stage(
         raise StageError(name, f"{describe_os_error(error)}; check disk space and permissions") from error
 
 
+_AFTER_THE_REPORT = ("evaluate", "export")
+"""Stages whose end brings the report with the times of all stages up to date."""
 _LESS_AT_ONCE = "out of memory; work on fewer cases at once (MONAI_TL_JOBS=1), or use a machine with more"
 _OUT_OF_MEMORY = {
     "finetune": "out of memory; lower finetune.batch_size or plan.max_patch_voxels in params.yaml",

@@ -10,10 +10,7 @@ from monai_tl.files import sha256_of
 from monai_tl.report import tables
 from monai_tl.report.findings import Findings, TrainedModel
 
-EFFORT = (
-    "not in this file, so that the same run gives the same bytes; monai-tl run prints them, and .monai_tl/effort.json "
-    "in the workspace keeps them"
-)
+EFFORT = "in reports/report.html of the workspace; not in this file, so that the same run gives the same bytes"
 
 
 def data_digest(findings: Findings) -> str:

@@ -43,7 +43,7 @@ def show_results(workspace: Path, console: Console) -> None:
         console.print(
             "Which files: 'monai-tl whois ITEM', with items of artifacts/cases/rejected.json", highlight=False
         )
-    for title, path in (("Report", "reports/html/report.html"), ("DICOM SEG", "artifacts/export/seg")):
+    for title, path in (("Report", "reports/report.html"), ("DICOM SEG", "artifacts/export/seg")):
         console.print(f"{title}: {workspace / path}", highlight=False, markup=False, soft_wrap=True)
     console.print("To record that the model may go out: 'monai-tl promote'", highlight=False)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import pytest
+from test_report import arm, make_findings
 
 from monai_tl.effort import EFFORT_FILE, Effort, StageEffort, describe_effort, measured, read_effort
+from monai_tl.report.page import render_page
+from monai_tl.report.provenance import EFFORT
+from monai_tl.report.whole_page import add_effort, write_whole_page
 
 
 def counter(folder: Path, zone: str, name: str, energy: int, most: int = 10**12) -> None:
@@ -58,3 +63,28 @@ def test_it_is_told_in_plain_words() -> None:
     assert text.startswith("1 h 32 min in all (finetune 1 h 30 min, predict 2 min, split 2 s)")
     assert text.endswith("energy of the machine's processors 1 kWh")
     assert describe_effort(Effort(stages={"plan": StageEffort(seconds=1.0)})).endswith("energy not known")
+
+
+def test_the_whole_page_has_the_times_and_the_kept_one_stays(tmp_path: Path) -> None:
+    bare = tmp_path / "reports/html/report.html"
+    assert not write_whole_page(tmp_path, tmp_path / "state")
+    bare.parent.mkdir(parents=True)
+    page = f"<dl><dt>Duration, energy</dt><dd>{html.escape(EFFORT)}</dd></dl>"
+    bare.write_text(page)
+    assert write_whole_page(tmp_path, tmp_path / "state")
+    assert (tmp_path / "reports/report.html").read_text() == page
+    with measured(tmp_path / "state", "ingest", {}, tmp_path / "none"):
+        pass
+    write_whole_page(tmp_path, tmp_path / "state")
+    assert "ingest 0.0 s" in (tmp_path / "reports/report.html").read_text()
+    assert "energy not known" in (tmp_path / "reports/report.html").read_text()
+    assert bare.read_text() == page
+
+
+def test_a_real_report_has_one_place_for_them() -> None:
+    effort = Effort(stages={"finetune-transfer-0-0": StageEffort(seconds=83.0)})
+    page = render_page(make_findings((arm("transfer", 0.9), arm("scratch", 0.5))))
+    whole = add_effort(page, effort)
+    assert "finetune-transfer-0-0 83.0 s" in whole
+    assert "the same bytes" not in whole
+    assert len(whole) - len(page) < 200

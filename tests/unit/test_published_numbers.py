@@ -85,7 +85,7 @@ def test_page_record_and_card_tell_the_same_of_certainty_lesions_and_licences() 
     assert "Lesion by lesion" in page
     summary = markdown_more(findings)
     rows = [line for line in summary.splitlines() if line.startswith("| transfer |")]
-    assert [row.count("|") for row in rows] == [8, 6, 7]
+    assert [row.count("|") for row in rows] == [9, 6, 7]
     assert ece in rows[1]
     assert area in rows[2]
     assert markdown_more(_grouped("b")) == ""
