@@ -159,7 +159,7 @@ def test_results_show_arms_verdict_refusals_and_paths(finished):
     assert "Verdict: Pretraining helped (95 % interval +0.050 to +0.150, 3 patients, one seed)." in shown
     for code, count in metrics["rejected"].items():
         assert any(code in line and str(count) in line for line in shown.splitlines())
-    assert str(finished / "reports/html/report.html") in shown.replace("\n", "")
+    assert str(finished / "reports/report.html") in shown.replace("\n", "")
     assert str(finished / "artifacts/export/seg") in shown.replace("\n", "")
 
 
