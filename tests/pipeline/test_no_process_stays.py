@@ -136,7 +136,7 @@ def test_a_second_run_of_a_busy_workspace_is_a_clear_message(place, tmp_path):
     assert "another run of this workspace is going on" in text
     assert "Traceback" not in text
     assert end(started) == 130
-    assert not slowed.processes()
+    slowed.wait_for_end(10.0)
 
 
 def test_a_stage_past_its_time_out_is_ended(place, tmp_path):
@@ -144,7 +144,7 @@ def test_a_stage_past_its_time_out_is_ended(place, tmp_path):
     slowed.extra["MONAI_TL_STAGE_TIME_OUT_S"] = "3"
     text = slowed.run("monai_tl", "run", "--plain", check=False)
     assert "stopped after 3 s" in text
-    assert not slowed.processes()
+    slowed.wait_for_end(10.0)
 
 
 def test_a_stage_that_fails_tells_why(place):
