@@ -45,7 +45,7 @@ def run(quick: bool) -> list[str]:
         ("hippodeep tuned", n): Point(tuned, n, "auto", 0, seconds, TIMED if n == STEPS_LABELS else ()) for n in labels
     }
     if not quick:
-        points["hippodeep tuned", "all"] = Point(tuned, "all", "auto", 0, SECONDS_ALL, TIMED)
+        points["hippodeep tuned", "all"] = Point(tuned, "all", "auto", 0, SECONDS_ALL)
     for name, folder in scratch.items():
         chosen = labels if name == OWN else [n for n in labels if n in OTHER_LABELS]
         points |= {(name, n): Point(folder, n, "scratch", 0, seconds) for n in (*chosen, "all")}
@@ -75,8 +75,8 @@ def run(quick: bool) -> list[str]:
         f"160, the fewer among the more. Each training has the optimiser steps that two threads do in {seconds:.0f} s "
         f"on this machine (tuned with all labels: {SECONDS_ALL:.0f} s); no label is kept for validation, the averaged "
         "weights of the last step count. Same loss, augmentation, rates and average for all. Tuned with "
-        f"{STEPS_LABELS} and with all labels run on two threads with nothing else on the machine, so that their times "
-        "count; the others on one, where threads change a result by rounding alone.",
+        f"{STEPS_LABELS} labels runs on two threads with nothing else on the machine, so that its time counts; the "
+        "others on one, where threads change a result by rounding alone.",
         _table(names, results, [key for key, point in points.items() if point.changes]),
         "\n".join([*_judge(results), f"- {_judge_saved(results, list(scratch))}"]),
         *([_draw(root, points, steps, results, list(scratch), quick)] if quick else []),
