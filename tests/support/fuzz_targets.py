@@ -506,8 +506,12 @@ def main() -> int:
         if given.engine == "atheris":
             import atheris
 
-            with atheris.instrument_imports(
-                include=["monai_tl", "pydicom", "yaml", "nibabel"], enable_loader_override=False
+            # it tells of each module
+            with (
+                contextlib.redirect_stderr(io.StringIO()),
+                atheris.instrument_imports(
+                    include=["monai_tl", "pydicom", "yaml", "nibabel"], enable_loader_override=False
+                ),
             ):
                 _warm_up(session)
             run_atheris(session, given.seconds, given.seed, report)
