@@ -36,8 +36,8 @@ def check_inputs(folder: Path) -> None:
     if counts:
         name, found = folder.name, ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
         raise DataError(
-            f"DVC cannot take stock of the input {name}, where ingest.source points: {found}. Remove or rename them, or "
-            f"grant reading: 'find -L {name} ! -type d \\( ! -type f -o ! -readable \\)' lists links and files, and "
+            f"DVC cannot take stock of the input {name}, where ingest.source points: {found}. Remove or rename them, "
+            f"or grant reading: 'find -L {name} ! -type d \\( ! -type f -o ! -readable \\)' lists links and files, and "
             f"'find {name} | grep -avx \".*\"' such names"
         )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import hashlib
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from canaries import Canaries
 from decoded_search import found_in
 from inbox_world import CANARIES as OF_INBOX
 from inbox_world import write_study
+from left_behind import left_in
 from talking_study import write_talking_study
 from talking_volumes import N_CASES, write_talking_volumes
 from workspaces import Place, end, make_real, make_site, until
@@ -195,30 +195,10 @@ def volumes(run, tmp_path_factory) -> tuple[Place, Canaries]:
     return place, planted
 
 
-def _objects_of_data(workspace: Path) -> set[Path]:
-    """The inputs themselves, as DVC keeps them, and the lists of their names: `data` is the user's own."""
-    objects = workspace / ".dvc/cache/files/md5"
-    data = workspace / "data"
-    own = {hashlib.md5(path.read_bytes()).hexdigest() for path in data.rglob("*") if path.is_file()}
-    found = {objects / name[:2] / name[2:] for name in own}
-    names = {path.relative_to(data).as_posix() for path in data.rglob("*")}
-    for folder in objects.rglob("*.dir"):
-        if {one["relpath"] for one in json.loads(folder.read_text())} <= names:
-            found.add(folder)
-    assert len(found) > len(own)
-    return found
-
-
-def _left_in(workspace: Path, texts: tuple[str, ...]) -> list[str]:
-    inputs = _objects_of_data(workspace)
-    own = [workspace / name for name in ("data", "inbox", GROUPS)]
-    return found_in(workspace, texts, lambda path: path in inputs or any(one in (path, *path.parents) for one in own))
-
-
 def test_nothing_of_a_patient_is_left_anywhere(run, texts) -> None:
     """Neither a text nor a hash of it that anybody could make."""
     place, root = run
-    assert _left_in(place.folder, texts) == []
+    assert left_in(place.folder, texts, ("inbox", GROUPS)) == []
     for name in ("home", "tmp", "said"):
         assert found_in(root / name, texts) == []
 
@@ -242,7 +222,7 @@ def test_nothing_of_a_data_set_of_volumes_is_left_anywhere(volumes) -> None:
     dataset = json.loads((place.folder / "artifacts/cases/dataset.json").read_text())
     assert len(dataset["case_ids"]) == N_CASES - 1
     words = tuple(planted.texts.values())
-    assert _left_in(place.folder, words) == []
+    assert left_in(place.folder, words) == []
     assert found_in(place.folder.parent, words, lambda path: place.folder in (path, *path.parents)) == []
     seen = {one.split(" in ")[0] for one in found_in(place.folder / "data", words)}
     # the search would see them: all but what the damaged file holds
