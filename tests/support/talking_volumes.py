@@ -43,7 +43,7 @@ def _talking_image(values: np.ndarray, affine: np.ndarray, where: str, canaries:
         text = canaries.plant(f"{name} of {where}").encode()
         assert len(text) <= made.header[name].dtype.itemsize
         made.header[name] = text
-    for code in ("comment", "xml", "afni"):
+    for code in ("comment", "afni"):
         text = canaries.plant(f"{code} behind the header of {where}").encode()
         made.header.extensions.append(nibabel.nifti1.Nifti1Extension(code, text))
     return made
