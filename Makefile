@@ -7,7 +7,7 @@ PATH   := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint types imports pipeline realdata long docs bench serve source supply sbom wheel clean
+.PHONY: help install install-dev demo test lint types imports pipeline realdata long fuzz docs bench serve source supply sbom wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -17,7 +17,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet -c constraints.txt --upgrade pip
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[viewer]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[jpeg,viewer]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
@@ -49,8 +49,11 @@ imports: install-dev  ## who may import whom
 pipeline: install-dev  ## tests that run DVC, a Prefect server or many processes
 	python -m pytest -q -m '(pipeline or slow) and not long' -n 2 --dist loadfile
 
-long: install-dev  ## tests that take many minutes each: random kills, fuzzing, leaks of a whole run, the shipped source anew
+long: install-dev  ## tests that take many minutes each: random kills, leaks of a whole run, the shipped source anew
 	python -m pytest -q -m long -n 2 --dist loadfile
+
+fuzz: install-dev  ## a minute of damaged files for each reader, behind all other work
+	nice -n 19 python tests/support/fuzz_targets.py all --seconds 60
 
 realdata: install-dev  ## tests on real images and weights (folder MONAI_TL_SHARED, else ../shared)
 	python -m pytest -q -m realdata -n 2 --dist loadfile

@@ -19,9 +19,10 @@ from typing import Any, Literal
 
 import yaml
 
+from flows.inputs import check_inputs
 from flows.mending import backup_file, mend_after_kill
 from flows.processes import run_supervised
-from monai_tl.config import Params
+from monai_tl.config import Params, load_params
 from monai_tl.errors import ConfigError, MonaiTLError, StageError
 from monai_tl.json_lines import MARK
 from monai_tl.stages import STAGES, STATE_FOLDER, Stage, list_of
@@ -122,6 +123,7 @@ def _inspect(workspace: Path) -> Inspection:
     handle = lock_workspace(workspace)
     try:
         mend_after_kill(workspace)
+        check_inputs(workspace / load_params(workspace).ingest.source)
         return Inspection(handle, status(workspace, handle))
     except BaseException:
         os.close(handle)
@@ -151,6 +153,7 @@ def held(workspace: Path) -> Iterator[Inspection]:
 
     Raises:
         WorkspaceBusyError: Another run holds it.
+        DataError: The input holds what DVC cannot take.
         ConfigError: DVC cannot read the pipeline.
     """
     inspection = _begun.pop().result() if _begun else _inspect(workspace)

@@ -31,7 +31,7 @@ class CaseCache:
         is of the same key, filled by a process that ended, or was taken for lost, before it could tell.
 
         Args:
-            key: sha256 over input bytes, parameters and code.
+            key: Hex digest over input bytes, parameters and code.
             destination: Folder to make, in one that is made by ``monai_tl.files.whole_folder``.
             build: Writes the files into the folder it is given.
             kept: Names of files that stay in the cache; see ``entry``.

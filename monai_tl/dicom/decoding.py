@@ -19,6 +19,8 @@ from monai_tl.errors import DicomError
 
 # in order: pydicom's own RLE decoder is slow, and reads streams with slack that the fast one refuses
 _PLUGINS = ("pyjpegls", "pylibjpeg", "pydicom")
+_JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
+"""Baseline, extended and lossless: their decoder is under the GPL, so the package does not require it."""
 _UID = re.compile(r"[0-9.]{1,64}")
 _MEND = "transfer the series again, uncompressed"
 
@@ -52,6 +54,12 @@ def check_decoder(syntax: str) -> None:
         is_known = bool(_UID.fullmatch(syntax)) and bool(_plugins(get_decoder(UID(syntax))))
     except NotImplementedError:
         is_known = False
+    if not is_known and syntax in _JPEG:
+        raise DicomError(
+            f"the pixels (transfer syntax {name_of(syntax)}) need a decoder that is not installed: pip install "
+            f"'monai_tl[jpeg]' and ingest again (it is under the GPL), or {_MEND}",
+            "unsupported_syntax",
+        )
     if not is_known:
         raise DicomError(
             f"the pixels (transfer syntax {name_of(syntax)}) cannot be decoded; {_MEND}", "unsupported_syntax"

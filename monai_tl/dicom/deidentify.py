@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import stat
@@ -20,7 +21,7 @@ from monai_tl.records import UNKNOWN_SITE
 
 MIN_KEY_BYTES = 32
 
-Domain = Literal["patient", "case", "uid", "file", "site", "replaced uid", "days", "text", "place"]
+Domain = Literal["patient", "case", "uid", "file", "site", "replaced uid", "days", "text", "place", "cache"]
 _MAX_DAYS = 3650
 _PUBLIC_SEEDS = 10_000
 _MIN_DIFFERENT_BYTES = 8
@@ -92,6 +93,10 @@ class Pseudonyms:
     def place(self, text: str) -> str:
         """16 hex digits: the name of a file or folder."""
         return self._hex("place", text, 16)
+
+    def cache_key(self, *parts: str) -> str:
+        """64 hex digits: the name of a result that was made of these texts, of which some may identify."""
+        return self._hex("cache", json.dumps(parts), 64)
 
     def _hex(self, domain: Domain, text: str, digits: int) -> str:
         return self._digest(domain, text).hex()[:digits]

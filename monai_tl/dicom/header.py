@@ -19,7 +19,8 @@ from monai_tl.dicom.reading import FileMeta, dicom_faults, scan_file
 from monai_tl.dicom.scan import PixelPlace, Scanned
 
 _SCANNER_TEXTS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel")
-_SCANNER_NUMBERS = ("MagneticFieldStrength", "SliceThickness", "KVP", "EchoTime")
+_SCANNER_NUMBERS = {"MagneticFieldStrength": 50.0, "SliceThickness": 1000.0, "KVP": 1000.0, "EchoTime": 10_000.0}
+"""Keyword → largest that a device has: a longer number may be a patient's, and rounded it repeats no word."""
 # device facts are free text that people type into; only short plain words pass
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/+-]{0,31}")
 _LOCALIZER = re.compile(r"locali[sz]er|scout|survey|surview|topogram|3.?plane", re.IGNORECASE)
@@ -210,9 +211,9 @@ def _scanner(values: RawValues) -> tuple[tuple[str, str], ...]:
         text = values.text(keyword).split("\\")[0]
         if _PLAIN.fullmatch(text):
             facts.append((keyword, text))
-    for keyword in _SCANNER_NUMBERS:
+    for keyword, largest in _SCANNER_NUMBERS.items():
         number = values.number_if_any(keyword)
-        if number is not None:
+        if number is not None and 0.0 <= number <= largest:
             facts.append((keyword, f"{number:g}"))
     return tuple(facts)
 

@@ -21,7 +21,7 @@ from monai_tl.dicom.labelled_series import LabelledSeries, read_labelled_series
 from monai_tl.dicom.stacking import stack
 from monai_tl.dicom.volume import patient_of, to_ras
 from monai_tl.errors import DicomError, WorkerLostError, describe_fault
-from monai_tl.files import sha256_files, sha256_of
+from monai_tl.files import sha256_files
 from monai_tl.geometry import Affine, Volume, affine_to_rows, spacing_of
 from monai_tl.records import UNKNOWN_SITE, CaseRecord, Provenance, Rejection, RejectionList
 
@@ -50,9 +50,9 @@ class Workplace:
         return f"Workplace({self.folder})"
 
     def cache_key(self, *parts: str) -> str:
-        """Key of a case: code, parameters, key and what is given."""
+        """Key of a case: code, parameters, the secret and what is given; keyed, as UIDs and names are among it."""
         classes = self.config.scheme.model_dump_json()
-        return sha256_of("ingest", self.code, classes, str(self.config.min_slices), Pseudonyms(self.key).key_id, *parts)
+        return Pseudonyms(self.key).cache_key("ingest", self.code, classes, str(self.config.min_slices), *parts)
 
 
 @dataclass(frozen=True)

@@ -242,6 +242,13 @@ def scanner_of(tmp_path, **tags):
     return found.scanner, "".join(found.notes)
 
 
+def test_a_number_that_no_device_has_is_no_fact(tmp_path):
+    """Rounded to six digits the patient's number repeats no word of the patient's, and yet it is known by them."""
+    scanner, _ = scanner_of(tmp_path, PatientID="7340918265", KVP="7340918265", EchoTime="-5", SliceThickness="2.5")
+    assert scanner["SliceThickness"] == "2.5"
+    assert set(scanner).isdisjoint({"KVP", "EchoTime"})
+
+
 @pytest.mark.parametrize(
     ("text", "tags"),
     [

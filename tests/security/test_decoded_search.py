@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import io
 import json
 import sqlite3
 import urllib.parse
+import uuid
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom.uid
 import pytest
 from decoded_search import found_in
 
@@ -67,3 +70,25 @@ def test_names_databases_and_arrays(tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", np.frombuffer(RAW, np.uint8))
         found = found_in(tmp_path, (TEXT,))
     assert {f"{TEXT} in {name}" for name in (TEXT, "a.db", "a.npy")} <= set(found)
+
+
+SHA = hashlib.sha256(TEXT.encode()).digest()
+HASHES: dict[str, Callable[[], bytes]] = {
+    "sha256 of": lambda: SHA.hex().encode(),
+    # cut short, as case ids are
+    "sha256  of": lambda: b"case-" + SHA.hex()[:12].encode(),
+    "sha256 of ": lambda: b'{"who": "' + base64.b64encode(SHA) + b'"}',
+    "sha256 of  ": lambda: gzip.compress(b"2.25." + str(int.from_bytes(SHA[:16], "big")).encode()),
+    "md5 of": lambda: hashlib.md5(TEXT.encode("latin-1")).hexdigest().upper().encode(),
+    "sha1 of": lambda: base64.urlsafe_b64encode(hashlib.sha1(TEXT.lower().encode()).digest()),
+    "uuid5 of": lambda: str(uuid.uuid5(uuid.NAMESPACE_OID, TEXT)).encode(),
+    # how pydicom makes one of a text
+    "sha512 of": lambda: pydicom.uid.generate_uid(entropy_srcs=[TEXT]).encode(),
+}
+
+
+@pytest.mark.parametrize("form", HASHES)
+def test_a_hash_without_a_key_is_found(tmp_path: Path, form: str) -> None:
+    (tmp_path / "a.bin").write_bytes(HASHES[form]())
+    assert f"{' '.join(form.split())} {TEXT} in a.bin" in found_in(tmp_path, (TEXT,))
+    assert found_in(tmp_path, ("KANARI^Otto07B",)) == []

@@ -30,7 +30,7 @@ def faults(out: Path, outcomes: Sequence[Outcome], good: Sequence[Grid]) -> list
     found += [f"bad item {one}" for one in rejected if not _ITEM.fullmatch(one["item"]) or one["n_files"] < 1]
     found += [f"no sentence: {one['reason']!r}" for one in rejected if len(one["reason"]) <= 20]
     volumes = _volumes(out)
-    tried = [_misses(outcome, rejected, volumes, good) for outcome in outcomes]
+    tried = [misses(outcome, rejected, volumes, good) for outcome in outcomes]
     if all(tried):
         found += min(tried, key=len)
         found += [f"refused: {one['kind']} {one['code']}: {one['reason']}" for one in rejected]
@@ -61,9 +61,10 @@ def _volumes(out: Path) -> list[tuple[Any, Any | None]]:
     return found
 
 
-def _misses(
+def misses(
     outcome: Outcome, rejected: list[dict[str, Any]], volumes: list[tuple[Any, Any | None]], good: Sequence[Grid]
 ) -> list[str]:
+    """How refusals and volumes, images with or without a label, differ from an outcome with the good beside it."""
     wanted = [*good, *(one for one in outcome if isinstance(one, Grid))]
     found = _unmatched(wanted, volumes)
     left = list(rejected)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pydicom
+from plain_hashes import PlainHashes
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
 _ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}|%[0-9a-fA-F]{2}|=[0-9A-F]{2}|\\x[0-9a-f]{2}")
@@ -173,7 +174,7 @@ _DECODERS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
 def found_in(
     folder: Path, texts: tuple[str, ...], is_left_out: Callable[[Path], bool] = lambda path: False
 ) -> list[str]:
-    """Texts found below a folder: ``text in path``; names of files count.
+    """Texts found below a folder: ``text in path``, or ``md5 of text in path``; names of files count.
 
     Args:
         folder: Searched whole, links not followed.
@@ -185,7 +186,7 @@ def found_in(
         written = {text.encode(code, "replace") for code in ("utf-8", "latin-1")} | {json.dumps(text)[1:-1].encode()}
         forms |= {one.lower(): text for one in written}
     # what all have in common is looked for first: one pass in place of hundreds
-    stems = _stems(forms)
+    stems, hashes = _stems(forms), PlainHashes(texts)
     found = set()
     for path in sorted(folder.rglob("*")):
         if is_left_out(path) or path.is_symlink():
@@ -198,6 +199,7 @@ def found_in(
                 blobs += database_rows(path)
         for blob in blobs:
             for form in all_forms(blob):
+                found |= {f"{one} in {name}" for one in hashes.found_in(form)}
                 lower = form.lower()
                 if any(stem in lower for stem in stems):
                     found |= {f"{text} in {name}" for one, text in forms.items() if one in lower}

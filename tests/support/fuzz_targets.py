@@ -1,8 +1,9 @@
 """Readers of files that others made, each fed bytes: all that may come out is a value or one of our errors.
 
-As a program: ``python tests/support/fuzz_targets.py TARGET --seconds 600`` changes whole files at random, or with
-``--engine atheris`` lets libFuzzer look for new ways through the code. It prints how many inputs there were and what
-was found; each finding is kept under ``--findings``.
+As a program: ``python tests/support/fuzz_targets.py TARGET --seconds 600`` lets libFuzzer look for new ways through the
+code where atheris is installed, else (or with ``--engine random``) changes whole files at random. It prints how many
+inputs there were and what was found; each finding is kept under ``--findings``, and the exit status is then 1. ``all``
+takes one reader after another, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -11,21 +12,31 @@ import argparse
 import contextlib
 import gzip
 import hashlib
+import importlib.util
 import io
+import json
 import os
 import random
+import re
 import resource
+import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 MAX_SECONDS = 10.0
+"""Of processor time: a busy machine is no fault of an input."""
 MAX_GROWTH_MIB = 512
 CORPUS = Path(__file__).parents[1] / "security" / "corpus"
 _TOKENS = (
@@ -42,10 +53,84 @@ class Target:
     Attributes:
         seeds: Whole files it reads.
         read: Reads bytes by way of a file in a folder.
+        is_text: Whether files are YAML or JSON, so that their values can be changed too, not only their bytes.
     """
 
     seeds: Callable[[], list[bytes]]
     read: Callable[[bytes, Path], object]
+    is_text: bool = False
+
+
+class TookTooLongError(BaseException):
+    """An input used up its processor time; no Exception, so that no reader takes it for a fault of the file."""
+
+
+def changed_for(name: str, content: bytes, source: random.Random) -> bytes:
+    """A changed file of one reader: bytes of any, values of half of those that are text."""
+    if TARGETS[name].is_text and source.random() < 0.5:
+        return with_other_values(content, source)
+    return changed(content, source)
+
+
+_ANCHOR = re.compile(rb"[\s\[{,:-]&\w")
+_VALUES: tuple[Any, ...] = (
+    *(None, True, 0, -1, 1, 2, 3, 10**9, -(2**63), 10**40, 0.5, 1e-320, 1e308, float("nan"), float("inf")),
+    *("", "0", "nan", "..", "/", "a/b", "x" * 5000, "\0", "\u202e"),
+    *("$import os", "@network_def", "%configs/metadata.json#a", "1.0e999", "_target_", "os.system", "unet", "CT"),
+    *([], [[]], {}, {"": {}}, [0], [1, 1, 1], [[1, 2], [3]], {"_target_": "print"}, {"name": 3}, [None, None]),
+)
+
+
+def with_other_values(content: bytes, source: random.Random) -> bytes:
+    """Parts of text in YAML or JSON, some of their values replaced, left out, repeated or put elsewhere."""
+    # not at the top: libFuzzer sees only what is imported later; and the parser in C, which is no part of the product
+    import yaml
+
+    parts = content.split(_SPLIT)
+    number = source.randrange(len(parts))
+    try:
+        tree = yaml.load(parts[number].decode(), Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return changed(content, source)
+    if _ANCHOR.search(parts[number]) or not isinstance(tree, (dict, list)):
+        # an alias may stand for more than there is memory
+        return changed(content, source)
+    for _ in range(source.choice((1, 1, 2, 4))):
+        places = list(islice(_places(tree), 5000))
+        if places:
+            _change_place(*source.choice(places), places, source)
+    try:
+        if len(parts) > 1:
+            text = json.dumps(tree, default=str)
+        else:
+            text = yaml.dump(tree, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError):
+        return changed(content, source)
+    parts[number] = text.encode("utf-8", "replace")
+    return _SPLIT.join(parts)
+
+
+def _change_place(holder: Any, key: Any, places: list[tuple[Any, Any]], source: random.Random) -> None:
+    kind = source.randrange(6)
+    if kind == 0:
+        del holder[key]
+    elif kind == 1:
+        other, other_key = source.choice(places)
+        holder[key] = deepcopy(other[other_key])
+    elif kind == 2 and isinstance(holder, dict):
+        holder[source.choice(("", "_target_", "name", 3, "x" * 300))] = holder.pop(key)
+    elif kind == 3 and isinstance(holder, list):
+        holder[key:key] = [holder[key]] * source.choice((1, 3, 300))
+    else:
+        holder[key] = source.choice(_VALUES)
+
+
+def _places(tree: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
+    if depth > 20 or not isinstance(tree, (dict, list)):
+        return
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+        yield tree, key
+        yield from _places(tree[key], depth + 1)
 
 
 def changed(content: bytes, source: random.Random) -> bytes:
@@ -203,8 +288,6 @@ def _read_params(content: bytes, folder: Path) -> object:
 
 @cache
 def _bundle_texts() -> tuple[bytes, bytes]:
-    import json
-
     from zoo_bundles import ct_steps, inference, metadata
 
     config = json.dumps(inference("UNet", 1, 2, ct_steps()), indent=1).encode()
@@ -254,9 +337,9 @@ TARGETS = {
     "rtstruct": Target(_rtstruct_seeds, _read_rtstruct),
     "seg": Target(_seg_seeds, _read_seg),
     "nifti": Target(_nifti_seeds, _read_nifti),
-    "card": Target(_card_seeds, _read_card),
-    "params": Target(_params_seeds, _read_params),
-    "bundle": Target(_bundle_seeds, _read_bundle),
+    "card": Target(_card_seeds, _read_card, is_text=True),
+    "params": Target(_params_seeds, _read_params, is_text=True),
+    "bundle": Target(_bundle_seeds, _read_bundle, is_text=True),
     "weights": Target(_weights_seeds, _read_weights),
 }
 
@@ -270,21 +353,37 @@ def outcome(name: str, content: bytes, scratch: Path) -> str:
     """``read``, or the name of our error.
 
     Raises:
-        AssertionError: It took too long or too much memory.
+        TookTooLongError: It took more processor time than an input may.
+        AssertionError: It took too much memory.
         Exception: Any that is not ours: a finding.
     """
     from monai_tl.errors import MonaiTLError
 
-    before, began = _peak_mib(), time.monotonic()
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    before = _peak_mib()
+    with tempfile.TemporaryDirectory(dir=scratch) as folder, _limited_time():
         try:
             TARGETS[name].read(content, Path(folder))
             found = "read"
         except MonaiTLError as error:
             found = type(error).__name__
-    assert time.monotonic() - began < MAX_SECONDS, f"{time.monotonic() - began:.0f} s"
     assert _peak_mib() - before < MAX_GROWTH_MIB, f"{_peak_mib() - before} MiB"
     return found
+
+
+@contextlib.contextmanager
+def _limited_time() -> Iterator[None]:
+    """Stop what is done after ``MAX_SECONDS`` of processor time, an endless loop too."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TookTooLongError(f"more than {MAX_SECONDS:g} s of processor time")
+
+    previous = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
 
 
 def _peak_mib() -> int:
@@ -303,7 +402,7 @@ class Session:
         try:
             found = outcome(self.name, content, self.scratch)
             self.outcomes[found] = self.outcomes.get(found, 0) + 1
-        except Exception as error:
+        except (Exception, TookTooLongError) as error:
             last = traceback.extract_tb(error.__traceback__)
             ours = [frame for frame in last if "monai_tl" in frame.filename] or last
             place = f"{type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}"
@@ -316,7 +415,7 @@ class Session:
 
     def told(self, seconds: float, engine: str) -> str:
         return (
-            f"{self.name} ({engine}): {self.n_inputs} inputs in {seconds:.0f} s; "
+            f"{self.name} ({engine}): {self.n_inputs} inputs in {seconds:.0f} s, {time.process_time():.0f} of a core; "
             f"outcomes {dict(sorted(self.outcomes.items()))}; findings {self.places}"
         )
 
@@ -324,18 +423,20 @@ class Session:
 def run_random(session: Session, seconds: float, seed: int) -> None:
     """Change the seeds, and what came of them, until the time is up."""
     source = random.Random(seed)
-    seeds = [*TARGETS[session.name].seeds(), *kept(session.name)]
+    whole = TARGETS[session.name].seeds()
+    seeds = [*whole, *kept(session.name)]
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        session(changed(source.choice(seeds), source))
+        session(changed_for(session.name, source.choice(source.choice((whole, seeds))), source))
 
 
 def run_atheris(session: Session, seconds: float, seed: int, report: Callable[[], None]) -> None:
     """Let libFuzzer choose; it ends the process, so the report is given by its last input."""
     import atheris
 
+    whole = TARGETS[session.name].seeds()
     with tempfile.TemporaryDirectory() as corpus:
-        for k, content in enumerate([*TARGETS[session.name].seeds(), *kept(session.name)]):
+        for k, content in enumerate([*whole, *kept(session.name)]):
             (Path(corpus) / f"{k}").write_bytes(content)
         end = time.monotonic() + seconds
 
@@ -343,13 +444,21 @@ def run_atheris(session: Session, seconds: float, seed: int, report: Callable[[]
             session(content)
             if time.monotonic() > end:
                 report()
-                os._exit(0)
+                for folder in (corpus, session.scratch):
+                    shutil.rmtree(folder, ignore_errors=True)
+                os._exit(1 if session.places else 0)
 
         def custom(content: bytes, max_size: int, number: int) -> bytes:
-            mutated = changed(content, random.Random(number)) if number % 2 else atheris.Mutate(content, len(content))
-            return mutated[:max_size]
+            source = random.Random(number)
+            if number % 4 == 1:
+                # few changes to what is read: many to what is refused only find one more reason to refuse it
+                content = source.choice(whole)
+            if number % 2:
+                return changed_for(session.name, content, source)[:max_size]
+            return bytes(atheris.Mutate(content, len(content)))
 
-        options = [f"-seed={seed}", "-max_len=65536", "-rss_limit_mb=6000", "-timeout=60", "-verbosity=0"]
+        # libFuzzer's limit is of time on the clock
+        options = [f"-seed={seed}", "-max_len=65536", "-rss_limit_mb=6000", "-timeout=600", "-verbosity=0"]
         atheris.Setup([sys.argv[0], corpus, *options], one, custom_mutator=custom)
         atheris.Fuzz()
 
@@ -362,37 +471,56 @@ def _warm_up(session: Session) -> None:
                 TARGETS[session.name].read(content, Path(folder))
 
 
-def main() -> None:
+def run_all(arguments: list[str]) -> int:
+    """Each reader in a process of its own: an engine that ends it ends one, and memory is counted anew."""
+    codes = {}
+    for name in TARGETS:
+        command = [sys.executable, str(Path(__file__)), name, *arguments]
+        codes[name] = subprocess.run(command, check=False).returncode
+    if failed := [name for name, code in codes.items() if code]:
+        print(f"findings, or an end that was none of the engine's: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("target", choices=(*TARGETS, "all"))
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--engine", choices=("random", "atheris"), default="random")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    default = "atheris" if importlib.util.find_spec("atheris") else "random"
+    parser.add_argument("--engine", choices=("random", "atheris"), default=default)
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"))
     given = parser.parse_args()
+    if given.target == "all":
+        return run_all(sys.argv[2:])
     warnings.simplefilter("ignore")
     os.environ["MONAI_TL_EXECUTOR"] = "sequential"
     memory = Path("/dev/shm")
-    scratch = tempfile.mkdtemp(dir=memory if memory.is_dir() else None)
-    session = Session(given.target, given.findings, Path(scratch))
-    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as scratch:
+        session = Session(given.target, given.findings, Path(scratch))
+        began = time.monotonic()
 
-    def report() -> None:
-        print(session.told(time.monotonic() - began, given.engine), flush=True)
+        def report() -> None:
+            print(session.told(time.monotonic() - began, given.engine), flush=True)
 
-    if given.engine == "atheris":
-        import atheris
+        if given.engine == "atheris":
+            import atheris
 
-        with atheris.instrument_imports(
-            include=["monai_tl", "pydicom", "yaml", "nibabel"], enable_loader_override=False
-        ):
+            # it tells of each module
+            with (
+                contextlib.redirect_stderr(io.StringIO()),
+                atheris.instrument_imports(
+                    include=["monai_tl", "pydicom", "yaml", "nibabel"], enable_loader_override=False
+                ),
+            ):
+                _warm_up(session)
+            run_atheris(session, given.seconds, given.seed, report)
+        else:
             _warm_up(session)
-        run_atheris(session, given.seconds, given.seed, report)
-    else:
-        _warm_up(session)
-        run_random(session, given.seconds, given.seed)
-        report()
+            run_random(session, given.seconds, given.seed)
+            report()
+    return 1 if session.places else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

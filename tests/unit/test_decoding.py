@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.pixels import get_encoder
 from pydicom.uid import RLELossless
 
+from monai_tl.dicom import decoding
 from monai_tl.dicom.decoding import FrameForm, check_decoder, decode_frame
 from monai_tl.errors import DicomError
 
@@ -46,3 +49,21 @@ def test_a_syntax_without_a_decoder_is_named_unless_it_is_private(syntax):
     assert caught.value.code == "unsupported_syntax"
     assert "CANARY" not in str(caught.value)
     assert ("MPEG2" in str(caught.value)) == syntax.startswith("1.2.840")
+
+
+@pytest.mark.parametrize("number", [50, 51, 57, 70])
+def test_without_the_decoder_of_jpeg_its_series_are_refused_with_what_to_install(number, monkeypatch):
+    check_decoder(f"1.2.840.10008.1.2.4.{number}")
+    # as pydicom finds it where the extra is not installed
+    monkeypatch.setattr(decoding, "_PLUGINS", ("pyjpegls", "pydicom"))
+    with pytest.raises(DicomError, match=r"pip install 'monai_tl\[jpeg\]'") as caught:
+        check_decoder(f"1.2.840.10008.1.2.4.{number}")
+    assert caught.value.code == "unsupported_syntax"
+    # what needs no such decoder is read as before
+    check_decoder("1.2.840.10008.1.2.4.80")
+
+
+def test_the_package_requires_no_decoder_under_the_gpl():
+    content = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert not [one for one in content["dependencies"] if "libjpeg-libjpeg" in one]
+    assert [one for one in content["optional-dependencies"]["jpeg"] if one.startswith("pylibjpeg-libjpeg")]

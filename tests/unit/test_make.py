@@ -18,7 +18,7 @@ ROWS = dict(re.findall(r"^\| `make ([a-z-]+)` \| (.*) \|$", README, re.MULTILINE
 # installed before, and not repeated in each row
 INSTALLS_FIRST = {"demo": "install", "docs": "install", "bench": "install", "serve": "install", "source": "install"}
 INSTALLS_FIRST |= dict.fromkeys(("supply", "sbom", "wheel"), "install")
-INSTALLS_DEV_FIRST = ("test", "lint", "types", "imports", "pipeline", "long", "realdata")
+INSTALLS_DEV_FIRST = ("test", "lint", "types", "imports", "pipeline", "long", "fuzz", "realdata")
 PREPARES = INSTALLS_FIRST | dict.fromkeys(INSTALLS_DEV_FIRST, "install-dev")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -88,8 +88,19 @@ def test_the_image_installs_and_runs_by_the_same_targets() -> None:
 def test_the_gate_runs_targets_that_exist() -> None:
     called = re.findall(r"^make ([a-z -]+?)(?: &)?$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     targets = [target for line in called for target in line.split()]
-    assert targets == ["install-dev", "test", "lint", "types", "imports", "pipeline", "docs", "supply", "realdata"]
+    beside = ["lint", "types", "imports", "fuzz"]
+    assert targets == ["install-dev", "test", *beside, "pipeline", "docs", "supply", "realdata"]
     assert set(targets) <= set(ROWS)
+
+
+def test_the_gate_fails_with_what_it_runs_in_the_background() -> None:
+    lines = (ROOT / ".ci/run").read_text().splitlines()
+    started = [number for number, line in enumerate(lines) if line.startswith("make ") and line.endswith(" &")]
+    assert len(started) == 2
+    for number in started:
+        (name,) = re.fullmatch(r"(\w+)=\$!", lines[number + 1]).groups()
+        # before anything else is installed into the environment it runs in
+        assert number < lines.index("make pipeline") < lines.index(f'wait "${name}"') < lines.index("make docs")
 
 
 def test_the_gate_asks_for_a_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

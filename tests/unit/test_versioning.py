@@ -6,12 +6,16 @@ import fcntl
 import os
 from pathlib import Path
 
+import damaged
 import pytest
 import yaml
 
 from flows import mending, versioning
+from flows.inputs import check_inputs
 from monai_tl.config import parse_params
+from monai_tl.errors import DataError
 
+TEMPLATE = Path(versioning.__file__).parents[1] / "monai_tl/template/params.yaml"
 LOCK = """\
 schema: '2.0'
 stages:
@@ -144,6 +148,7 @@ def test_one_run_at_a_time(tmp_path, monkeypatch):
 def test_an_inspection_begun_early_is_taken_once_and_its_error_is_raised_by_the_taker(tmp_path, monkeypatch):
     monkeypatch.setattr(versioning, "_LOCK_WAIT_S", 0.2)
     monkeypatch.setattr(versioning, "status", lambda workspace, handle: {"ingest": []})
+    (tmp_path / "params.yaml").write_text(TEMPLATE.read_text())
     versioning.begin(tmp_path)
     with versioning.held(tmp_path) as inspection:
         assert inspection.changes == {"ingest": []}
@@ -152,3 +157,40 @@ def test_an_inspection_begun_early_is_taken_once_and_its_error_is_raised_by_the_
             pass
     with versioning.held(tmp_path) as inspection:
         assert inspection.changes == {"ingest": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("link_to_itself", "1 link that leads nowhere"),
+        ("link_dangling", "1 link that leads nowhere"),
+        ("named_pipe", "1 pipe, socket or device"),
+        ("link_to_a_pipe", "2 pipe, socket or device"),
+        ("link_to_an_endless_device", "pipe, socket or device"),
+        ("socket_file", "1 pipe, socket or device"),
+        ("file_names_not_utf8", "6 with a name that is not UTF-8"),
+        ("bad_file_with_a_hostile_name", "1 with a name that is not UTF-8"),
+        ("link_loop", ""),
+        ("link_to_the_root", ""),
+        ("folders_two_hundred_deep", ""),
+        ("file_names_with_newlines", ""),
+    ],
+)
+def test_what_dvc_cannot_take_is_refused_before_dvc_meets_it(tmp_path, kind, says):
+    """DVC waits for a pipe for ever, reads a device without end, and stops at the others as at a fault of its own."""
+    damaged.make(kind, tmp_path / "data" / kind)
+    if not says:
+        return check_inputs(tmp_path / "data")
+    with pytest.raises(DataError, match=says) as caught:
+        check_inputs(tmp_path / "data")
+    assert "CANARY" not in str(caught.value)
+    return None
+
+
+def test_the_inspection_looks_at_the_input_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(versioning, "status", lambda workspace, handle: pytest.fail("DVC was started"))
+    (tmp_path / "data").mkdir()
+    os.mkfifo(tmp_path / "data/a.dcm")
+    (tmp_path / "params.yaml").write_text(TEMPLATE.read_text())
+    with pytest.raises(DataError, match="1 pipe"), versioning.held(tmp_path):
+        pass
