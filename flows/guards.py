@@ -34,7 +34,7 @@ CRASH, TELL = "monai_tl: runs whose process is gone", "monai_tl: messages"
 STUCK = "monai_tl: runs that never began"
 SILENCE_S = 120
 """A run that has not shown life for so long is over; it does every PREFECT_FLOWS_HEARTBEAT_FREQUENCY (30 s)."""
-PENDING_S = 600
+PENDING_S = 300
 """A run that somebody took and that has not begun after so long never will: images of containers come sooner."""
 _BLOCK = "monai-tl-messages"
 _LEASE_S = 60

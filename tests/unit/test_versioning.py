@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import mending, versioning
+from flows import disk, mending, versioning
 from monai_tl.config import parse_params
+from monai_tl.errors import MonaiTLError
 
 LOCK = """\
 schema: '2.0'
@@ -152,3 +153,23 @@ def test_an_inspection_begun_early_is_taken_once_and_its_error_is_raised_by_the_
             pass
     with versioning.held(tmp_path) as inspection:
         assert inspection.changes == {"ingest": []}
+
+
+def test_a_fault_of_the_disk_is_a_message_without_a_path() -> None:
+    words = "No space left on device; check disk space and permissions"
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed below
+    with full, pytest.raises(MonaiTLError, match=words) as caught, disk.disk_faults_told():
+        full.write(b"x")
+    assert "/dev" not in str(caught.value)
+
+
+def test_what_is_no_fault_of_the_disk_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), disk.disk_faults_told():
+        (tmp_path / "missing").read_bytes()
+
+
+def test_advice_is_given_once_and_only_where_the_disk_is_spoken_of() -> None:
+    told = disk.with_advice("ERROR: unexpected error - [Errno 30] Read-only file system: 'x'")
+    assert told.endswith("the next run goes on where this one ended")
+    assert disk.with_advice(told) == told
+    assert disk.with_advice("ERROR: failed to reproduce 'ingest'") == "ERROR: failed to reproduce 'ingest'"
