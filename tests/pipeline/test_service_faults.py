@@ -17,14 +17,13 @@ from typing import Any
 
 import pytest
 import yaml
-from inbox_world import write_model
-from service_kills import ledger_rows, study_of
-from service_world import World, service_in, write_schedules
-from workspaces import ROOT, free_port, make_real, make_site, until
+from service_kills import ledger_rows, make_workspace, study_of
+from service_world import World, service_in
+from workspaces import ROOT, until
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
-EVERY_S, SIZE = 10, "96m"
+SIZE = "96m"
 _NUMBERS = itertools.count(1)
 _MOUNTED = 'mount -t tmpfs -o size="$1" t "$2" && cp -a "$3/." "$2" && shift 3 && exec "$@"'
 
@@ -105,15 +104,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
     library = home / "shifted_clock.so"
     source = ROOT / "tests/support/shifted_clock.c"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source)], check=True)
-    place = make_real(home / "workspace", make_site(home / "site"))
-    place.extra |= {"MONAI_TL_EXECUTOR": "sequential", "OMP_NUM_THREADS": "1"}
-    port = free_port()
-    write_model(place.folder / "model")
-    params = yaml.safe_load((place.folder / "params.yaml").read_text())
-    pacs = {"url": f"http://127.0.0.1:{port}/dicom-web", "days": None, "timeout_s": 20}
-    params["inbox"] = {"model": "model", "settle_s": 2, "retry_s": 1, "max_attempts": 50, "pacs": pacs}
-    (place.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    write_schedules(place.folder, EVERY_S)
+    place, port = make_workspace(home, n_attempts=50)
     place.run("monai_tl", "run", "--plain")
     shutil.rmtree(place.folder / ".monai_tl/prefect")
     more = {"LD_PRELOAD": str(library), "SHIFTED_CLOCK_FILE": str(clock), "MONAI_TL_WORKSPACE": str(mounted)}

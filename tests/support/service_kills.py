@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import hashlib
 import os
 import random
+import re
+import shutil
 import sqlite3
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +20,15 @@ from typing import Any
 
 import psutil
 import yaml
-from inbox_world import study_uid, write_study
-from service_world import World
-from workspaces import until
+from inbox_world import study_uid, write_model, write_study
+from orthanc import AUTH, orthanc_in
+from service_world import World, write_schedules
+from workspaces import Place, free_port, make_real, make_site, until
 
 KINDS = ("flow", "dvc", "stage", "worker", "server", "orthanc")
-LONGEST_WAIT_S = {"flow": 12.0, "dvc": 2.0, "stage": 8.0, "worker": 10.0, "server": 8.0, "orthanc": 8.0}
+EVERY_S, SILENCE_S = 10, 75
+"""Between runs by the schedule; and until a run that shows no life is taken for dead."""
+LONGEST_WAIT_S = {"flow": 10.0, "dvc": 2.0, "stage": 6.0, "worker": 5.0, "server": 5.0, "orthanc": 5.0}
 """From the moment on when there is a victim: about as long as its work takes."""
 _PATIENCE_S = 420.0
 """Longer than the lease of a run whose process and server were killed together (300 s)."""
@@ -79,11 +86,6 @@ def ledger_rows(workspace: Path) -> list[tuple[Any, ...]]:
 
 def stored_segs(pacs: Any) -> dict[str, str]:
     """Each SEG in the PACS, as its own REST interface gives it out."""
-    import base64
-    import urllib.request
-
-    from orthanc import AUTH
-
     found = {}
     for name in pacs.call("/instances"):
         tags = pacs.call(f"/instances/{name}/simplified-tags")
@@ -101,6 +103,56 @@ def snapshot(workspace: Path, pacs: Any) -> Undisturbed:
         (workspace / "dvc.lock").read_bytes(), products(workspace), digests(workspace / "outbox"),
         ledger_rows(workspace), stored_segs(pacs),
     )  # fmt: skip
+
+
+@dataclass
+class Base:
+    """A workspace before its first run, and what it comes to without faults."""
+
+    place: Place
+    pacs_port: int
+    studies: list[list[Path]]
+    undisturbed: Undisturbed
+
+
+def make_workspace(home: Path, n_attempts: int) -> tuple[Place, int]:
+    """A workspace for a service: small real stages, an inbox that a PACS on the returned port feeds, schedules on."""
+    place = make_real(home / "workspace", make_site(home / "site"))
+    place.extra |= {"MONAI_TL_EXECUTOR": "sequential", "OMP_NUM_THREADS": "1", "MONAI_TL_PACS_AUTH": AUTH}
+    port = free_port()
+    write_model(place.folder / "model")
+    params = yaml.safe_load((place.folder / "params.yaml").read_text())
+    pacs = {"url": f"http://127.0.0.1:{port}/dicom-web", "days": None, "timeout_s": 20}
+    params["inbox"] = {"model": "model", "settle_s": 2, "retry_s": 1, "max_attempts": n_attempts, "pacs": pacs}
+    (place.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    write_schedules(place.folder, EVERY_S, SILENCE_S)
+    # waiting for what is dead is most of a round; Prefect lets runs show life every 30 s and no oftener
+    guards = place.folder / "flows/guards.py"
+    text = guards.read_text()
+    for name in ("SILENCE_S", "PENDING_S"):
+        text, n_changed = re.subn(rf"^{name} = \d+$", f"{name} = {SILENCE_S}", text, flags=re.MULTILINE)
+        assert n_changed == 1
+    guards.write_text(text)
+    return place, port
+
+
+def make_base(home: Path, n_studies: int) -> Base:
+    """The workspace, and what plain commands make of it."""
+    # as many attempts as there are kills: what is at test is that nothing is lost, not when a study is given up
+    place, port = make_workspace(home, n_studies + 1)
+    studies = [study_of(number, home / "studies") for number in range(n_studies)]
+    plain = Place(shutil.copytree(place.folder, home / "undisturbed", symlinks=True), place.site, place.extra)
+    plain.run("monai_tl", "run", "--plain")
+    with orthanc_in(home / "pacs", port) as running:
+        for paths in studies:
+            running.put(paths)
+        # the first look at a study in the PACS begins to count the time it must be quiet
+        plain.run("monai_tl", "inbox", "--once")
+        time.sleep(3)
+        plain.run("monai_tl", "inbox", "--once")
+        found = snapshot(plain.folder, running)
+    assert len(found.stored) == len(found.ledger) == n_studies
+    return Base(place, port, studies, found)
 
 
 def study_of(number: int, folder: Path) -> list[Path]:

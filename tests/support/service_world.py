@@ -173,11 +173,12 @@ class World:
         return words
 
 
-def write_schedules(workspace: Path, every_s: int) -> None:
-    """The workspace's prefect.yaml as it is, with its schedules on."""
+def write_schedules(workspace: Path, every_s: int, grace_s: int) -> None:
+    """The workspace's prefect.yaml with its schedules on; a run that is taken and does not begin gives way sooner."""
     path = workspace / "prefect.yaml"
     content = yaml.safe_load(path.read_text())
     for deployment in content["deployments"]:
+        deployment["concurrency_limit"]["grace_period_seconds"] = grace_s
         if "schedules" in deployment:
             deployment["schedules"] = [{"interval": every_s, "active": True}]
     path.write_text(yaml.safe_dump(content, sort_keys=False))
