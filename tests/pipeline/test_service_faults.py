@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 SIZE = "96m"
 _NUMBERS = itertools.count(1)
-_MOUNTED = 'mount -t tmpfs -o size="$1" t "$2" && cp -a "$3/." "$2" && shift 3 && exec "$@"'
+_MOUNTED = 'mount -t tmpfs -o size="$1" t "$2" && cp -a "$3/." "$2" && echo ready && exec sleep infinity'
 
 
 @dataclass
@@ -34,20 +35,20 @@ class Faulty:
 
     Attributes:
         mounted: The workspace, as the worker and nobody else has it.
+        disk: Holds it; the worker may end and start again.
         clock: Holds by how many seconds the clock on the wall is wrong.
     """
 
     world: World
     mounted: Path
+    disk: int
     clock: Path
     studies: Path
 
     @property
     def workspace(self) -> Path:
         """The same, from outside."""
-        process = self.world.services["worker"].process
-        assert process is not None
-        return Path(f"/proc/{process.pid}/root{self.mounted}")
+        return Path(f"/proc/{self.disk}/root{self.mounted}")
 
     def ask_for_work(self) -> int:
         """Two stages of the training get new parameters, and a new study comes; the study's number."""
@@ -72,7 +73,15 @@ class Faulty:
         self.world.next_run("inbox", before["inbox"], "COMPLETED")
 
     def n_done(self) -> int:
-        rows = ledger_rows(self.workspace)
+        """By a copy of the ledger: SQLite finds no file under a path that leads through another process."""
+        copy = self.studies.parent / "looked_at/outbox/.ledger/ledger.sqlite"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(self.workspace / "outbox/.ledger/ledger.sqlite", copy)
+            rows = ledger_rows(copy.parents[2])
+        except (FileNotFoundError, sqlite3.DatabaseError):
+            # not there yet, or copied while it was written
+            return 0
         assert all(row[3] != "quarantined" for row in rows), rows
         return sum(row[3] == "done" and row[-1] == "stored" for row in rows)
 
@@ -81,11 +90,25 @@ class Faulty:
 
     def inside(self, *command: str) -> None:
         """A command where the worker's disk is."""
-        process = self.world.services["worker"].process
-        assert process is not None
-        enter = ["nsenter", "--target", str(process.pid), "--user", "--mount", "--preserve-credentials"]
-        done = subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
+        done = subprocess.run([*_into(self.disk), *command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def _into(disk: int) -> list[str]:
+    return ["nsenter", "--target", str(disk), "--user", "--mount", "--preserve-credentials"]
+
+
+@contextmanager
+def _small_disk(mounted: Path, content: Path) -> Iterator[int]:
+    """A process that holds a file system of its own, with a copy of a folder."""
+    command = ["unshare", "-rm", "sh", "-c", _MOUNTED, "sh", SIZE, str(mounted), str(content)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "ready\n"
+            yield holder.pid
+        finally:
+            holder.kill()
 
 
 def _can_mount(folder: Path) -> bool:
@@ -108,9 +131,11 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
     place.run("monai_tl", "run", "--plain")
     shutil.rmtree(place.folder / ".monai_tl/prefect")
     more = {"LD_PRELOAD": str(library), "SHIFTED_CLOCK_FILE": str(clock), "MONAI_TL_WORKSPACE": str(mounted)}
-    around = ["unshare", "-rm", "sh", "-c", _MOUNTED, "sh", SIZE, str(mounted), str(place.folder)]
-    with service_in(home, place.folder, place.site, port, around=around, **more) as world:
-        found = Faulty(world, mounted, clock, home / "studies")
+    with (
+        _small_disk(mounted, place.folder) as disk,
+        service_in(home, place.folder, place.site, port, around=_into(disk), **more) as world,
+    ):
+        found = Faulty(world, mounted, disk, clock, home / "studies")
         world.next_run("inbox", [], "COMPLETED")
         yield found
 

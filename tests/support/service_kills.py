@@ -218,7 +218,7 @@ class Round:
 
     def check(self) -> None:
         """At any moment: what is taken for done is whole, and what was done once stays."""
-        until(self._locked_stages_hold, 120, "each output that dvc.lock names is the one of a run without faults")
+        until(self._locked_stages_hold, 240, "each output that dvc.lock names is the one of a run without faults")
         outbox = self.workspace / "outbox"
         visible = digests(outbox) if outbox.is_dir() else {}
         other = visible.items() - self.undisturbed.outbox.items()
