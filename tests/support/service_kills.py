@@ -25,6 +25,8 @@ from orthanc import AUTH, orthanc_in
 from service_world import World, write_schedules
 from workspaces import Place, free_port, make_real, make_site, until
 
+from monai_tl.looks import LOOKS_FILE
+
 KINDS = ("flow", "dvc", "stage", "worker", "server", "orthanc")
 EVERY_S, SILENCE_S = 10, 75
 """Between runs by the schedule; and until a run that shows no life is taken for dead."""
@@ -71,8 +73,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def products(workspace: Path) -> dict[str, str]:
+    """Path → digest of what stages have made, their outputs and the count of looks at the test set."""
     found = {f"artifacts/{name}": digest for name, digest in digests(workspace / "artifacts").items()}
-    return found | {f"reports/{name}": digest for name, digest in digests(workspace / "reports").items()}
+    found |= {f"reports/{name}": digest for name, digest in digests(workspace / "reports").items()}
+    return found | {LOOKS_FILE: hashlib.sha256((workspace / LOOKS_FILE).read_bytes()).hexdigest()}
 
 
 def ledger_rows(workspace: Path) -> list[tuple[Any, ...]]:
