@@ -38,7 +38,9 @@ PENDING_S = 300
 """A run that somebody took and that has not begun after so long never will: images of containers come sooner."""
 _BLOCK = "monai-tl-messages"
 _LEASE_S = 60
-_BEAT, _BEGUN, _TAKEN = "prefect.flow-run.heartbeat", "prefect.flow-run.Running", "prefect.flow-run.Pending"
+_BEAT, _BEGUN = "prefect.flow-run.heartbeat", "prefect.flow-run.Running"
+_TAKEN = {"prefect.flow-run.Pending", "prefect.flow-run.Submitting"}
+"""First by the worker, then for the process that it is about to start."""
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
 _TOLD = ("prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.Suspended",
          "monai_tl.inbox.drift", "monai_tl.inbox.quarantine")  # fmt: skip
@@ -97,7 +99,7 @@ def set_up() -> None:
     # one that was killed before its first sign of life has begun all the same
     _bring(_silent(CRASH, words, {_BEAT, _BEGUN}, {_BEAT, *ends}, SILENCE_S, _CRASHED))
     words = "A run whose worker died before it began is marked as crashed"
-    _bring(_silent(STUCK, words, {_TAKEN}, {_BEGUN, *ends}, PENDING_S, _NEVER_BEGAN))
+    _bring(_silent(STUCK, words, _TAKEN, {_BEGUN, *ends}, PENDING_S, _NEVER_BEGAN))
     url = os.environ.get(WEBHOOK_VARIABLE, "")
     if url:
         block: Any = Webhook(url=SecretStr(url)).save(_BLOCK, overwrite=True)
