@@ -18,10 +18,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from flows import artifacts
-from flows.disk import disk_faults_told, with_advice
+from flows.disk import disk_faults_told
 from flows.guards import gpu_slot
 from flows.pipeline import main
-from flows.processes import run_supervised
+from flows.processes import last_words, run_supervised
 from flows.retraining import learn
 from monai_tl.errors import StageError
 from monai_tl.json_lines import MARK
@@ -53,8 +53,7 @@ def segment_new(workspace: Path, time_out_s: float | None) -> None:
     if code is None:
         raise StageError("inbox", f"stopped after {time_out_s:g} s; the next run goes on with what is left")
     if code != 0:
-        own = "\n".join(line for line in tail if line.startswith("monai-tl: "))
-        raise StageError("inbox", own or with_advice("\n".join(tail)))
+        raise StageError("inbox", last_words(tail, code))
     board.finish("inbox", "ran")
 
 

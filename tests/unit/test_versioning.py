@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import disk, mending, versioning
+from flows import disk, mending, processes, versioning
 from monai_tl.config import parse_params
 from monai_tl.errors import MonaiTLError
 
@@ -173,3 +173,11 @@ def test_advice_is_given_once_and_only_where_the_disk_is_spoken_of() -> None:
     assert told.endswith("the next run goes on where this one ended")
     assert disk.with_advice(told) == told
     assert disk.with_advice("ERROR: failed to reproduce 'ingest'") == "ERROR: failed to reproduce 'ingest'"
+
+
+def test_a_killed_process_is_told_although_it_said_nothing() -> None:
+    told = processes.last_words([], 137)
+    assert "exit status 137" in told
+    assert "the next run goes on" in told
+    assert processes.last_words(["loading", "monai-tl: the lamp is broken"], 1) == "monai-tl: the lamp is broken"
+    assert processes.last_words(["loading", "Killed"], 137) == "loading\nKilled"
