@@ -28,6 +28,8 @@ from monai_tl.json_lines import MARK
 from monai_tl.stages import STATE_FOLDER
 
 _UPDATE_EVERY_S = 2.0
+_MOST_ROWS = 50
+"""Of a table that grows with the studies: each run writes it anew, and Prefect keeps what every run wrote."""
 _METRICS = ("dice", "surface_dice", "hd95_mm")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
@@ -135,7 +137,11 @@ def publish_inbox(found: Mapping[str, Any]) -> None:
     """Write the artifacts of one pass over the inbox; an alarm has one of its own."""
     create_markdown_artifact(inbox_summary(found), key="inbox", description="What became of the studies")
     create_table_artifact(found["studies"], key="inbox-studies", description="The latest studies, oldest first")
-    create_table_artifact(found["refused"], key="inbox-refused", description="Studies that were given up, and why")
+    refused = found["refused"]
+    more = f" (the latest {_MOST_ROWS} of {len(refused)})" if len(refused) > _MOST_ROWS else ""
+    create_table_artifact(
+        refused[-_MOST_ROWS:], key="inbox-refused", description=f"Studies that were given up, and why{more}"
+    )
     if found["drift"]["alarm"]:
         rows = "\n".join(
             f"| {row['name']} | {row['source']} | {row['target']} | {row['distance']} |"

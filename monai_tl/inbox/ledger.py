@@ -38,6 +38,9 @@ CREATE TABLE IF NOT EXISTS studies (
     sent TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS one_at_a_time ON studies (study) WHERE state = 'working';
+-- without these each new study reads all rows, and so does each that is taken
+CREATE INDEX IF NOT EXISTS of_study ON studies (study);
+CREATE INDEX IF NOT EXISTS waiting ON studies (attempts, arrived, content) WHERE state IN ('seen', 'failed');
 CREATE TABLE IF NOT EXISTS files (
     place TEXT PRIMARY KEY, stamp TEXT NOT NULL, study TEXT NOT NULL, is_image INTEGER NOT NULL, digest TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -105,6 +108,11 @@ class Ledger:
         where = f"WHERE state IN ({','.join('?' * len(states))})" if states else ""
         query = f"SELECT {_COLUMNS} FROM studies {where} ORDER BY arrived, content"  # noqa: S608 - our own words
         return [Entry(*row) for row in self._base.execute(query, states)]
+
+    def settled(self) -> set[str]:
+        """Content of which ``see`` has nothing to note: it is known, and was not superseded."""
+        rows = self._base.execute("SELECT content FROM studies WHERE state != 'superseded'")
+        return {row[0] for row in rows}
 
     def see(self, content: str, study: str, n_instances: int, arrived: float) -> bool:
         """Note that a settled study is there; whether it is new.
