@@ -31,7 +31,14 @@ def settings(n_cases: int) -> dict[str, Any]:
         "ingest": {"source": "data", "layout": "dicom", "classes": [{"name": "box", "structures": ["box"]}]},
         "split": {"n_folds": 2, "test_fraction": n_cases / n_studies(n_cases)},
         "plan": {"source": None, "network": {"name": "unet", "arguments": {"channels": [4, 8], "strides": [2]}}},
-        "finetune": {"arms": ["scratch"], "max_steps": 2, "head_steps": 1, "validate_every": 2, "warmup_steps": 0, "n_threads": 1},
+        "finetune": {
+            "arms": ["scratch"],
+            "max_steps": 2,
+            "head_steps": 1,
+            "validate_every": 2,
+            "warmup_steps": 0,
+            "n_threads": 1,
+        },
         "predict": {"n_threads": 1, "overlap": 0.5},
         "export": {"arm": "scratch"},
     }

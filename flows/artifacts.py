@@ -137,11 +137,8 @@ def publish_inbox(found: Mapping[str, Any]) -> None:
     """Write the artifacts of one pass over the inbox; an alarm has one of its own."""
     create_markdown_artifact(inbox_summary(found), key="inbox", description="What became of the studies")
     create_table_artifact(found["studies"], key="inbox-studies", description="The latest studies, oldest first")
-    refused = found["refused"]
-    more = f" (the latest {_MOST_ROWS} of {len(refused)})" if len(refused) > _MOST_ROWS else ""
-    create_table_artifact(
-        refused[-_MOST_ROWS:], key="inbox-refused", description=f"Studies that were given up, and why{more}"
-    )
+    refused, words = refused_table(found["refused"])
+    create_table_artifact(refused, key="inbox-refused", description=words)
     if found["drift"]["alarm"]:
         rows = "\n".join(
             f"| {row['name']} | {row['source']} | {row['target']} | {row['distance']} |"
@@ -151,6 +148,12 @@ def publish_inbox(found: Mapping[str, Any]) -> None:
         create_markdown_artifact(
             f"# {found['drift']['words']}\n\n{table}", key="inbox-drift", description="Alarm: drift"
         )
+
+
+def refused_table(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """The latest of them, and what the table is called."""
+    more = f" (the latest {_MOST_ROWS} of {len(rows)})" if len(rows) > _MOST_ROWS else ""
+    return list(rows[-_MOST_ROWS:]), f"Studies that were given up, and why{more}"
 
 
 def inbox_summary(found: Mapping[str, Any]) -> str:
