@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import scale_around, scale_cohort, scale_tables
+from benchmarks import scale_around, scale_cohort, scale_figure, scale_tables
 
 TITLE = "Scale: what a case costs in a small and in a large cohort"
 PACKAGES = ("dvc", "prefect", "torch", "joblib", "numpy", "pydicom")
 Found = dict[str, dict[str, float]]
+_SMALLEST_SHOWN = 100
+"""A trial with fewer leaves the picture as it is."""
 
 
 def run(quick: bool, keep: Path | None = None) -> list[str]:
@@ -38,6 +40,7 @@ def measure(counts: Sequence[int], folder: Path, minutes: float | None = None) -
     scale_cohort.use_support()
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     found = {count: _measure_one(count, folder / str(count), deadline) for count in counts}
+    scale_figure.write_picture({count: steps for count, steps in found.items() if count >= _SMALLEST_SHOWN})
     return scale_tables.blocks(found)
 
 
