@@ -85,12 +85,13 @@ def _steps(n_cases: int, root: Path, place: Any) -> dict[str, Callable[[], dict[
         "cohort": make,
         "dvc add": lambda: scale_around.add_data(place),
         **{address.partition("@")[0]: stage(address) for address in scale_around.STAGES},
-        "dvc status": lambda: scale_around.status(place),
-        "run, unchanged": lambda: scale_around.run_unchanged(place),
-        "run, predict to export": lambda: scale_around.run_changed(place),
         "sizes": lambda: scale_around.sizes(place),
         "inbox": lambda: scale_around.inbox(place, n_cases),
         "ingest, NIfTI": ingest_nifti,
+        "run, export": lambda: scale_around.run_flow(place),
+        "export": lambda: scale_around.measured(place, "export"),
+        "run, unchanged": lambda: scale_around.run_flow(place),
+        "dvc status": lambda: scale_around.status(place),
     }
 
 

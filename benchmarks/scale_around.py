@@ -19,8 +19,10 @@ from typing import Any
 from benchmarks.common import ROOT
 from benchmarks.scale_cohort import n_studies, write_studies
 
-STAGES = ("ingest", "split", "plan", "preprocess", "finetune@scratch-0-0", "predict", "evaluate", "export")
+STAGES = ("ingest", "split", "plan", "preprocess", "finetune@scratch-0-0", "predict", "evaluate")
+"""Run by DVC alone; what is left by the flow."""
 _NEW = 10
+_MEASURED = ".monai_tl/measured"
 OUTPUTS = (
     "artifacts/cases/dataset.json", "artifacts/split/split.json", "artifacts/predictions/certainty.json",
     "reports/html/report.html", "reports/html/summary.md", "reports/metrics.json", "reports/plots/cases.csv",
@@ -63,10 +65,9 @@ def add_data(place: Any) -> dict[str, float]:
 def do_stage(place: Any, address: str) -> dict[str, float]:
     """DVC's run of a stage: what the stage took, and how much longer DVC took (``around``)."""
     name = address.partition("@")[0]
-    place_of_it = place.folder / ".monai_tl/measured" / f"{name}.json"
-    place_of_it.unlink(missing_ok=True)
+    (place.folder / _MEASURED / f"{name}.json").unlink(missing_ok=True)
     whole = of_place(place, "dvc", "repro", "-q", "--single-item", address)
-    found: dict[str, float] = json.loads(place_of_it.read_text())
+    found = measured(place, name)
     return {**found, "whole": whole["wall"], "around": whole["wall"] - found["wall"]}
 
 
@@ -77,21 +78,25 @@ def status(place: Any) -> dict[str, float]:
     return {**found, "objects": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
 
-def run_unchanged(place: Any) -> dict[str, float]:
-    """``monai-tl run`` of a workspace in which nothing has changed, with a server of its own; the database after it."""
-    return {**of_place(place, "monai_tl", "run", "--plain"), **database(place)}
-
-
-def run_changed(place: Any) -> dict[str, float]:
-    """``monai-tl run`` after a parameter of predict has changed; ``around``: beside the four stages' own time."""
-    path = place.folder / "params.yaml"
-    path.write_text(path.read_text().replace("overlap: 0.5", "overlap: 0.25"))
-    for one in (place.folder / ".monai_tl/measured").glob("*.json"):
-        one.unlink()
+def run_flow(place: Any) -> dict[str, float]:
+    """``monai-tl run``, with a server of its own: seconds beside the stages that ran, and the database after it."""
+    before = set(_measured(place))
+    for name in before:
+        (place.folder / _MEASURED / f"{name}.json").rename(place.folder / _MEASURED / f"{name}.before")
     whole = of_place(place, "monai_tl", "run", "--plain")
-    took = [json.loads(one.read_text()) for one in (place.folder / ".monai_tl/measured").glob("*.json")]
-    around = whole["wall"] - sum(one["wall"] for one in took)
-    return {**whole, "stages": len(took), "around": around, **database(place)}
+    ran = {name: found["wall"] for name, found in _measured(place).items()}
+    for name in before - ran.keys():
+        (place.folder / _MEASURED / f"{name}.before").rename(place.folder / _MEASURED / f"{name}.json")
+    return {**whole, "stages": len(ran), "around": whole["wall"] - sum(ran.values()), **database(place)}
+
+
+def measured(place: Any, name: str) -> dict[str, float]:
+    """What a stage took when it ran last."""
+    return _measured(place)[name]
+
+
+def _measured(place: Any) -> dict[str, dict[str, float]]:
+    return {path.stem: json.loads(path.read_text()) for path in (place.folder / _MEASURED).glob("*.json")}
 
 
 def database(place: Any) -> dict[str, float]:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.common import ROOT
+from monai_tl.dicom.rtstruct_writing import write_rtstruct
+from monai_tl.dicom.write import IMPLEMENTATION_CLASS_UID, SeriesInfo, derive_uid, write_series
+from monai_tl.parallel import map_cases
 
 SHAPE = (16, 16, 6)
 """Columns, rows, slices; as few slices as make a volume, and one more."""
 SPACING_MM = (2.0, 2.0, 3.0)
 _TRAIN_SHARE = 50
+_FORMS = 4
+_UID = re.compile(rb"2\.25\.\d{20,}")
 STUDIES_AT_ONCE = 250
 SCALE_STAGE = "measured.py"
 
@@ -75,8 +85,6 @@ def make_workspace(root: Path, n_cases: int) -> Any:
 
 def write_studies(folder: Path, count: int, first: int = 0) -> None:
     """Studies of a CT series with an RTSTRUCT that outlines a box in it; each of another patient and other values."""
-    from monai_tl.parallel import map_cases
-
     starts = range(first, first + count, STUDIES_AT_ONCE)
     numbers = [range(start, min(start + STUDIES_AT_ONCE, first + count)) for start in starts]
     for _ in map_cases(partial(_write_some, folder=folder), numbers):
@@ -84,38 +92,56 @@ def write_studies(folder: Path, count: int, first: int = 0) -> None:
 
 
 def _write_some(numbers: range, folder: Path) -> None:
-    import numpy as np
-
-    from monai_tl.dicom.rtstruct_writing import write_rtstruct
-    from monai_tl.dicom.write import SeriesInfo, derive_uid, write_series
-
-    affine = np.diag([*SPACING_MM, 1.0])
+    """Studies by copying one of each form of the box, each with UIDs, a patient and pixels of its own."""
+    models = {form: _model(form) for form in range(_FORMS)}
     for number in numbers:
-        image, box = _phantom(number)
-        key = ("scale", str(number))
-        study, frame = derive_uid(*key, "study"), derive_uid(*key, "frame")
-        who = {"PatientID": f"S{number:06d}", "PatientName": f"Scale^{number:06d}", "Manufacturer": "none"}
-        info, outlines = (SeriesInfo("CT", study, derive_uid(*key, kind), frame, who) for kind in ("image", "outlines"))
+        image, _ = _phantom(number)
+        slices = image.transpose(2, 1, 0)
         # a folder for a hundred studies, as an archive has them
         place = folder / f"{number // 100:04d}" / f"{number:06d}"
-        geometry = write_series(place / "CT", image.transpose(2, 1, 0), affine, info)
+        (place / "CT").mkdir(parents=True)
+        for name, content in models[number % _FORMS].items():
+            own = _UID.sub(lambda found, number=number: _renamed(found[0], number), content)
+            for who in (b"S%06d", b"Scale^%06d"):
+                own = own.replace(who % 0, who % number)
+            if name.startswith("CT/"):
+                pixels = slices[int(name[-8:-4]) - 1].tobytes()
+                own = own[: -len(pixels)] + pixels
+            (place / name).write_bytes(own)
+
+
+def _renamed(uid: bytes, number: int) -> bytes:
+    return uid if uid == IMPLEMENTATION_CLASS_UID.encode() else uid[:-6] + b"%06d" % number
+
+
+def _model(form: int) -> dict[str, bytes]:
+    """The files of a study with such a box, by name; its patient is number 0."""
+    image, box = _phantom(form)
+    study, frame = derive_uid("scale", str(form), "study"), derive_uid("scale", str(form), "frame")
+    who = {"PatientID": "S000000", "PatientName": "Scale^000000", "Manufacturer": "none"}
+    info, outlines = (
+        SeriesInfo("CT", study, derive_uid("scale", str(form), kind), frame, who) for kind in ("image", "outlines")
+    )
+    with tempfile.TemporaryDirectory(prefix="monai_tl_bench_") as name:
+        place = Path(name)
+        # stored as signed numbers, whatever the noise is
+        image[0, 0, 0] = -1
+        geometry = write_series(place / "CT", image.transpose(2, 1, 0), np.diag([*SPACING_MM, 1.0]), info)
         write_rtstruct(place / "RTSTRUCT.dcm", {"box": box.transpose(2, 1, 0)}, geometry, outlines)
+        return {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*.dcm")}
 
 
-def _phantom(number: int) -> tuple[Any, Any]:
+def _phantom(number: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
     """Columns × rows × slices of noise with a brighter box, and the box."""
-    import numpy as np
-
     generator = np.random.default_rng(number)
     box = np.zeros(SHAPE, bool)
-    box[3 : 6 + number % 4, 4:9, 1:5] = True
+    box[3 : 6 + number % _FORMS, 4:9, 1:5] = True
     return (generator.normal(40, 20, SHAPE) + 80 * box).astype(np.int16), box
 
 
 def make_nifti_folder(root: Path, n_cases: int) -> None:
     """A workspace of NIfTI pairs in the Decathlon's layout, of which ingest alone is run."""
     import nibabel
-    import numpy as np
     import yaml
 
     shutil.rmtree(root, ignore_errors=True)

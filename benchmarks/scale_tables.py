@@ -123,13 +123,13 @@ def around_table(found: By) -> str:
         ("its largest process, MiB", "dvc status", "peak", 1),
         ("objects in DVC's cache", "dvc status", "objects", 1),
         ("the cache, MiB", "dvc status", "bytes", _MIB),
+        ("`monai-tl run`, export to do, s", "run, export", "wall", 1),
+        ("of these beside the stage, s", "run, export", "around", 1),
         ("`monai-tl run`, nothing changed, s", "run, unchanged", "wall", 1),
-        ("`monai-tl run`, predict to export, s", "run, predict to export", "wall", 1),
-        ("of these beside the stages, s", "run, predict to export", "around", 1),
-        ("Prefect's database after the first run, MiB", "run, unchanged", "database", _MIB),
-        ("after the second, MiB", "run, predict to export", "database", _MIB),
+        ("Prefect's database after the first run, MiB", "run, export", "database", _MIB),
+        ("after the second, MiB", "run, unchanged", "database", _MIB),
         *(
-            (f"rows in `{name}` after two runs", "run, predict to export", f"rows {name}", 1)
+            (f"rows in `{name}` after the first run", "run, export", f"rows {name}", 1.0)
             for name in ("flow_run", "task_run", "log", "artifact", "events")
         ),
     ]
