@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from test_report import make_findings
 
+from monai_tl.cache import CaseCache
+from monai_tl.files import write_text
 from monai_tl.inbox.drift import Drift
 from monai_tl.inbox.entries import Entry
 from monai_tl.inbox.ledger import Ledger
@@ -123,3 +126,26 @@ def test_given_up_studies_are_told_up_to_a_number() -> None:
     assert len(lines) == LISTED
     assert lines[-1].endswith("no 999")
     assert f"{1000 - LISTED} more before these" in describe(found)
+
+
+def test_nobody_waits_for_the_disk_for_what_is_checked_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (waited.append(handle), sync(handle))[1])
+    cache, built = CaseCache(tmp_path / "cache"), []
+
+    def build(folder: Path) -> None:
+        built.append(folder)
+        write_text(folder / "case.json", "whole")
+
+    assert not cache.fetch("0" * 64, tmp_path / "out/first", build)
+    assert waited == []
+    # as a power cut would leave it
+    (cache.entry("0" * 64) / "case.json").write_text("")
+    assert not cache.fetch("0" * 64, tmp_path / "out/second", build)
+    assert (tmp_path / "out/second/case.json").read_text() == "whole"
+    assert len(built) == 2
+    write_text(tmp_path / "elsewhere.json", "whole")
+    assert len(waited) == 2
