@@ -140,6 +140,7 @@ def look(root: Path, hasher: Pseudonyms, ledger: Ledger, settle_s: float) -> Loo
     units = _units(folders, root, hasher)
     found = Look(n_other=sum(not file.known.study and file.fault is None for file in files))
     fresh: list[Known] = [file.known for file in files if not file.known.study and file.fault is None]
+    unseen: list[tuple[str, str, int, float]] = []
     for study, unit in sorted(units.items()):
         if any(file.path.parent in settling for file in unit):
             found.n_settling += 1
@@ -157,7 +158,8 @@ def look(root: Path, hasher: Pseudonyms, ledger: Ledger, settle_s: float) -> Loo
         arrived = _arrived(study, counted, [one.digest for one in read])
         found.whole[arrived.content] = arrived
         if arrived.content not in settled:
-            found.n_new += ledger.see(arrived.content, study, len(arrived.paths), arrived.arrived)
+            unseen.append((arrived.content, study, len(arrived.paths), arrived.arrived))
+    found.n_new = ledger.see_all(unseen)
     ledger.remember(
         (one for one in fresh if known.get(one.place) != one), known.keys() - {file.known.place for file in files}
     )

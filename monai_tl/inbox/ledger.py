@@ -119,24 +119,34 @@ class Ledger:
 
         Earlier content of the same study that waits no longer needs to be done.
         """
+        return self.see_all([(content, study, n_instances, arrived)]) == 1
+
+    def see_all(self, studies: Iterable[tuple[str, str, int, float]]) -> int:
+        """The same for several at once, which waits for the disk once; how many are new.
+
+        Args:
+            studies: Content, study, number of instances and time of arrival of each.
+        """
         with self._transaction():
-            cursor = self._base.execute(
-                "INSERT OR IGNORE INTO studies (content, study, n_instances, arrived, state) "
-                "VALUES (?, ?, ?, ?, 'seen')",
-                (content, study, n_instances, arrived),
+            return sum(self._see(*study) for study in studies)
+
+    def _see(self, content: str, study: str, n_instances: int, arrived: float) -> bool:
+        cursor = self._base.execute(
+            "INSERT OR IGNORE INTO studies (content, study, n_instances, arrived, state) VALUES (?, ?, ?, ?, 'seen')",
+            (content, study, n_instances, arrived),
+        )
+        if cursor.rowcount:
+            self._base.execute(
+                "UPDATE studies SET state = 'superseded', finished = ? "
+                "WHERE study = ? AND content != ? AND state IN ('seen', 'failed')",
+                (self._clock(), study, content),
             )
-            if cursor.rowcount:
-                self._base.execute(
-                    "UPDATE studies SET state = 'superseded', finished = ? "
-                    "WHERE study = ? AND content != ? AND state IN ('seen', 'failed')",
-                    (self._clock(), study, content),
-                )
-            else:
-                # what was cut short and comes back as it was before is wanted again
-                self._base.execute(
-                    "UPDATE studies SET state = 'seen', attempts = 0 WHERE content = ? AND state = 'superseded'",
-                    (content,),
-                )
+        else:
+            # what was cut short and comes back as it was before is wanted again
+            self._base.execute(
+                "UPDATE studies SET state = 'seen', attempts = 0 WHERE content = ? AND state = 'superseded'",
+                (content,),
+            )
         return cursor.rowcount > 0
 
     def claim(self, owner: str, present: Collection[str]) -> Entry | None:
