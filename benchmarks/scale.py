@@ -74,7 +74,6 @@ def _flow_steps(place: Any) -> dict[str, Callable[[], dict[str, float]]]:
         "run, export": lambda: scale_around.run_flow(place),
         "export": lambda: scale_around.measured(place, "export"),
         "run, unchanged": lambda: scale_around.run_flow(place),
-        "dvc status": lambda: scale_around.status(place),
     }
 
 
@@ -101,6 +100,7 @@ def _steps(n_cases: int, root: Path, place: Any) -> dict[str, Callable[[], dict[
         "cohort": make,
         "dvc add": lambda: scale_around.add_data(place),
         **{address.partition("@")[0]: stage(address) for address in scale_around.STAGES},
+        "dvc status": lambda: scale_around.status(place),
         "sizes": lambda: scale_around.sizes(place),
         "inbox": lambda: scale_around.inbox(place, n_cases),
         "ingest, NIfTI": ingest_nifti,

@@ -72,8 +72,8 @@ def do_stage(place: Any, address: str) -> dict[str, float]:
 
 
 def status(place: Any) -> dict[str, float]:
-    """``dvc status`` where nothing has changed, and what lies in DVC's cache."""
-    found = of_place(place, "dvc", "status", "-q")
+    """``dvc status`` of the data and of all stages but export, all of them fresh; and what lies in DVC's cache."""
+    found = of_place(place, "dvc", "status", "-q", "data.dvc", *STAGES)
     files = [path for path in (place.folder / ".dvc/cache").rglob("*") if path.is_file()]
     return {**found, "objects": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
