@@ -16,6 +16,7 @@ from monai_tl.report.choice import choices
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
 from monai_tl.report.findings import Findings
 from monai_tl.report.provenance import facts, licences
+from monai_tl.report.shown import MOST_ROWS, lowest, points_note
 from monai_tl.report.size_figure import size_plot
 from monai_tl.report.unfound import unfound_lines
 from monai_tl.report.viewer import viewer_scripts
@@ -73,7 +74,9 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "choices": choices(findings),
         "curves": learning_curves(findings.models),
         "boxes": box_plots(arms, findings.class_names, findings.settings.tolerance_words),
-        "case_rows": tables.case_rows(arms, findings.class_names),
+        "case_rows": tables.case_rows(lowest(arms), findings.class_names),
+        "most_rows": MOST_ROWS,
+        "points_note": points_note(findings.n_cases),
         "facts": facts(findings),
         "limits": limits(findings),
         "words": WORDS,
