@@ -262,7 +262,8 @@ def _reason(lines: Sequence[str]) -> str:
     text = "\n".join(line for line in lines if line.strip())
     if "is busy" in text or "Unable to acquire lock" in text:
         return "another DVC command works in this workspace; wait for it to end, then run again"
-    return with_advice(text) or "DVC ended without a message; run 'monai-tl doctor'"
+    silent = "DVC ended without a message (killed, perhaps for its memory); run again, or see 'monai-tl doctor'"
+    return with_advice(text) or silent
 
 
 def share_cache(workspace: Path, clone: Path) -> None:

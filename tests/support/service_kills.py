@@ -28,8 +28,9 @@ from workspaces import Place, free_port, make_real, make_site, until
 from monai_tl.looks import LOOKS_FILE
 
 KINDS = ("flow", "dvc", "stage", "worker", "server", "orthanc")
-EVERY_S, SILENCE_S = 10, 75
-"""Between runs by the schedule; and until a run that shows no life is taken for dead."""
+EVERY_S, SILENCE_S = 30, 75
+"""Between runs by the schedule: each that comes too early is cancelled, which costs the server as much as a run; and
+until a run that shows no life is taken for dead."""
 LONGEST_WAIT_S = {"flow": 10.0, "dvc": 2.0, "stage": 6.0, "worker": 5.0, "server": 5.0, "orthanc": 5.0}
 """From the moment on when there is a victim: about as long as its work takes."""
 _PATIENCE_S = 420.0
