@@ -31,9 +31,7 @@ Outcome = Literal["ran", "restored", "unchanged"]
 """``restored``: DVC took the result of an earlier run from its cache."""
 
 PIPELINE_FILE = "dvc.yaml"
-_LOCK_WAIT_S = 10.0
-_STATUS_TIME_OUT_S = 600.0
-_TAIL_LINES = 12
+_LOCK_WAIT_S, _STATUS_TIME_OUT_S, _TAIL_LINES = 10.0, 600.0, 12
 _CHATTER = (
     "To track the changes with git",
     "git add ",
