@@ -214,8 +214,13 @@ class Round:
         if kind == "worker":
             process = self.world.services["worker"].process
             return [psutil.Process(process.pid)] if process is not None and process.poll() is None else []
-        is_one = _IS[kind]
-        return [one for one in self.world.workspace.processes() if is_one(_words(one))]
+        found = {one: _words(one) for one in self.world.workspace.processes()}
+        found = {one: words for one, words in found.items() if _IS[kind](words)}
+        own = [one for one, words in found.items() if _OF_THE_TRAINING.get(kind) in words]
+        # every second time the training's own work, while there is any: the rest of them comes more often
+        n_before = sum(known == kind for known, _ in self.killed)
+        wants_own = kind in _OF_THE_TRAINING and n_before % 2 == 0 and not self._is_trained()
+        return own if wants_own else list(found)
 
     def _await_end_of(self, processes: list[psutil.Process], line: str) -> None:
         _, left = psutil.wait_procs(processes, timeout=20)
@@ -255,13 +260,15 @@ class Round:
             for folder in folders
         )
 
+    def _is_trained(self) -> bool:
+        path = self.workspace / "dvc.lock"
+        return path.is_file() and path.read_bytes() == self.undisturbed.lock
+
     def is_finished(self) -> bool:
         """Nothing is left to do: training and inbox have come as far as without faults."""
         try:
-            if (self.workspace / "dvc.lock").read_bytes() != self.undisturbed.lock:
-                return False
-            return ledger_rows(self.workspace) == self.undisturbed.ledger
-        except (OSError, sqlite3.Error):
+            return self._is_trained() and ledger_rows(self.workspace) == self.undisturbed.ledger
+        except sqlite3.Error:
             return False
 
 
@@ -288,6 +295,10 @@ _IS: dict[str, Callable[[list[str]], bool]] = {
     "dvc": lambda words: _is_module(words, "dvc"),
     "stage": _is_stage,
 }
+
+
+_OF_THE_TRAINING = {"dvc": "repro", "stage": "stage"}
+"""A word of their command lines; the other ones ask for DVC's status, or are passes over the inbox."""
 
 
 def no_lock_blocks(workspace: Path) -> None:
