@@ -32,9 +32,7 @@ Outcome = Literal["ran", "restored", "unchanged"]
 """``restored``: DVC took the result of an earlier run from its cache."""
 
 PIPELINE_FILE = "dvc.yaml"
-_LOCK_WAIT_S = 10.0
-_STATUS_TIME_OUT_S = 600.0
-_TAIL_LINES = 12
+_LOCK_WAIT_S, _STATUS_TIME_OUT_S, _TAIL_LINES = 10.0, 600.0, 12
 _CHATTER = (
     "To track the changes with git",
     "git add ",
@@ -265,7 +263,8 @@ def _reason(lines: Sequence[str]) -> str:
     text = "\n".join(line for line in lines if line.strip())
     if "is busy" in text or "Unable to acquire lock" in text:
         return "another DVC command works in this workspace; wait for it to end, then run again"
-    return with_advice(text) or "DVC ended without a message; run 'monai-tl doctor'"
+    silent = "DVC ended without a message (killed, perhaps for its memory); run again, or see 'monai-tl doctor'"
+    return with_advice(text) or silent
 
 
 def share_cache(workspace: Path, clone: Path) -> None:

@@ -26,10 +26,12 @@ from service_world import World, write_schedules
 from workspaces import Place, free_port, make_real, make_site, until
 
 from monai_tl.looks import LOOKS_FILE
+from monai_tl.report.whole_page import WHOLE_PAGE
 
 KINDS = ("flow", "dvc", "stage", "worker", "server", "orthanc")
-EVERY_S, SILENCE_S = 10, 75
-"""Between runs by the schedule; and until a run that shows no life is taken for dead."""
+EVERY_S, SILENCE_S = 30, 75
+"""Between runs by the schedule: each that comes too early is cancelled, which costs the server as much as a run; and
+until a run that shows no life is taken for dead."""
 LONGEST_WAIT_S = {"flow": 10.0, "dvc": 2.0, "stage": 6.0, "worker": 5.0, "server": 5.0, "orthanc": 5.0}
 """From the moment on when there is a victim: about as long as its work takes."""
 _PATIENCE_S = 420.0
@@ -76,6 +78,8 @@ def products(workspace: Path) -> dict[str, str]:
     """Path → digest of what stages have made, their outputs and the count of looks at the test set."""
     found = {f"artifacts/{name}": digest for name, digest in digests(workspace / "artifacts").items()}
     found |= {f"reports/{name}": digest for name, digest in digests(workspace / "reports").items()}
+    # it holds how long the stages took, and is no output
+    found.pop(WHOLE_PAGE, None)
     return found | {LOOKS_FILE: hashlib.sha256((workspace / LOOKS_FILE).read_bytes()).hexdigest()}
 
 
@@ -213,8 +217,13 @@ class Round:
         if kind == "worker":
             process = self.world.services["worker"].process
             return [psutil.Process(process.pid)] if process is not None and process.poll() is None else []
-        is_one = _IS[kind]
-        return [one for one in self.world.workspace.processes() if is_one(_words(one))]
+        found = {one: _words(one) for one in self.world.workspace.processes()}
+        found = {one: words for one, words in found.items() if _IS[kind](words)}
+        own = [one for one, words in found.items() if _OF_THE_TRAINING.get(kind) in words]
+        # every second time the training's own work, while there is any: the rest of them comes more often
+        n_before = sum(known == kind for known, _ in self.killed)
+        wants_own = kind in _OF_THE_TRAINING and n_before % 2 == 0 and not self._is_trained()
+        return own if wants_own else list(found)
 
     def _await_end_of(self, processes: list[psutil.Process], line: str) -> None:
         _, left = psutil.wait_procs(processes, timeout=20)
@@ -254,13 +263,15 @@ class Round:
             for folder in folders
         )
 
+    def _is_trained(self) -> bool:
+        path = self.workspace / "dvc.lock"
+        return path.is_file() and path.read_bytes() == self.undisturbed.lock
+
     def is_finished(self) -> bool:
         """Nothing is left to do: training and inbox have come as far as without faults."""
         try:
-            if (self.workspace / "dvc.lock").read_bytes() != self.undisturbed.lock:
-                return False
-            return ledger_rows(self.workspace) == self.undisturbed.ledger
-        except (OSError, sqlite3.Error):
+            return self._is_trained() and ledger_rows(self.workspace) == self.undisturbed.ledger
+        except sqlite3.Error:
             return False
 
 
@@ -287,6 +298,10 @@ _IS: dict[str, Callable[[list[str]], bool]] = {
     "dvc": lambda words: _is_module(words, "dvc"),
     "stage": _is_stage,
 }
+
+
+_OF_THE_TRAINING = {"dvc": "repro", "stage": "stage"}
+"""A word of their command lines; the other ones ask for DVC's status, or are passes over the inbox."""
 
 
 def no_lock_blocks(workspace: Path) -> None:

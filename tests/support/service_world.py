@@ -152,25 +152,28 @@ class World:
         """End the service as its user would; command lines of what is left of it after a while."""
         self._stopped.set()
         with self._turn:
-            for name in ("worker", "orthanc", "server"):
-                process = self.services[name].process
-                if process is not None:
-                    process.terminate()
-                    try:
-                        process.wait(60)
-                    except subprocess.TimeoutExpired:
-                        process.kill()
-                        process.wait()
-        deadline = time.monotonic() + 60
-        places = [self.workspace, *(service.place for service in self.services.values())]
-        while (left := [one for place in places for one in place.processes()]) and time.monotonic() < deadline:
-            time.sleep(0.2)
+            # a run that goes on when its worker is asked to end tells the server how it ended
+            left = self._end("worker") + self._end("orthanc") + self._end("server")
         words = []
         for one in left:
             with suppress(psutil.NoSuchProcess):
                 words.append(" ".join(one.cmdline()))
                 one.kill()
         return words
+
+    def _end(self, name: str) -> list[psutil.Process]:
+        service = self.services[name]
+        if service.process is not None:
+            service.process.terminate()
+            try:
+                service.process.wait(60)
+            except subprocess.TimeoutExpired:
+                service.process.kill()
+                service.process.wait()
+        deadline = time.monotonic() + 90
+        while (left := service.place.processes()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return left
 
 
 def write_schedules(workspace: Path, every_s: int, grace_s: int) -> None:
