@@ -17,13 +17,15 @@ _COLOURS = {
 
 
 def write_picture(found: By, path: Path = PICTURE) -> None:
-    """Processor time a case and memory of the stage's process by the number of cases; nothing of fewer than three."""
+    """Processor time a case and memory of the stage's process by the number of cases; nothing of fewer than two."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    lines = {step: [count for count, steps in found.items() if step in steps] for step in _COLOURS}
-    if min(map(len, lines.values())) < 2 or max(map(len, lines.values())) < 3:
+    measured = {step: [count for count, steps in found.items() if step in steps] for step in _COLOURS}
+    lines = {step: counts for step, counts in measured.items() if len(counts) > 1}
+    if not lines:
         return
+    shown = sorted({count for counts in lines.values() for count in counts})
     style = {"svg.hashsalt": "scaling", "font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(9.0, 3.4))
@@ -37,7 +39,7 @@ def write_picture(found: By, path: Path = PICTURE) -> None:
                 axes.plot(counts, ys, "-o", ms=4.0, lw=1.6, color=_COLOURS[step])
                 ends[step] = (counts[-1], ys[-1])
             axes.set_xscale("log")
-            axes.set_xticks(list(found), [f"{count:,}" for count in found])
+            axes.set_xticks(shown, [f"{count:,}" for count in shown])
             axes.set_xlabel("cases")
             axes.grid(axis="y", color="#dddddd", lw=0.7)
             if axes is time:

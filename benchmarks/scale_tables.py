@@ -28,15 +28,17 @@ def blocks(found: By) -> list[str]:
         f"DICOM studies of one series of {SHAPE[2]} slices of {SHAPE[0]} × {SHAPE[1]} pixels and an RTSTRUCT, so what "
         "is measured is all but the voxels. The test set has so many cases; one study in fifty more is there to train "
         "the smallest network for two steps. Each stage is run by DVC in a process of its own, with two "
-        "workers; processor seconds are of the stage and its workers, start-up included."
+        "workers; processor seconds are of the stage and its workers, start-up included. "
+        "A blank cell: that step has not been run."
     )
-    return [
+    every = [
         about, stage_table(found), flatness(found),
         "### Predicted from the two smaller cohorts", prediction_table(found),
         "### What DVC and Prefect take", around_table(found),
         "### Files of which there is one", sizes_table(found),
         "### The inbox", inbox_table(found),
     ]  # fmt: skip
+    return [block for block in every if block]
 
 
 def cases_of(step: str, count: int) -> int:
@@ -158,7 +160,8 @@ def _by_count(found: By, rows: Iterable[tuple[str, str, str, float]]) -> str:
         cells: Sequence[str] = [
             _cell(steps[step][what] / unit, unit) if what in steps.get(step, {}) else "" for steps in found.values()
         ]
-        lines.append(f"| {words} | {' | '.join(cells)} |")
+        if any(cells):
+            lines.append(f"| {words} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
