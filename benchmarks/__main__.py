@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import time
+from pathlib import Path
 
 from benchmarks.common import section, write_section
 
@@ -22,6 +23,7 @@ def main() -> None:
         help=f"of {', '.join(NAMES)} (all of these when none is given), {', '.join(HOURS)}",
     )
     parser.add_argument("--quick", action="store_true", help="small inputs, few rounds; RESULTS.md stays as it is")
+    parser.add_argument("--keep", type=Path, help="of scale: a folder where finished steps lie, and are not done again")
     given = parser.parse_args()
     unknown = sorted(set(given.names) - {*NAMES, *HOURS})
     if unknown:
@@ -29,7 +31,7 @@ def main() -> None:
     for name in given.names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")
         started = time.monotonic()
-        blocks = module.run(given.quick)
+        blocks = module.run(given.quick, given.keep) if name == "scale" else module.run(given.quick)
         print(section(name, module.TITLE, blocks, module.PACKAGES), flush=True)
         if not given.quick:
             write_section(name, module.TITLE, blocks, module.PACKAGES)

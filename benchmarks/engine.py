@@ -111,6 +111,7 @@ def run_samples(root: Path, task: Task, quick: bool) -> list[str]:
     contestants = [
         contestant("limit, bfloat16", "limit", prepare_limit, task),
         contestant("monai_tl", "ours", prepare_ours, task, note="bfloat16, preset strong"),
+        contestant("limit, torch.compile", "other", prepare_limit, replace(task, is_compiled=True), note="bfloat16"),
         contestant("limit, float32", "other", prepare_limit, replace(task, precision="float32")),
         contestant("monai_tl, float32", "other", prepare_ours, replace(task, precision="float32")),
         _nnunet_trainer(root, task, quick),

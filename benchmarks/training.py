@@ -25,6 +25,7 @@ class Task:
         folder: Cases as under artifacts/prepared.
         n_steps: Optimiser steps a turn.
         augmentation, precision, strategy: Of ours, and of the limit where it has them.
+        is_compiled: The limit's network goes through torch.compile first; that happens in the turn that warms up.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Task:
     augmentation: Any = "light"
     precision: Any = "float32"
     strategy: Any = "full"
+    is_compiled: bool = False
 
     def cases(self) -> list[Path]:
         return sorted(path.parent for path in self.folder.glob("*/label.npy"))
@@ -111,6 +113,8 @@ def prepare_limit(task: Task) -> Turn:
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=WEIGHT_DECAY, fused=True)
     batch = make_batch(_sampler(task), task.batch_size, 0)
     image, label = batch.image.to(device), batch.label.to(device)
+    if task.is_compiled:
+        network = torch.compile(network)
 
     def steps() -> None:
         for _ in range(task.n_steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def run(quick: bool) -> list[str]:
         ("hippodeep tuned", n): Point(tuned, n, "auto", 0, seconds, TIMED if n == STEPS_LABELS else ()) for n in labels
     }
     if not quick:
-        points["hippodeep tuned", "all"] = Point(tuned, "all", "auto", 0, SECONDS_ALL, TIMED)
+        points["hippodeep tuned", "all"] = Point(tuned, "all", "auto", 0, SECONDS_ALL)
     for name, folder in scratch.items():
         chosen = labels if name == OWN else [n for n in labels if n in OTHER_LABELS]
         points |= {(name, n): Point(folder, n, "scratch", 0, seconds) for n in (*chosen, "all")}
@@ -74,9 +75,9 @@ def run(quick: bool) -> list[str]:
         f"160, the fewer among the more. Each training has the optimiser steps that two threads do in {seconds:.0f} s "
         f"on this machine (tuned with all labels: {SECONDS_ALL:.0f} s); no label is kept for validation, the averaged "
         "weights of the last step count. Same loss, augmentation, rates and average for all. Tuned with "
-        f"{STEPS_LABELS} and with all labels run on two threads with nothing else on the machine, so that their times "
-        "count; the others on one, where threads change a result by rounding alone.",
-        _table(names, results),
+        f"{STEPS_LABELS} labels runs on two threads with nothing else on the machine, so that its time counts; the "
+        "others on one, where threads change a result by rounding alone.",
+        _table(names, results, [key for key, point in points.items() if point.changes]),
         "\n".join([*_judge(results), f"- {_judge_saved(results, list(scratch))}"]),
         *([_draw(root, points, steps, results, list(scratch), quick)] if quick else []),
         *in_short,
@@ -87,7 +88,9 @@ def _networks(quick: bool) -> list[tuple[str, dict[str, Any]]]:
     return list(SCRATCH_NETWORKS.items())[: 1 if quick else None]
 
 
-def _table(names: list[str], results: dict[tuple[str, str], dict[str, Any]]) -> str:
+def _table(
+    names: list[str], results: dict[tuple[str, str], dict[str, Any]], timed: Collection[tuple[str, str]] = ()
+) -> str:
     labels = list(dict.fromkeys(n for _, n in results))
     lines = [f"| labels | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for n in labels:
@@ -97,7 +100,8 @@ def _table(names: list[str], results: dict[tuple[str, str], dict[str, Any]]) -> 
             cells.append(
                 ""
                 if one is None
-                else f"{one['mean']:.3f} ({one['classes'][0]:.3f}, {one['classes'][1]:.3f}), {_how(one)}"
+                else f"{one['mean']:.3f} ({one['classes'][0]:.3f}, {one['classes'][1]:.3f}), "
+                + _how(one, (name, n) in timed)
             )
         lines.append(f"| {n} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -116,6 +120,7 @@ def _draw(
     from monai_tl.report.curve_figures import draw_labels, draw_steps
     from monai_tl.transfer.curve_summary import summarise_curve
 
+    few = str(curve_point_of(root, steps["hippodeep tuned"][0]).labels)
     at_once = [n for name, n in points if name == "hippodeep tuned" and n != "all"]
     shared = [n for n in (*at_once, "all") if all((name, n) in results for name in scratch)]
     best = max(scratch, key=lambda name: sum(results[name, n]["mean"] for n in shared))
@@ -128,28 +133,34 @@ def _draw(
         for name, key in (("hippodeep", "hippodeep tuned"), ("scratch", "hippodeep"))
     }
     # networks differ in what a step costs; points over labels have the same time, so they count as the same budget
-    full = max(one.steps for one in over_steps["hippodeep"])
+    own = [one for one in steps["hippodeep tuned"] if one.seconds == points["hippodeep tuned", few].seconds]
+    budget = curve_point_of(root, own[0]).steps
     shown = {
-        name: [one.model_copy(update={"steps": full, "strategy": name}) for one in group]
+        name: [one.model_copy(update={"steps": budget, "strategy": name}) for one in group]
         for name, group in shown.items()
     }
     over_steps = {
         name: [one.model_copy(update={"strategy": name}) for one in group] for name, group in over_steps.items()
     }
-    findings = summarise_curve(shown, over_steps, BootstrapRule(n_bootstrap=2000, confidence=0.95, seed=0))
+    rule = BootstrapRule(n_bootstrap=2000, confidence=0.95, seed=0)
+    at_budget = {name: [one for one in group if one.steps == budget] for name, group in over_steps.items()}
+    at_last = {name: group[-1:] for name, group in over_steps.items()}
+    findings, findings_steps = summarise_curve(shown, at_budget, rule), summarise_curve(at_last, over_steps, rule)
     if not quick:
-        for name, plot in (("transfer_labels", draw_labels(findings)), ("transfer_steps", draw_steps(findings))):
+        labels_plot = draw_labels(findings, f"{own[0].seconds:.0f} s")
+        for name, plot in (("transfer_labels", labels_plot), ("transfer_steps", draw_steps(findings_steps))):
             (PLOTS / f"{name}.png").write_bytes(plot["png"])
     lines = [
-        f"- {one.budget} labels: Dice {one.dice:.3f}; {best} from scratch needs {_BOUNDS[one.bound]} {one.needed:.0f}, "
-        f"{one.factor:.1f} times as many ({_number(one.low)} to {_number(one.high)})."
+        f"- {one.budget:.0f} labels: Dice {one.dice:.3f}; {best} from scratch needs "
+        f"{_BOUNDS[one.bound]} {one.needed:.0f}, {one.factor:.1f} times as many "
+        f"({_number(one.low)} to {_number(one.high)})."
         for one in findings.labels_saved["hippodeep"]
     ]
-    saved = findings.steps_saved["hippodeep"]
+    saved = findings_steps.steps_saved["hippodeep"]
     lines.append(
-        f"- Steps, {findings.n_labels_of_steps} labels: what tuning reaches at {saved.budget} steps the same network "
-        f"from scratch needs {_BOUNDS[saved.bound]} {saved.needed:.0f} for, {saved.factor:.1f} times as many "
-        f"({_number(saved.low)} to {_number(saved.high)})."
+        f"- Steps, {findings_steps.n_labels_of_steps} labels: what tuning reaches at {saved.budget:.0f} steps the "
+        f"same network from scratch needs {_BOUNDS[saved.bound]} {saved.needed:.0f} for, "
+        f"{saved.factor:.1f} times as many ({_number(saved.low)} to {_number(saved.high)})."
     )
     return "Labels and steps saved, with 95 % intervals over the 40 test patients (one seed):\n\n" + "\n".join(lines)
 
@@ -158,9 +169,9 @@ def _number(value: float | None) -> str:
     return "unbounded" if value is None else f"{value:.1f}"
 
 
-def _how(one: dict[str, Any]) -> str:
+def _how(one: dict[str, Any], is_timed: bool) -> str:
     strategy = f"{one['decision']['strategy']}, " if one["decision"] else ""
-    return f"{strategy}{one['n_steps']} steps in {one['training_s']:.0f} s"
+    return f"{strategy}{one['n_steps']} steps" + (f" in {one['training_s']:.0f} s" if is_timed else "")
 
 
 def _judge(results: dict[tuple[str, str], dict[str, Any]]) -> list[str]:

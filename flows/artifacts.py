@@ -28,6 +28,8 @@ from monai_tl.json_lines import MARK
 from monai_tl.stages import STATE_FOLDER
 
 _UPDATE_EVERY_S = 2.0
+_MOST_ROWS = 50
+"""Of a table that grows with the studies: each run writes it anew, and Prefect keeps what every run wrote."""
 _METRICS = ("dice", "surface_dice", "hd95_mm")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
@@ -135,7 +137,8 @@ def publish_inbox(found: Mapping[str, Any]) -> None:
     """Write the artifacts of one pass over the inbox; an alarm has one of its own."""
     create_markdown_artifact(inbox_summary(found), key="inbox", description="What became of the studies")
     create_table_artifact(found["studies"], key="inbox-studies", description="The latest studies, oldest first")
-    create_table_artifact(found["refused"], key="inbox-refused", description="Studies that were given up, and why")
+    refused, words = refused_table(found["refused"])
+    create_table_artifact(refused, key="inbox-refused", description=words)
     if found["drift"]["alarm"]:
         rows = "\n".join(
             f"| {row['name']} | {row['source']} | {row['target']} | {row['distance']} |"
@@ -145,6 +148,12 @@ def publish_inbox(found: Mapping[str, Any]) -> None:
         create_markdown_artifact(
             f"# {found['drift']['words']}\n\n{table}", key="inbox-drift", description="Alarm: drift"
         )
+
+
+def refused_table(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """The latest of them, and what the table is called."""
+    more = f" (the latest {_MOST_ROWS} of {len(rows)})" if len(rows) > _MOST_ROWS else ""
+    return list(rows[-_MOST_ROWS:]), f"Studies that were given up, and why{more}"
 
 
 def inbox_summary(found: Mapping[str, Any]) -> str:

@@ -26,8 +26,9 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 from pydantic import SecretStr
 
 from flows import versioning
+from flows.disk import disk_faults_told
 from flows.pipeline import main
-from flows.processes import run_supervised
+from flows.processes import last_words, run_supervised
 from monai_tl.errors import ConfigError, StageError
 from monai_tl.looks import bring_looks
 from monai_tl.stages import STATE_FOLDER
@@ -65,13 +66,14 @@ def training_in_clone(stage_time_out_s: float | None = None) -> str:
         more["PREFECT_API_AUTH_STRING"] = auth.get_secret_value() if isinstance(auth, SecretStr) else auth
     if stage_time_out_s:
         more["MONAI_TL_STAGE_TIME_OUT_S"] = f"{stage_time_out_s:g}"
-    bring_looks(workspace, clone)
-    try:
-        is_done = run_supervised(["flows"], clone, take, more=more, progress="plain") == 0
-    finally:
-        bring_looks(clone, workspace)
-    if not is_done:
-        raise StageError("training in the clone", "\n".join(tail))
+    with disk_faults_told():
+        bring_looks(workspace, clone)
+        try:
+            code = run_supervised(["flows"], clone, take, more=more, progress="plain")
+        finally:
+            bring_looks(clone, workspace)
+    if code:
+        raise StageError("training in the clone", last_words(tail, code))
     is_recorded = run_supervised([_CANDIDATE, "record"], clone, take) == 0
     branch = keep(clone)
     if branch:

@@ -9,6 +9,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 
 from flows import artifacts, versioning
+from flows.disk import disk_faults_told
 from flows.experiments import experiment_name, save_experiment
 from flows.pipeline import bring_up_to_date, main, tell_plan
 from monai_tl.config import load_params
@@ -37,7 +38,7 @@ def curve(stage_time_out_s: float | None = None) -> dict[str, str]:
     """
     workspace = Path.cwd()
     logger = get_run_logger()
-    with versioning.held(workspace) as inspection:
+    with disk_faults_told(), versioning.held(workspace) as inspection:
         lock_handle, changes = inspection.lock_handle, inspection.changes
         params = load_params(workspace)
         for name in (name for name in changes if name.endswith(".dvc")):

@@ -18,13 +18,16 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.types.entrypoint import EntrypointType
 
 from flows.clone import training_in_clone
-from flows.guards import set_up
+from flows.guards import SILENCE_S, set_up
 from flows.inbox import inbox
 from flows.pipeline import training
 from flows.promotion import promotion
 from monai_tl.config import load_params
 
-_ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+_ONE = ConcurrencyLimitConfig(
+    # whoever takes a run and dies before it begins holds the place of the next ones no longer than this
+    limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW, grace_period_seconds=SILENCE_S,
+)  # fmt: skip
 
 
 def deployment_name(workspace: Path) -> str:

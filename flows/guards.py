@@ -31,11 +31,16 @@ GPU_VARIABLE = "MONAI_TL_GPUS"
 WEBHOOK_VARIABLE = "MONAI_TL_WEBHOOK"
 """Where messages go; may hold a secret, so it is of the environment and never of params.yaml."""
 CRASH, TELL = "monai_tl: runs whose process is gone", "monai_tl: messages"
+STUCK = "monai_tl: runs that never began"
 SILENCE_S = 120
 """A run that has not shown life for so long is over; it does every PREFECT_FLOWS_HEARTBEAT_FREQUENCY (30 s)."""
+PENDING_S = 300
+"""A run that somebody took and that has not begun after so long never will: images of containers come sooner."""
 _BLOCK = "monai-tl-messages"
 _LEASE_S = 60
-_BEAT = "prefect.flow-run.heartbeat"
+_BEAT, _BEGUN = "prefect.flow-run.heartbeat", "prefect.flow-run.Running"
+_TAKEN = {"prefect.flow-run.Pending", "prefect.flow-run.Submitting"}
+"""First by the worker, then for the process that it is about to start."""
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
 _TOLD = ("prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.Suspended",
          "monai_tl.inbox.drift", "monai_tl.inbox.quarantine")  # fmt: skip
@@ -45,6 +50,9 @@ _WORDS = '{"event": "{{ event.event }}", "time": "{{ event.occurred }}", "resour
 
 _CRASHED = ChangeFlowRunState(
     name="Crashed", state=StateType.CRASHED, message="its process has shown no life any more", force=False
+)
+_NEVER_BEGAN = ChangeFlowRunState(
+    name="Crashed", state=StateType.CRASHED, message="it was taken and never began: its worker is gone", force=False
 )
 
 
@@ -86,22 +94,12 @@ def set_up() -> None:
     """Bring limit and automations to what they must be; each exists once, however often this is called."""
     if n_gpus():
         make_limit()
-    _bring(
-        AutomationCore(
-            name=CRASH,
-            description="A run that shows no life any more is marked as crashed, so that the next one can take over",
-            trigger=EventTrigger(
-                after={_BEAT},
-                expect={_BEAT, *(f"prefect.flow-run.{name}" for name in _ENDS)},
-                match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=timedelta(seconds=SILENCE_S),
-            ),
-            actions=[_CRASHED],
-        )
-    )
+    ends = {f"prefect.flow-run.{name}" for name in _ENDS}
+    words = "A run that shows no life any more is marked as crashed, so that the next one can take over"
+    # one that was killed before its first sign of life has begun all the same
+    _bring(_silent(CRASH, words, {_BEAT, _BEGUN}, {_BEAT, *ends}, SILENCE_S, _CRASHED))
+    words = "A run whose worker died before it began is marked as crashed"
+    _bring(_silent(STUCK, words, _TAKEN, {_BEGUN, *ends}, PENDING_S, _NEVER_BEGAN))
     url = os.environ.get(WEBHOOK_VARIABLE, "")
     if url:
         block: Any = Webhook(url=SecretStr(url)).save(_BLOCK, overwrite=True)
@@ -113,6 +111,26 @@ def set_up() -> None:
                 actions=[CallWebhook(block_document_id=block, payload=_WORDS)],
             )
         )
+
+
+def _silent(
+    name: str, words: str, after: set[str], expect: set[str], seconds: int, action: ChangeFlowRunState
+) -> AutomationCore:
+    """Acts on a run of which nothing that was expected has come in time."""
+    return AutomationCore(
+        name=name,
+        description=words,
+        trigger=EventTrigger(
+            after=after,
+            expect=expect,
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=seconds),
+        ),
+        actions=[action],
+    )
 
 
 def _bring(wanted: AutomationCore) -> None:

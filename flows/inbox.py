@@ -18,9 +18,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from flows import artifacts
+from flows.disk import disk_faults_told
 from flows.guards import gpu_slot
 from flows.pipeline import main
-from flows.processes import run_supervised
+from flows.processes import last_words, run_supervised
 from flows.retraining import learn
 from monai_tl.errors import StageError
 from monai_tl.json_lines import MARK
@@ -52,7 +53,7 @@ def segment_new(workspace: Path, time_out_s: float | None) -> None:
     if code is None:
         raise StageError("inbox", f"stopped after {time_out_s:g} s; the next run goes on with what is left")
     if code != 0:
-        raise StageError("inbox", "\n".join(line for line in tail if line.startswith("monai-tl: ")) or "\n".join(tail))
+        raise StageError("inbox", last_words(tail, code))
     board.finish("inbox", "ran")
 
 
@@ -69,17 +70,18 @@ def inbox(time_out_s: float | None = None, training: str | None = None) -> dict[
     """
     workspace = Path.cwd()
     report = workspace / STATE_FOLDER / REPORT_FILE
-    # an older one says nothing of this run
-    report.unlink(missing_ok=True)
-    try:
-        segment_new(workspace, time_out_s)
-    finally:
-        found = _read(report)
+    with disk_faults_told():
+        # an older one says nothing of this run
+        report.unlink(missing_ok=True)
+        try:
+            segment_new(workspace, time_out_s)
+        finally:
+            found = _read(report)
+            if found is not None:
+                artifacts.publish_inbox(found)
+                _tell(found, workspace)
         if found is not None:
-            artifacts.publish_inbox(found)
-            _tell(found, workspace)
-    if found is not None:
-        learn(workspace, found, training)
+            learn(workspace, found, training)
     return dict(found["states"]) if found else {}
 
 

@@ -18,6 +18,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows import artifacts, versioning
+from flows.disk import disk_faults_told
 from flows.guards import gpu_slot
 from flows.server import server_for
 from monai_tl.config import load_params
@@ -69,7 +70,7 @@ def training(stage_time_out_s: float | None = None) -> dict[str, str]:
         The outcome of each step: ran, restored or unchanged.
     """
     workspace = Path.cwd()
-    with versioning.held(workspace) as inspection:
+    with disk_faults_told(), versioning.held(workspace) as inspection:
         lock_handle, changes = inspection.lock_handle, inspection.changes
         steps = versioning.steps(load_params(workspace))
         for name in (name for name in changes if name.endswith(".dvc")):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, cast
 
+from flows.disk import with_advice
 from monai_tl.json_lines import VARIABLE
 
 _GRACE_S = 3.0
@@ -86,6 +87,19 @@ def run_supervised(
         _wait_for_certain(process)
         output.close()
     return None if late.is_set() else code
+
+
+def last_words(lines: Sequence[str], code: int) -> str:
+    """Why a process of this package failed, by what it said last; a killed one says nothing.
+
+    Args:
+        lines: The last ones.
+        code: Its exit status.
+    """
+    own = "\n".join(line for line in lines if line.startswith("monai-tl: "))
+    said = own or with_advice("\n".join(lines))
+    ended = f"it ended without a word (exit status {code}: killed, perhaps for its memory)"
+    return said or f"{ended}; the next run goes on with what is left"
 
 
 def _wait_for_certain(process: subprocess.Popen[str]) -> None:

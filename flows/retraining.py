@@ -30,7 +30,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows import versioning
 from flows.clone import commit_pin, training_in_clone
-from flows.processes import run_supervised
+from flows.processes import last_words, run_supervised
 from monai_tl.config import Params, load_params
 from monai_tl.errors import StageError
 from monai_tl.stages import STATE_FOLDER
@@ -96,8 +96,9 @@ def learn_from_labels(workspace: Path, params: Params, training: str | None, is_
 def _note(workspace: Path, handle: int, *step: str) -> dict[str, Any]:
     """Let the ledger's keeper do a step; what it says then."""
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    if run_supervised([_MODULE, *step], workspace, tail.append, pass_fds=[handle]) != 0:
-        raise StageError("labels", "\n".join(tail))
+    code = run_supervised([_MODULE, *step], workspace, tail.append, pass_fds=[handle])
+    if code:
+        raise StageError("labels", last_words(tail, code))
     found: dict[str, Any] = json.loads((workspace / STATE_FOLDER / REPORT_FILE).read_text(encoding="utf-8"))
     return found
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import yaml
 
+from flows.disk import with_advice
 from flows.inputs import check_inputs
 from flows.mending import backup_file, mend_after_kill
 from flows.processes import run_supervised
@@ -264,7 +265,7 @@ def _reason(lines: Sequence[str]) -> str:
     text = "\n".join(line for line in lines if line.strip())
     if "is busy" in text or "Unable to acquire lock" in text:
         return "another DVC command works in this workspace; wait for it to end, then run again"
-    return text or "DVC ended without a message; run 'monai-tl doctor'"
+    return with_advice(text) or "DVC ended without a message; run 'monai-tl doctor'"
 
 
 def share_cache(workspace: Path, clone: Path) -> None:

@@ -8,7 +8,15 @@ import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from monai_tl.files import PART, read_json, sha256_file, sweep_abandoned, temporary_folder, write_json
+from monai_tl.files import (
+    PART,
+    checked_when_read,
+    read_json,
+    sha256_file,
+    sweep_abandoned,
+    temporary_folder,
+    write_json,
+)
 
 _MANIFEST = ".manifest.json"
 
@@ -48,9 +56,10 @@ class CaseCache:
             shutil.rmtree(entry, ignore_errors=True)
         # beside the entries, so that all a killed process left is found, whatever case it was of
         with temporary_folder(self.root, key[:12]) as temporary:
-            build(temporary)
-            _copy_whole(temporary, destination, kept)
-            write_json(temporary / _MANIFEST, _hashes(temporary))
+            with checked_when_read():
+                build(temporary)
+                _copy_whole(temporary, destination, kept)
+                write_json(temporary / _MANIFEST, _hashes(temporary))
             entry.parent.mkdir(exist_ok=True)
             try:
                 os.replace(temporary, entry)

@@ -84,6 +84,7 @@ def run(
     previous = signal.signal(signal.SIGTERM, _interrupt)
     environment = server_environment(workspace, port, host)
     url = environment["PREFECT_API_URL"]
+    drop_lock_of_dead(workspace, environment)
     known = workspace / STATE_FOLDER / SERVER_FILE
     server = ["prefect", "server", "start", "--host", host, "--port", str(port)]
     schedule = [*(["--cron", cron] if cron else ["--interval", str(interval)]), *(["--clone"] if clone else [])]
@@ -110,6 +111,17 @@ def run(
         return 0
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def drop_lock_of_dead(workspace: Path, environment: Mapping[str, str]) -> None:
+    """Take away the lock of the leases that a killed server has left, before another one is started.
+
+    Prefect tells the owner of that file by its process id alone: after a power cut the id may be anybody's, and the
+    server would wait for ever. A folder that other servers may use too is left alone.
+    """
+    home = workspace / STATE_FOLDER / "prefect"
+    if Path(environment["PREFECT_HOME"]) == home:
+        (home / "concurrency_leases/expirations.lock").unlink(missing_ok=True)
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def look(root: Path, hasher: Pseudonyms, ledger: Ledger, settle_s: float) -> Loo
     if not root.is_dir():
         words = "inbox.folder: there is no such folder; make it, or give the one that studies come to"
         raise DicomError(words, "missing_folder")
-    known = ledger.known_files()
+    known, settled = ledger.known_files(), ledger.settled()
     files = [file for path in _visible(root) if (file := _look_at(path, root, hasher, known)) is not None]
     folders: dict[Path, list[_File]] = defaultdict(list)
     for file in files:
@@ -140,6 +140,7 @@ def look(root: Path, hasher: Pseudonyms, ledger: Ledger, settle_s: float) -> Loo
     units = _units(folders, root, hasher)
     found = Look(n_other=sum(not file.known.study and file.fault is None for file in files))
     fresh: list[Known] = [file.known for file in files if not file.known.study and file.fault is None]
+    unseen: list[tuple[str, str, int, float]] = []
     for study, unit in sorted(units.items()):
         if any(file.path.parent in settling for file in unit):
             found.n_settling += 1
@@ -156,7 +157,9 @@ def look(root: Path, hasher: Pseudonyms, ledger: Ledger, settle_s: float) -> Loo
         fresh += [one for one, file in zip(read, counted, strict=True) if file.fault is None]
         arrived = _arrived(study, counted, [one.digest for one in read])
         found.whole[arrived.content] = arrived
-        found.n_new += ledger.see(arrived.content, study, len(arrived.paths), arrived.arrived)
+        if arrived.content not in settled:
+            unseen.append((arrived.content, study, len(arrived.paths), arrived.arrived))
+    found.n_new = ledger.see_all(unseen)
     ledger.remember(
         (one for one in fresh if known.get(one.place) != one), known.keys() - {file.known.place for file in files}
     )

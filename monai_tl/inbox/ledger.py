@@ -38,6 +38,9 @@ CREATE TABLE IF NOT EXISTS studies (
     sent TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS one_at_a_time ON studies (study) WHERE state = 'working';
+-- without these each new study reads all rows, and so does each that is taken
+CREATE INDEX IF NOT EXISTS of_study ON studies (study);
+CREATE INDEX IF NOT EXISTS waiting ON studies (attempts, arrived, content) WHERE state IN ('seen', 'failed');
 CREATE TABLE IF NOT EXISTS files (
     place TEXT PRIMARY KEY, stamp TEXT NOT NULL, study TEXT NOT NULL, is_image INTEGER NOT NULL, digest TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -106,29 +109,44 @@ class Ledger:
         query = f"SELECT {_COLUMNS} FROM studies {where} ORDER BY arrived, content"  # noqa: S608 - our own words
         return [Entry(*row) for row in self._base.execute(query, states)]
 
+    def settled(self) -> set[str]:
+        """Content of which ``see`` has nothing to note: it is known, and was not superseded."""
+        rows = self._base.execute("SELECT content FROM studies WHERE state != 'superseded'")
+        return {row[0] for row in rows}
+
     def see(self, content: str, study: str, n_instances: int, arrived: float) -> bool:
         """Note that a settled study is there; whether it is new.
 
         Earlier content of the same study that waits no longer needs to be done.
         """
+        return self.see_all([(content, study, n_instances, arrived)]) == 1
+
+    def see_all(self, studies: Iterable[tuple[str, str, int, float]]) -> int:
+        """The same for several at once, which waits for the disk once; how many are new.
+
+        Args:
+            studies: Content, study, number of instances and time of arrival of each.
+        """
         with self._transaction():
-            cursor = self._base.execute(
-                "INSERT OR IGNORE INTO studies (content, study, n_instances, arrived, state) "
-                "VALUES (?, ?, ?, ?, 'seen')",
-                (content, study, n_instances, arrived),
+            return sum(self._see(*study) for study in studies)
+
+    def _see(self, content: str, study: str, n_instances: int, arrived: float) -> bool:
+        cursor = self._base.execute(
+            "INSERT OR IGNORE INTO studies (content, study, n_instances, arrived, state) VALUES (?, ?, ?, ?, 'seen')",
+            (content, study, n_instances, arrived),
+        )
+        if cursor.rowcount:
+            self._base.execute(
+                "UPDATE studies SET state = 'superseded', finished = ? "
+                "WHERE study = ? AND content != ? AND state IN ('seen', 'failed')",
+                (self._clock(), study, content),
             )
-            if cursor.rowcount:
-                self._base.execute(
-                    "UPDATE studies SET state = 'superseded', finished = ? "
-                    "WHERE study = ? AND content != ? AND state IN ('seen', 'failed')",
-                    (self._clock(), study, content),
-                )
-            else:
-                # what was cut short and comes back as it was before is wanted again
-                self._base.execute(
-                    "UPDATE studies SET state = 'seen', attempts = 0 WHERE content = ? AND state = 'superseded'",
-                    (content,),
-                )
+        else:
+            # what was cut short and comes back as it was before is wanted again
+            self._base.execute(
+                "UPDATE studies SET state = 'seen', attempts = 0 WHERE content = ? AND state = 'superseded'",
+                (content,),
+            )
         return cursor.rowcount > 0
 
     def claim(self, owner: str, present: Collection[str]) -> Entry | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 from monai_tl.inbox.arrivals import Look
@@ -13,7 +13,8 @@ from monai_tl.inbox.drift import Drift
 from monai_tl.inbox.entries import Entry, State
 
 _DAY_S = 86_400.0
-_LISTED = 50
+LISTED = 50
+"""Studies that are told one by one in words and on the dashboard; the file holds all that wait for a person."""
 
 
 def summarise(
@@ -50,7 +51,7 @@ def summarise(
             "no_dicom": look.n_other, "gone": len(gone),
         },
         "throughput": _throughput(done, waiting, now),
-        "studies": [_row(entry) for entry in sorted(done, key=lambda one: one.finished)[-_LISTED:]],
+        "studies": [_row(entry) for entry in sorted(done, key=lambda one: one.finished)[-LISTED:]],
         "refused": [_row(entry) for entry in entries if entry.state in ("failed", "quarantined")],
         "labels": _labels(labels),
         "unsent": [{"study": entry.study, "reason": entry.sent} for entry in done if entry.sent not in ("", "stored")],
@@ -124,11 +125,21 @@ def describe(found: dict[str, Any]) -> str:
         )
     if states["seen"] + states["failed"]:
         lines.append(f"The oldest that waits arrived {speed['oldest_waiting_s']:g} s ago")
-    for row in found["refused"]:
-        lines.append(f"{row['study']} {row['state']} after {row['attempts']} attempts: {row['code']}: {row['reason']}")
+    lines += _latest(
+        f"{row['study']} {row['state']} after {row['attempts']} attempts: {row['code']}: {row['reason']}"
+        for row in found["refused"]
+    )
     came = [f"{count} {state}" for state, count in found["labels"]["states"].items() if count]
     lines += [f"Labels that came: {', '.join(came)}"] if came else []
-    for row in found["labels"]["told"]:
-        lines.append(f"a label of {row['study']} {row['state']}: {row['code']}: {row['reason']}")
-    lines += [f"{row['study']} not in the PACS: {row['reason']}" for row in found["unsent"]]
+    lines += _latest(
+        f"a label of {row['study']} {row['state']}: {row['code']}: {row['reason']}" for row in found["labels"]["told"]
+    )
+    lines += _latest(f"{row['study']} not in the PACS: {row['reason']}" for row in found["unsent"])
     return "\n".join([*lines, found["drift"]["words"], *found["faults"]])
+
+
+def _latest(lines: Iterable[str]) -> list[str]:
+    """The last of them, and how many come before: each pass of the inbox tells them anew, to a log that keeps all."""
+    kept = list(lines)
+    more = len(kept) - LISTED
+    return [f"({more} more before these, all in .monai_tl/inbox.json)", *kept[-LISTED:]] if more > 0 else kept

@@ -12,6 +12,7 @@ from monai_tl.metrics.certainty import Calibration, Reading, Uncertainty
 from monai_tl.metrics.summary import Interval, MetricSummary
 from monai_tl.metrics.uncertainty import FEWEST_FOR_AREA
 from monai_tl.report.findings import Findings
+from monai_tl.report.shown import evenly
 from monai_tl.report.tables import NOTHING, number, plain_numbers
 
 REGION = (
@@ -170,6 +171,8 @@ def _reading(reading: Reading) -> dict[str, Any]:
 
 def _uncertainty(found: Uncertainty) -> dict[str, Any]:
     curve = found.curve
+    # the file is in git, run after run
+    shown = evenly(len(curve.risk))
     numbers: Mapping[str, Any] = {
         "measure": found.measure,
         "source": found.source,
@@ -187,8 +190,8 @@ def _uncertainty(found: Uncertainty) -> dict[str, Any]:
     }
     return {
         **plain_numbers(numbers),
-        "coverage": [round(float(value), 6) for value in curve.coverage],
-        "risk": [round(float(value), 6) for value in curve.risk],
+        "coverage": [round(float(value), 6) for value in curve.coverage[shown]],
+        "risk": [round(float(value), 6) for value in curve.risk[shown]],
     }
 
 

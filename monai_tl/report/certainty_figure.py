@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from monai_tl.metrics.calibration import ReliabilityCounts
 from monai_tl.metrics.certainty import Calibration, Uncertainty
 from monai_tl.report.figures import FIGURE_STYLE, MUTED, arm_colour, figure_svg
+from monai_tl.report.shown import evenly
 
 FEWEST_VOXELS = 200
 """A bin of fewer has no accuracy worth a point."""
@@ -66,8 +67,9 @@ def _curve(axes: Any, counts: ReliabilityCounts, arm: str, style: Any) -> list[f
 
 def _risk(axes: Any, found: Uncertainty, arm: str) -> float:
     curve, colour = found.curve, arm_colour(arm)
-    share = 100.0 * curve.coverage
-    axes.plot(share, curve.risk, "-o", ms=3.6, mew=0, lw=1.6, color=colour)
-    axes.plot(share, curve.best_risk, ls=_DASHED, lw=1.2, color=colour)
+    shown = evenly(len(curve.coverage))
+    share = 100.0 * curve.coverage[shown]
+    axes.plot(share, curve.risk[shown], "-o", ms=3.6, mew=0, lw=1.6, color=colour)
+    axes.plot(share, curve.best_risk[shown], ls=_DASHED, lw=1.2, color=colour)
     axes.axhline(curve.random_area, ls=(0, (1, 2)), lw=1.2, color=colour)
     return float(max(curve.risk.max(), curve.random_area))

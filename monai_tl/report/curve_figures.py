@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ INK, MUTED, RULE = "#1a1f26", "#59636e", "#d9dee3"
 SCRATCH_COLOUR = "#d55e00"
 COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Okabe and Ito's palette: told apart with any kind of colour vision."""
+_TITLE_CHARACTERS = 58
+"""As many as fit between the axis and the right edge in the title's size."""
 _MARKERS = ("o", "s", "^", "v", "P", "X")
 _STYLE = {
     **plain_style(INK, MUTED, RULE),
@@ -32,34 +35,35 @@ _STYLE = {
 }
 
 
-def draw_labels(findings: CurveFindings) -> dict[str, bytes]:
+def draw_labels(findings: CurveFindings, budget: str | None = None) -> dict[str, bytes]:
     """Dice against labels, and how far the best supported saving reaches.
+
+    Args:
+        findings: What is drawn.
+        budget: What each training had, where that is not the same number of steps for all.
 
     Returns:
         ``svg`` and ``png``; equal findings give equal bytes.
     """
-    savings = [(name, one) for name, every in findings.labels_saved.items() for one in every]
-    best = max(savings, key=lambda item: (item[1].low or 0.0, -item[1].budget), default=None)
-    arrow = None
-    if best is not None and (best[1].low or 0.0) > 1.0:
-        arrow = (best[1].dice, best[1].budget, best[1].needed, _times(best[1]) + " the labels")
-    label = f"labels, those for validation included ({findings.full_steps} steps of training each)"
+    arrow = _arrow(findings.labels_told, "labels")
+    label = f"labels, those for validation included ({budget or f'{findings.full_steps} steps'} of training each)"
     return _draw(findings.by_labels, findings.labels_sentence, label, _about(findings), arrow)
 
 
 def draw_steps(findings: CurveFindings) -> dict[str, bytes]:
     """Dice against steps; see ``draw_labels``."""
-    best = max(findings.steps_saved.items(), key=lambda item: item[1].low or 0.0, default=None)
-    arrow = None
-    if best is not None and (best[1].low or 0.0) > 1.0:
-        arrow = (best[1].dice, best[1].budget, best[1].needed, _times(best[1]) + " the steps")
+    arrow = _arrow(findings.steps_told, "steps")
     label = f"optimiser steps, each budget with its own schedule ({findings.n_labels_of_steps} labels)"
     return _draw(findings.by_steps, findings.steps_sentence, label, _about(findings), arrow)
 
 
-def _times(saving: Saving) -> str:
-    more = {"at least": "more than ", "at most": "at most ", "measured": ""}[saving.bound]
-    return f"{more}{saving.factor:.2g} ×"
+def _arrow(told: tuple[str, Saving] | None, things: str) -> tuple[float, float, float, str] | None:
+    """The saving of the title, from the pretrained point to where scratch has the same Dice."""
+    if told is None or told[1].bound == "at most":
+        return None
+    saving = told[1]
+    more = "more than " if saving.bound == "at least" else ""
+    return saving.dice, saving.budget, saving.needed, f"{more}{saving.factor:.2g} × the {things}"
 
 
 def _about(findings: CurveFindings) -> str:
@@ -77,7 +81,8 @@ def _draw(
 ) -> dict[str, bytes]:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 4.4))
-        axes = figure.add_axes((0.105, 0.13, 0.715, 0.71))
+        rows = textwrap.wrap(title, _TITLE_CHARACTERS)
+        axes = figure.add_axes((0.105, 0.13, 0.715, 0.755 - 0.045 * len(rows)))
         others = [name for name in lines if name != SCRATCH]
         for name, line in lines.items():
             colour = _colour(name, others)
@@ -87,11 +92,11 @@ def _draw(
             axes.plot(line.budgets, line.dice, _marker(name, others), color=colour, ms=5.5, mec="white", mew=0.8)
         _scale(axes, lines)
         if arrow is not None:
-            _point_across(axes, *arrow)
+            _point_across(axes, list(lines.values()), *arrow)
         _name_lines(axes, lines, others)
         axes.set_xlabel(x_label)
         axes.set_ylabel("mean Dice")
-        axes.set_title(title)
+        axes.set_title("\n".join(rows))
         axes.text(0.0, 1.03, about, transform=axes.transAxes, color=MUTED, fontsize=9.0)
         return {"svg": _save(figure, "svg"), "png": _save(figure, "png")}
 
@@ -116,15 +121,34 @@ def _scale(axes: Any, lines: Mapping[str, Line]) -> None:
     axes.set_ylim(max(0.0, lowest - 0.03), min(1.0, highest + 0.04))
 
 
-def _point_across(axes: Any, dice: float, start: float, end: float, text: str) -> None:
-    """An arrow from the pretrained point to where scratch has the same Dice."""
+def _point_across(axes: Any, lines: Sequence[Line], dice: float, start: float, end: float, text: str) -> None:
+    """An arrow from the pretrained point to where scratch has the same Dice, and its words where no line passes."""
     if end <= start:
         return
     style = {"arrowstyle": "<|-|>", "color": INK, "lw": 1.2, "shrinkA": 4.0, "shrinkB": 0.0}
     axes.annotate("", (end, dice), (start, dice), arrowprops=style)
+    # half a label's width and its distance from the arrow, as shares of the axes
+    wide, far = 0.0085 * len(text), 0.045
+    low, high = axes.get_ylim()
+    left, right = np.log2(axes.get_xlim())
+    span = np.log2(end / start)
+
+    def clearance(place: tuple[float, int]) -> float:
+        along, side = place
+        middle, level = np.log2(start) + along * span, (dice - low) / (high - low) + side * far
+        budgets = np.linspace(middle - wide * (right - left), middle + wide * (right - left), 9)
+        found = [
+            np.abs((np.interp(budgets, np.log2(line.budgets), line.dice) - low) / (high - low) - level).min()
+            for line in lines
+        ]
+        return float(min(found))
+
+    places = [(along, side) for along in (0.5, 0.65, 0.8, 0.35, 0.2) for side in (-1, 1)]
+    along, side = max(places, key=clearance)
     axes.annotate(
-        text, (np.sqrt(start * end), dice), xytext=(0, -5), textcoords="offset points", ha="center", va="top",
-        fontsize=9.0, bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
+        text, (start * 2 ** (along * span), dice), xytext=(0, 5 * side), textcoords="offset points", ha="center",
+        va="bottom" if side > 0 else "top", fontsize=9.0,
+        bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from monai_tl.metrics.cohort import ArmResult
 from monai_tl.report.findings import TrainedModel
 from monai_tl.report.plot_style import plain_style
+from monai_tl.report.shown import evenly, points_of
 from monai_tl.transfer.verdict import Verdict, paired_differences
 
 # Stand-ins that are replaced by the page's variables once the figure is drawn.
@@ -61,6 +62,7 @@ def verdict_plot(arms: Sequence[ArmResult], verdict: Verdict, null_margin: float
     """
     table = paired_differences(arms[0], arms[1])
     found = np.sort(np.nanmean(table[np.isfinite(table).any(axis=1)], axis=1))
+    found = found[evenly(len(found))]
     if verdict.difference is None or not len(found):
         return ""
     with matplotlib.rc_context(FIGURE_STYLE):
@@ -225,8 +227,9 @@ def _values(arm: ArmResult, metric: str, n_classes: int) -> np.ndarray[Any, np.d
 
 def _class_boxes(axes: Any, columns: Sequence[Any], arms: Sequence[ArmResult], k: int) -> None:
     offsets = [0.0] if len(arms) == 1 else list(np.linspace(-0.2, 0.2, len(arms)))
+    shown = points_of(arms)
     if len(arms) > 1:
-        axes.plot([k + offset for offset in offsets], np.stack(columns), color=MUTED, lw=0.7, alpha=0.45)
+        axes.plot([k + offset for offset in offsets], np.stack(columns)[:, shown], color=MUTED, lw=0.7, alpha=0.45)
     for offset, column, arm in zip(offsets, columns, arms, strict=True):
         colour = arm_colour(arm.arm)
         there = column[~np.isnan(column)]
@@ -237,10 +240,11 @@ def _class_boxes(axes: Any, columns: Sequence[Any], arms: Sequence[ArmResult], k
                 whiskerprops={"color": colour, "linewidth": 1.0}, capprops={"linewidth": 0.0},
                 medianprops={"color": colour, "linewidth": 2.0},
             )  # fmt: skip
-        failed = np.array([case.failed for case in arm.cases], dtype=bool)
-        x = np.full(len(column), k + offset)
-        axes.plot(x[~failed], column[~failed], "o", ms=4.2, color=colour, mec=PAPER, mew=0.6, alpha=0.95, clip_on=False)
-        axes.plot(x[failed], column[failed], "X", ms=6.5, color=colour, mec=PAPER, mew=0.6, clip_on=False)
+        failed = np.array([case.failed for case in arm.cases], dtype=bool)[shown]
+        points = column[shown]
+        x = np.full(len(points), k + offset)
+        axes.plot(x[~failed], points[~failed], "o", ms=4.2, color=colour, mec=PAPER, mew=0.6, alpha=0.95, clip_on=False)
+        axes.plot(x[failed], points[failed], "X", ms=6.5, color=colour, mec=PAPER, mew=0.6, clip_on=False)
 
 
 def figure_svg(figure: Figure, name: str, description: str) -> str:

@@ -16,7 +16,9 @@ from monai_tl.report.choice import choices
 from monai_tl.report.figures import box_plots, learning_curves, verdict_plot
 from monai_tl.report.findings import Findings
 from monai_tl.report.provenance import facts, licences
+from monai_tl.report.shown import MOST_ROWS, lowest, points_note
 from monai_tl.report.size_figure import size_plot
+from monai_tl.report.unfound import unfound_lines
 from monai_tl.report.viewer import viewer_scripts
 from monai_tl.sources.accounting import describe_audit
 from monai_tl.transfer.shift_words import describe_shift
@@ -59,6 +61,7 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "sizes": size_plot(arms, findings.class_names),
         "forgetting_rows": tables.forgetting_rows(findings.forgetting) if findings.forgetting else [],
         "seed_lines": tables.seed_lines(findings),
+        "unfound_lines": unfound_lines(findings),
         "rejections": tables.rejection_rows(findings.rejections),
         "intake": intake(findings),
         "is_broken": any(line.status == "broken" for line in findings.plan.adaptations),
@@ -71,7 +74,9 @@ def page_context(findings: Findings) -> dict[str, Any]:
         "choices": choices(findings),
         "curves": learning_curves(findings.models),
         "boxes": box_plots(arms, findings.class_names, findings.settings.tolerance_words),
-        "case_rows": tables.case_rows(arms, findings.class_names),
+        "case_rows": tables.case_rows(lowest(arms), findings.class_names),
+        "most_rows": MOST_ROWS,
+        "points_note": points_note(findings.n_cases),
         "facts": facts(findings),
         "limits": limits(findings),
         "words": WORDS,

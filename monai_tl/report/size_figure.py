@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from monai_tl.metrics.cohort import ArmResult
 from monai_tl.report.figures import FIGURE_STYLE, PAPER, arm_colour, figure_svg
+from monai_tl.report.shown import points_of
 
 _MOST_PANELS = 4
 
@@ -23,8 +24,12 @@ def size_plot(arms: Sequence[ArmResult], class_names: Sequence[str]) -> str:
     """
     chosen = [[k] for k in range(len(class_names))] if len(class_names) <= _MOST_PANELS else [range(len(class_names))]
     titles = list(class_names) if len(chosen) > 1 or len(class_names) == 1 else ["all classes"]
+    shown = points_of(arms)
     points = [
-        [[(case.scores[k].reference_ml, case.scores[k].dice) for case in arm.cases for k in classes] for arm in arms]
+        [
+            [(arm.cases[one].scores[k].reference_ml, arm.cases[one].scores[k].dice) for one in shown for k in classes]
+            for arm in arms
+        ]
         for classes in chosen
     ]
     if not any(ml > 0 for panel in points for arm in panel for ml, _ in arm):

@@ -12,6 +12,7 @@ from monai_tl.metrics.summary import MetricSummary
 from monai_tl.records import Plan, Rejection
 from monai_tl.report.counted import counts
 from monai_tl.report.findings import Findings
+from monai_tl.report.unfound import unfound_lines
 from monai_tl.transfer.forgetting import HEADS, Forgetting
 from monai_tl.transfer.shift_words import in_words
 from monai_tl.transfer.verdict import POWER, Verdict
@@ -221,7 +222,7 @@ def markdown_summary(findings: Findings) -> str:
         cells = [f"{cell.mean} ({cell.interval})" for cell in row.cells]
         texts = [row.arm, row.class_name or "all", *cells, row.cells[0].counts]
         lines.append("| " + " | ".join(markdown(text) for text in texts) + " |")
-    lines += [text for line in seed_lines(findings) for text in ("", markdown(line))]
+    lines += [text for line in (*seed_lines(findings), *unfound_lines(findings)) for text in ("", markdown(line))]
     if findings.forgetting is not None:
         lines += ["", "## The source's own task", "", findings.forgetting.sentence, ""]
         lines += ["| After tuning | Class | Dice before | Dice after | Change | Cases |", "|---|---|---|---|---|---|"]
@@ -294,8 +295,10 @@ def _compared(findings: Findings, verdict: Verdict) -> str:
 
 def _smallest_in_words(verdict: Verdict) -> str:
     size = number(verdict.smallest_detectable)
-    # a verdict that is undecided says it in its own sentence
-    if verdict.smallest_detectable is None or f"of {size} or more" in verdict.sentence:
+    # a verdict that is undecided says it in its own sentence; by more than 1 no Dice differs
+    if verdict.smallest_detectable is None or verdict.smallest_detectable > 1.0:
+        return ""
+    if f"of {size} or more" in verdict.sentence:
         return ""
     return (
         f" A true difference of {size} would be shown in {10 * POWER:g} of 10 such trials, a smaller one less "

@@ -55,7 +55,8 @@ def run(workspace: Path, params: Params) -> None:
     findings = gather_findings(workspace, params)
     check_predicted(findings, workspace / "artifacts/predictions/models.json")
     if findings.on_test:
-        test_cases = [case for case in findings.cases if case.case_id in set(findings.split.test)]
+        tested = set(findings.split.test)
+        test_cases = [case for case in findings.cases if case.case_id in tested]
         look = record_look(workspace, test_cases, findings.weights, params.predict, "evaluate")
         findings = replace(findings, look=look)
     reports = workspace / "reports"

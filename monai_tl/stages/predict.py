@@ -12,7 +12,7 @@ from monai_tl.certainty_records import CERTAINTY_FILE, CaseCertainty, Certainty,
 from monai_tl.config import Params, PredictConfig
 from monai_tl.dataset.manifest import read_unprepared
 from monai_tl.errors import ConfigError, DataError, StageError, describe_fault
-from monai_tl.files import whole_folder, write_json
+from monai_tl.files import checked_when_read, whole_folder, write_json
 from monai_tl.metrics.calibration import Reals, fit_temperature
 from monai_tl.parallel import map_cases
 from monai_tl.progress import Progress
@@ -63,7 +63,8 @@ def run(workspace: Path, params: Params) -> None:
     models: dict[str, str] = {}
     method: dict[str, Any] = {}
     certain: list[RunCertainty] = []
-    with whole_folder(workspace / "artifacts/predictions") as out:
+    # no stage reads a label map before its hash was checked
+    with whole_folder(workspace / "artifacts/predictions") as out, checked_when_read():
         for arm, seed in runs:
             one = _Run(workspace, out, arm, seed, params.predict, unprepared, progress)
             temperature, n_fitted = one.fit_temperature(fitting)

@@ -56,6 +56,7 @@ class CurveFindings:
         n_points, n_untaught: Trainings, and those of which no training case holds one class or more.
         labels_sentence, steps_sentence: The best supported of all savings, or that none is. The best of many intervals
             is too good: each of k is held to a confidence of 1 − (1 − confidence) / k for the sentence (Bonferroni).
+        labels_told, steps_told: Strategy and saving of the sentence; None where it tells of none.
     """
 
     by_labels: dict[str, Line]
@@ -73,6 +74,8 @@ class CurveFindings:
     confidence: float
     labels_sentence: str
     steps_sentence: str
+    labels_told: tuple[str, Saving] | None
+    steps_told: tuple[str, Saving] | None
 
 
 def summarise_curve(
@@ -116,15 +119,19 @@ def summarise_curve(
     saved_steps = {name: steps_saved(steps[name], steps[SCRATCH], draws) for name in others}
     n_patients = len(set(names))
     full_steps = max(point.steps for point in points)
+    sure = _sure_labels(labels, others, draws, n_patients, rule.confidence)
+    sure_steps = _sure_steps(steps, others, draws, n_patients, rule.confidence)
+    told = (_best(sure), _best({name: (one,) for name, one in sure_steps.items()}))
     sentences = (
-        _labels_sentence(_sure_labels(labels, others, draws, n_patients, rule.confidence)) + _of_one(seeds),
-        _steps_sentence(_sure_steps(steps, others, draws, n_patients, rule.confidence), full_steps) + _of_one(seeds),
+        _labels_sentence(sure, told[0]) + _of_one(seeds),
+        _steps_sentence(sure_steps, told[1], full_steps) + _of_one(seeds),
     )
     if n_patients < fewest_patients(rule.confidence):
         # so few cannot have the confidence, whatever they say
         saved = {name: tuple(_unbounded(one) for one in every) for name, every in saved.items()}
         saved_steps = {name: _unbounded(one) for name, one in saved_steps.items()}
         sentences = (f"{n_patients} test patients are too few to say what is saved",) * 2
+        told = (None, None)
     whole = {_key(point): point for point in points}
     return CurveFindings(
         by_labels={name: _line(one, draws) for name, one in labels.items()},
@@ -142,6 +149,8 @@ def summarise_curve(
         confidence=rule.confidence,
         labels_sentence=sentences[0],
         steps_sentence=sentences[1],
+        labels_told=told[0],
+        steps_told=told[1],
     )
 
 
@@ -204,14 +213,21 @@ def _line(curve: Curve, draws: Draws) -> Line:
     return Line(curve.budgets, curve.means, *band(curve, draws))
 
 
-def _labels_sentence(saved: Mapping[str, Sequence[Saving]]) -> str:
-    """The saving that is best supported: whose interval begins highest."""
+def _best(saved: Mapping[str, Sequence[Saving]]) -> tuple[str, Saving] | None:
+    """The saving that is best supported: whose interval begins highest, and above 1."""
     every = [(one.low or 0.0, -one.budget, name, one) for name, savings in saved.items() for one in savings]
     if not every:
-        return "Dice against labels"
+        return None
     low, _, name, best = max(every, key=lambda item: item[:3])
-    if low <= 1.0:
+    return (name, best) if low > 1.0 else None
+
+
+def _labels_sentence(saved: Mapping[str, Sequence[Saving]], told: tuple[str, Saving] | None) -> str:
+    if not any(saved.values()):
+        return "Dice against labels"
+    if told is None:
         return "No saving of labels that this test set can show"
+    name, best = told
     if best.bound == "at least":
         return f"{_labels(best.budget)} with {name} beat all {best.needed:.0f} from scratch"
     return f"{_labels(best.budget)} with {name} equal {best.needed:.0f} from scratch"
@@ -221,13 +237,14 @@ def _labels(number: float) -> str:
     return f"{number:.0f} label{'' if number == 1 else 's'}"
 
 
-def _steps_sentence(saved: Mapping[str, Saving], full: int) -> str:
+def _steps_sentence(saved: Mapping[str, Saving], told: tuple[str, Saving] | None, full: int) -> str:
     if not saved:
         return "Dice against steps"
     _, name, best = max((one.low or 0.0, name, one) for name, one in saved.items())
     if best.bound == "at most":
         return f"{name} does not reach in {full} steps what scratch does"
-    if (best.low or 0.0) <= 1.0:
+    if told is None:
         return "No saving of steps that this test set can show"
+    name, best = told
     few = " or fewer" if best.bound == "at least" else ""
     return f"{best.budget:.0f}{few} steps with {name} equal {full} from scratch"

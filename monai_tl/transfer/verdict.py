@@ -35,8 +35,8 @@ class Verdict(Record):
         withheld: Lines of the source's contract that are broken: then what lies wholly above 0 is no ``gain`` but a
             ``null`` that is not decided (docs/decisions/0015-withheld-gains.md). Empty otherwise.
         difference: Mean over cases and seeds; None without a case.
-        low, high: Bootstrap over patients and seeds, paired (``crossed_mean``); with one
-            seed over patients alone. None with fewer patients than ``fewest_patients``.
+        low, high: Bootstrap over patients and seeds, paired (``crossed_mean``), no wider than a Dice can differ (−1 to
+            1); with one seed over patients alone. None with fewer patients than ``fewest_patients``.
         confidence: Of the interval.
         smallest_detectable: See ``smallest_detectable``; None likewise.
         n_cases, n_patients: With a defined difference.
@@ -170,8 +170,8 @@ def judge(
         decided=found.n_seeds > 1 and not withheld and (word != "null" or within),
         withheld=withheld,
         difference=found.mean,
-        low=interval.low,
-        high=interval.high,
+        low=max(-1.0, interval.low),
+        high=min(1.0, interval.high),
         confidence=confidence,
         n_patients=n_patients,
         n_cases=len(values),
@@ -254,10 +254,11 @@ def _sentence(word: Word, within: bool, found: CrossedMean, confidence: float, n
         else "This test set is too small to tell: it"
     )
     if_so = ", if other seeds did the same" if found.n_seeds == 1 else ""
-    return (
-        f"Null, but undecided: a difference of {difference:+.3f} in mean Dice may be chance. "
-        f"{who} would show a difference of {smallest:.3f} or more{if_so}."
-    ).replace("-0.", "−0.")
+    # no Dice differs by more than 1
+    size = f"a difference of {smallest:.3f} or more{if_so}" if smallest <= 1.0 else "no difference, however large"
+    more = "; train more seeds (finetune.seeds)" if smallest > 1.0 and by_seeds > by_patients else ""
+    may_be = f"a difference of {difference:+.3f} in mean Dice may be chance"
+    return f"Null, but undecided: {may_be}. {who} would show {size}{more}.".replace("-0.", "−0.")
 
 
 def _withheld(found: CrossedMean, broken: Sequence[str]) -> str:

@@ -7,10 +7,11 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
-from dicom_files import save
-from inbox_world import segs, series_uid, write_model, write_study, write_workspace
+from dicom_files import save, write_rtstruct
+from inbox_world import segs, series_uid, study_uid, write_model, write_study, write_workspace
 from label_kills import killed_take
 from returned_labels import write_seg
 
@@ -133,6 +134,27 @@ def test_what_no_person_drew_or_has_no_images_is_told(workspace: Path) -> None:
     shutil.copytree(workspace.parent / "elsewhere", workspace / "inbox/late")
     assert take(workspace) == {"refused": 2, "taken": 1}
     assert learnt(workspace) == {series_uid(5): voxels(orphan), series_uid(8): 0}
+
+
+def test_outlines_of_an_rtstruct_come_back_as_well(workspace: Path) -> None:
+    """A rectangle of 6 columns, 4 rows and 3 slices, drawn along the edges of voxels."""
+    study = workspace / "inbox/a"
+    images = sorted(
+        (pydicom.dcmread(path) for path in write_study(study, 0)), key=lambda one: one.ImagePositionPatient[2]
+    )
+    outlines = []
+    for image in images[2:5]:
+        x, y, z = map(float, image.ImagePositionPatient)
+        left, right, top, bottom = (edge * 4.0 for edge in (4 - 0.5, 9 + 0.5, 5 - 0.5, 8 + 0.5))
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        outlines.append(np.array([(x + column, y + row, z) for column, row in corners]))
+    path = write_rtstruct(study / "corrected.dcm", {"Ball": outlines}, series=series_uid(0), frame=f"{study_uid(0)}.7")
+    structures = pydicom.dcmread(path)
+    structures.StudyInstanceUID = study_uid(0)
+    save(structures, path)
+    assert take(workspace) == {"taken": 1}
+    assert learnt(workspace) == {series_uid(0): 6 * 4 * 3, series_uid(8): 0}
+    assert corrections.run(workspace, "added")["n_cases"] == 1
 
 
 @pytest.mark.slow

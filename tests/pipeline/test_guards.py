@@ -45,7 +45,7 @@ def slots(server: Server) -> tuple[int, int]:
 
 def test_guards_exist_once_however_often_they_are_set_up(served: Server) -> None:
     before = served.post("automations/filter", {})
-    assert len(before) == 2
+    assert len(before) == 3
     for _ in range(2):
         served.place.run("flows.guards")
     after = served.post("automations/filter", {})

@@ -7,7 +7,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from flows.artifacts import learning_curves, metric_rows, parse_progress
+from flows.artifacts import learning_curves, metric_rows, parse_progress, refused_table
 
 
 def test_progress_lines_and_others():
@@ -25,6 +25,14 @@ def test_metric_rows_hold_each_arm_and_class():
     assert [(row["arm"], row["class"]) for row in rows] == [("transfer", "all"), ("transfer", "liver")]
     assert (rows[0]["dice"], rows[0]["dice low"], rows[0]["dice high"], rows[0]["hd95_mm"]) == (0.5, 0.4, 0.6, None)
     assert (rows[0]["cases"], rows[0]["failed"]) == (3, 2)
+
+
+def test_the_table_of_refused_studies_does_not_grow_without_end():
+    rows = [{"study": f"study-{number}"} for number in range(10_000)]
+    shown, words = refused_table(rows)
+    assert shown == rows[-50:]
+    assert "the latest 50 of 10000" in words
+    assert refused_table(rows[:3]) == (rows[:3], "Studies that were given up, and why")
 
 
 def test_the_plot_has_a_line_a_training_and_its_points_are_where_they_belong(tmp_path: Path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from compose_file import GIVEN, ROOT, MissingError, compose
 from compose_spec import PyCompose
 
 from monai_tl import __version__
+from monai_tl.commands import serve
 
 SERVICES = compose()["services"]
 
@@ -87,3 +91,27 @@ def test_the_work_pool_is_that_of_the_deployments() -> None:
     command = SERVICES["worker"]["command"]
     assert pools == {command[command.index("--pool") + 1]}
     assert f"--overwrite {pools.copy().pop()} " in SERVICES["setup"]["command"][2]
+
+
+def test_the_lock_of_a_killed_server_does_not_outlive_it(tmp_path: Path) -> None:
+    """Prefect asks whether its process id lives: in a container the next server has the same one."""
+    lock, lease = (tmp_path / "concurrency_leases" / name for name in ("expirations.lock", "expirations.json"))
+    lock.parent.mkdir()
+    lock.write_text("7")
+    lease.write_text("{}")
+    entrypoint = [part.replace("$$", "$") for part in SERVICES["server"]["entrypoint"]]
+    environment = {"PATH": os.environ["PATH"], "PREFECT_HOME": str(tmp_path)}
+    done = subprocess.run([*entrypoint, "echo", "prefect", "a b"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "prefect a b\n")
+    assert not lock.exists()
+    assert lease.exists()
+
+
+def test_monai_tl_serve_drops_it_too_but_not_in_a_folder_of_others(tmp_path: Path) -> None:
+    homes = tmp_path / ".monai_tl/prefect", tmp_path / "of_others"
+    for home in homes:
+        (home / "concurrency_leases").mkdir(parents=True)
+        (home / "concurrency_leases/expirations.lock").write_text("7")
+        serve.drop_lock_of_dead(tmp_path, {"PREFECT_HOME": str(home)})
+    assert [(home / "concurrency_leases/expirations.lock").exists() for home in homes] == [False, True]
+    serve.drop_lock_of_dead(tmp_path, {"PREFECT_HOME": str(homes[0])})

@@ -18,6 +18,7 @@ from monai_tl.report.counted import counts_of
 from monai_tl.report.more_tables import OTHER_MEASURES, group_of_case_rows, look_sentence, measure_rows
 from monai_tl.report.page import render_page
 from monai_tl.report.size_figure import size_plot
+from monai_tl.report.unfound import unfound_lines
 
 
 def _measured(name: str, surface: float) -> ArmResult:
@@ -105,3 +106,30 @@ def test_what_a_mean_is_over_stands_beside_it() -> None:
     page = render_page(_grouped(HOSTILE))
     assert page.count(">Counted</th>") >= 3
     assert ">1 case</td>" in page
+
+
+def _learnt(name: str, *seeds: tuple[float, float]) -> ArmResult:
+    """Volumes that each seed predicts of two classes in three cases, whose references have 2 ml of each."""
+
+    def score(predicted: float) -> ClassScore:
+        return ClassScore(0.5 if predicted else 0.0, 0.5, 9.0, 2.0, predicted)
+
+    by_seed = {
+        seed: [CaseResult(f"case-{k}", f"p{k}", (score(head), score(tail))) for k in range(3)]
+        for seed, (head, tail) in enumerate(seeds)
+    }
+    return summarise_arm(name, by_seed, ("head", "tail"), RULE)
+
+
+def test_a_class_that_a_training_never_finds_is_named() -> None:
+    arms = (_learnt("transfer", (2.0, 1.0), (2.0, 0.0)), _learnt("scratch", (0.0, 1.0), (0.0, 1.0)))
+    lines = unfound_lines(replace(make_findings(arms), class_names=("head", "tail")))
+    assert lines[:-1] == [
+        "transfer: tail is found in none of the 3 test cases that have it, with seed 1.",
+        "scratch: head is found in none of the 3 test cases that have it, with any seed.",
+    ]
+    assert "finetune.max_steps" in lines[-1]
+
+
+def test_nothing_is_said_of_classes_that_are_found_somewhere() -> None:
+    assert unfound_lines(replace(make_findings((_learnt("transfer", (2.0, 1.0)),)), class_names=("head", "tail"))) == []

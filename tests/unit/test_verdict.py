@@ -100,6 +100,15 @@ def test_null_for_certain_and_null_undecided() -> None:
     assert f"{undecided.smallest_detectable:.3f}" in undecided.sentence
 
 
+def test_nothing_is_said_of_differences_that_no_dice_can_have() -> None:
+    """Two seeds 0.77 and 0.43: the interval of their mean is wider than what two Dice can differ by."""
+    verdict = judge(np.tile([[0.77, 0.43]], (25, 1)), [f"p{k}" for k in range(25)], 2000, 0.95, 0.01, 0)
+    assert (verdict.low, verdict.high) == (-1.0, 1.0)
+    assert (verdict.verdict, verdict.decided) == ("null", False)
+    assert "would show no difference, however large; train more seeds (finetune.seeds)." in verdict.sentence
+    assert is_consistent(verdict)
+
+
 def test_margin_never_hides_a_gain() -> None:
     verdict = judge_values([0.002, 0.003, 0.0025, 0.0021, 0.0023, 0.0026], margin=0.01)
     assert verdict.verdict == "gain"

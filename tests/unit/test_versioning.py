@@ -10,10 +10,10 @@ import damaged
 import pytest
 import yaml
 
-from flows import mending, versioning
+from flows import disk, mending, processes, versioning
 from flows.inputs import check_inputs
 from monai_tl.config import parse_params
-from monai_tl.errors import DataError
+from monai_tl.errors import DataError, MonaiTLError
 
 TEMPLATE = Path(versioning.__file__).parents[1] / "monai_tl/template/params.yaml"
 LOCK = """\
@@ -194,3 +194,31 @@ def test_the_inspection_looks_at_the_input_first(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(TEMPLATE.read_text())
     with pytest.raises(DataError, match="1 pipe"), versioning.held(tmp_path):
         pass
+
+
+def test_a_fault_of_the_disk_is_a_message_without_a_path() -> None:
+    words = "No space left on device; check disk space and permissions"
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed below
+    with full, pytest.raises(MonaiTLError, match=words) as caught, disk.disk_faults_told():
+        full.write(b"x")
+    assert "/dev" not in str(caught.value)
+
+
+def test_what_is_no_fault_of_the_disk_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), disk.disk_faults_told():
+        (tmp_path / "missing").read_bytes()
+
+
+def test_advice_is_given_once_and_only_where_the_disk_is_spoken_of() -> None:
+    told = disk.with_advice("ERROR: unexpected error - [Errno 30] Read-only file system: 'x'")
+    assert told.endswith("the next run goes on where this one ended")
+    assert disk.with_advice(told) == told
+    assert disk.with_advice("ERROR: failed to reproduce 'ingest'") == "ERROR: failed to reproduce 'ingest'"
+
+
+def test_a_killed_process_is_told_although_it_said_nothing() -> None:
+    told = processes.last_words([], 137)
+    assert "exit status 137" in told
+    assert "the next run goes on" in told
+    assert processes.last_words(["loading", "monai-tl: the lamp is broken"], 1) == "monai-tl: the lamp is broken"
+    assert processes.last_words(["loading", "Killed"], 137) == "loading\nKilled"
