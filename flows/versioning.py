@@ -76,8 +76,7 @@ def steps(params: Params, stages: Sequence[Stage] = STAGES, file: str = PIPELINE
     found: list[Step] = []
     where = "" if file == PIPELINE_FILE else f"{file}:"
     for stage in stages:
-        section = getattr(params, stage.section_name)
-        axes = [getattr(section, list_of(key)) for key in stage.matrix]
+        axes = [getattr(getattr(params, stage.section_name), list_of(key)) for key in stage.matrix]
         for values in product(*axes):
             suffix = "-".join(str(value) for value in values)
             found.append(Step(stage.name, f"{where}{stage.name}@{suffix}" if suffix else f"{where}{stage.name}"))
@@ -111,9 +110,7 @@ def lock_workspace(workspace: Path) -> int:
     while not _try_lock(handle):
         if time.monotonic() > deadline:
             os.close(handle)
-            raise WorkspaceBusyError(
-                "another run of this workspace is going on; wait for it to end, or end it, then run again"
-            )
+            raise WorkspaceBusyError("another run of this workspace is going on; wait for its end, then run again")
         time.sleep(0.1)
     return handle
 

@@ -13,12 +13,13 @@ _NEXT = (
 
 def unfound_lines(findings: Findings) -> list[str]:
     """One line for each class that a training found in no case that has it, and what to do next; else nothing."""
-    lines = [
-        f"{arm.arm}: {name} is found in none of the {n_cases} {findings.set_name} cases that have it{_of(arm, seeds)}."
-        for arm in findings.arms
-        for place, name in enumerate(findings.class_names)
-        if (found := _unfound(arm, place)) and (seeds := found[0]) and (n_cases := found[1])
-    ]
+    lines = []
+    for arm in findings.arms:
+        for place, name in enumerate(findings.class_names):
+            seeds, n_cases = _unfound(arm, place)
+            if seeds:
+                cases = f"{n_cases} {findings.set_name} cases that have it"
+                lines.append(f"{arm.arm}: {name} is found in none of the {cases}{_of(arm, seeds)}.")
     return [*lines, _NEXT] if lines else []
 
 
