@@ -68,6 +68,8 @@ def _workspace(folder: Path, site: Path, kinds: Sequence[str]) -> tuple[Place, d
     shutil.move(data, good)
     data.mkdir()
     shutil.move(good, data / "good")
+    # DVC's list of where they lay before would name them
+    shutil.rmtree(folder / ".dvc/cache")
     outcomes = {name: damaged.make(name, data / name) for name in kinds}
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["ingest"] |= {"classes": [CLASS], "min_slices": 1, "max_rejected_fraction": 1.0}
