@@ -53,7 +53,7 @@ long: install-dev  ## tests that take many minutes each: random kills, leaks of 
 	python -m pytest -q -m long -n 2 --dist loadfile
 
 fuzz: install-dev  ## a minute of damaged files for each reader, behind all other work
-	nice -n 19 python tests/support/fuzz_targets.py all --seconds 60
+	nice -n 19 python tests/support/fuzz_targets.py all --seconds 60 --seed 0
 
 realdata: install-dev  ## tests on real images and weights (folder MONAI_TL_SHARED, else ../shared)
 	python -m pytest -q -m realdata -n 2 --dist loadfile
