@@ -217,7 +217,7 @@ def test_the_study_that_says_who_it_is_of_was_used(run, planted) -> None:
     assert talking
     refused = json.loads((cases / "rejected.json").read_text())["rejected"]
     assert {"series", "label"} <= {one["kind"] for one in refused}
-    assert len(planted.texts) > 150
+    assert len(planted.texts) >= 150
     metrics = (place.folder / "reports/metrics.json").read_text()
     assert '"sex"' in metrics
 
