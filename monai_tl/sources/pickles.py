@@ -81,7 +81,9 @@ def _archived_pickles(content: bytes, path: Path) -> Iterator[bytes]:
             for record in records:
                 if record.filename.casefold().endswith(".pkl"):
                     yield archive.read(record)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile, ValueError, OverflowError, OSError, EOFError, NotImplementedError, RuntimeError,
+    ) as error:  # fmt: skip
         raise WeightsError(f"{path}: is a truncated or damaged torch file ({error}); fetch it again") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,10 +23,12 @@ from monai_tl.progress import Progress
 from monai_tl.records import CaseRecord, Plan
 from monai_tl.sources.card import Source
 from monai_tl.sources.grafting import source_network
-from monai_tl.transfer.orientation_trial import READINGS, STATED, Trial, compare_readings, overlap_table
+from monai_tl.transfer.orientation_trial import FEWEST, READINGS, STATED, Trial, compare_readings, overlap_table
 
 _THREADS = 2
 """As everywhere by default; what is said of a trial is rounded, so that it does not hang on the last bits."""
+_MOST_VOXELS = 6 * 160**3
+"""In the windows of all cases that are tried."""
 
 
 def try_orientation(
@@ -37,7 +40,7 @@ def try_orientation(
         source: With classes of its own.
         manifest: Where the cases are.
         cases: Those for training; no others are looked at.
-        n_cases: At most so many, of different patients.
+        n_cases: At most so many, of different patients; fewer where windows are large, but ``FEWEST``.
         plan: Under the source's contract.
 
     Returns:
@@ -48,7 +51,9 @@ def try_orientation(
         return None, "the source was trained for no classes"
     if card.network.n_channels != plan.n_channels:
         return None, f"the source takes {card.network.n_channels} channels, not {plan.n_channels}"
-    chosen = _choose(cases, n_cases)
+    # a window of a whole head costs what a hundred small ones do, and the fewest that can tell must do
+    affordable = max(FEWEST, _MOST_VOXELS // math.prod(plan.patch_size_vox))
+    chosen = _choose(cases, min(n_cases, affordable))
     if not chosen:
         return None, "no training case has a label"
     progress = Progress("plan: the source as it is", total=len(chosen))

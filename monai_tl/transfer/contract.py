@@ -20,6 +20,8 @@ from monai_tl.transfer.orientation_trial import Trial
 
 TryOut = Callable[[Plan], tuple[Trial | None, str]]
 """Tries the source on training cases that a plan prepares; the trial, or None and why there is none."""
+_EYES = ("modality", "channels", "field of view")
+"""Lines without which a source cannot find anything."""
 
 
 def compare_contract(
@@ -51,7 +53,13 @@ def compare_contract(
     )
     if try_out is None:
         return lines
-    tried = try_out(plan)
+    # what a network finds that lacks its modality or the extent it must see tells nothing, and may take many minutes
+    blind = [line.item for line in lines if line.status == "broken" and line.item in _EYES]
+    tried = (
+        (None, f"the source was not tried, as {' and '.join(blind)} {'is' if len(blind) == 1 else 'are'} broken")
+        if blind
+        else try_out(plan)
+    )
     return tuple(check_letters(line, *tried) if line.item == "orientation" else line for line in lines)
 
 

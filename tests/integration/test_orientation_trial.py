@@ -21,6 +21,7 @@ from monai_tl.networks.spec import NetworkSpec
 from monai_tl.records import Adaptation, CaseRecord, Dataset, Fold, Plan, Provenance, SizeRule, Split
 from monai_tl.sources.card import Card, write_source
 from monai_tl.stages import plan as plan_stage
+from monai_tl.stages import trying
 
 SIDE, DEPTH = 28, 5
 SCHEME = LabelScheme(classes=(ClassSpec(name="corner"),))
@@ -174,6 +175,30 @@ def test_too_few_patients_tell_nothing(tmp_path: Path) -> None:
     line = orientation_line(tmp_path)
     assert line.status == "adapted"
     assert "fewer than 4 cases, so the letters could not be checked" in line.reason
+
+
+def test_a_source_that_cannot_see_what_it_needs_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a field of view of a whole head each pass may take minutes, and finds nothing in a crop."""
+    write_workspace(tmp_path)
+    write_corner_source(tmp_path / "source", "LAS")
+    card = tmp_path / "source/card.yaml"
+    content = parse_yaml(card.read_text(), "card.yaml")
+    content["input"]["size_rule"] = {"divisor": 1, "min_vox": [96, 96, 96]}
+    write_source(tmp_path / "source", Card.model_validate(content), corner_weights())
+    monkeypatch.setattr(trying, "source_network", lambda source: pytest.fail("the source was tried"))
+    line = orientation_line(tmp_path, accept_broken=["field of view"])
+    assert line.status == "adapted"
+    assert "the source was not tried, as field of view is broken" in line.reason
+
+
+def test_where_windows_are_large_the_fewest_cases_that_can_tell_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_workspace(tmp_path)
+    write_corner_source(tmp_path / "source", "RAS")
+    assert "tried before training on 6 training cases" in orientation_line(tmp_path).reason
+    monkeypatch.setattr(trying, "_MOST_VOXELS", 1000)
+    assert "tried before training on 4 training cases" in orientation_line(tmp_path).reason
 
 
 def test_weights_of_another_network_are_told_and_not_tried(tmp_path: Path) -> None:
