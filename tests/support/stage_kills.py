@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,10 @@ def main(workspace: Path, stage: str, n_kills: int, seed: int, matrix: dict[str,
             faults += faults_of(workspace, stage, matrix, whole)
             undo(workspace, stage, matrix)
             continue
-        os.killpg(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        # one that has not come to make its group yet
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         n_killed += 1
         faults += faults_of(workspace, stage, matrix, whole)
