@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from monai_tl.files import (
-    PART,
-    checked_when_read,
-    read_json,
-    sha256_file,
-    sweep_abandoned,
-    temporary_folder,
-    write_json,
-)
+from monai_tl.files import checked_when_read, read_json, sha256_file, sweep_abandoned, temporary_folder, write_json
+from monai_tl.unfinished import made_as
 
 _MANIFEST = ".manifest.json"
+
+
+@contextmanager
+def tidy_cache(root: Path) -> Iterator[None]:
+    """Around work over cases: what workers left that had to be ended by force goes when the work ends, however.
+
+    Args:
+        root: Of the cache that they fill.
+    """
+    try:
+        yield
+    finally:
+        sweep_abandoned(root, "*")
 
 
 class CaseCache:
@@ -77,16 +83,15 @@ class CaseCache:
 def _copy_whole(source: Path, destination: Path, kept: Collection[str]) -> None:
     """Copy a folder by way of a sibling; what a killed process leaves of that goes when the folder around is whole."""
     destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=PART, dir=destination.parent))
-    try:
-        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(_MANIFEST, *kept), dirs_exist_ok=True)
-        os.chmod(temporary, 0o755)
-        temporary.rename(destination)
-    except OSError:
-        if not destination.is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with made_as(destination.parent, destination.name) as temporary:
+        temporary.mkdir(mode=0o700)
+        try:
+            shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(_MANIFEST, *kept), dirs_exist_ok=True)
+            os.chmod(temporary, 0o755)
+            temporary.rename(destination)
+        except OSError:
+            if not destination.is_dir():
+                raise
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_tl.errors import ConfigError
+from monai_tl.unfinished import PART, made_as
 
 _CHUNK = 1 << 20
-PART = ".part"
-"""End of the names of what is being made."""
 
 
 _is_waited_for: ContextVar[bool] = ContextVar("is_waited_for", default=True)
@@ -57,9 +55,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """The same for content that is made while it is written, so that it is never in memory as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
+    with made_as(path.parent, path.name) as temporary:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             for chunk in chunks:
                 stream.write(chunk)
             stream.flush()
@@ -67,9 +64,6 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
                 os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     _fsync_folder(path.parent)
 
 
@@ -131,12 +125,8 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     sweep_abandoned(parent, glob.escape(name))
-    folder, handle = _make_locked(parent, name)
-    try:
+    with made_as(parent, name) as folder, _made_and_locked(folder):
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
 
 
 def sweep_abandoned(parent: Path, name: str) -> None:
@@ -155,16 +145,22 @@ def sweep_abandoned(parent: Path, name: str) -> None:
         os.close(handle)
 
 
-def _make_locked(parent: Path, name: str) -> tuple[Path, int]:
+@contextmanager
+def _made_and_locked(folder: Path) -> Iterator[None]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=parent))
+        folder.mkdir(mode=0o700)
         handle = _open_folder(folder)
         if handle is None:
             continue
         _lock(handle, fcntl.LOCK_EX)
         if folder.is_dir():
-            return folder, handle
+            break
         # swept by another process before it was locked
+        os.close(handle)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 

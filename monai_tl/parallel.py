@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from monai_tl.errors import ConfigError, WorkerLostError
+from monai_tl.unfinished import clear_unfinished
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -218,14 +219,16 @@ def _begin_worker() -> None:
 
 def do_numbered(function: Callable[[Item], Result], number: int, item: Item) -> tuple[int, Result]:
     """One item in a worker, which a SIGTERM ends through its context managers: no half-made file stays."""
-    previous = signal.signal(signal.SIGTERM, _exit)
     try:
-        return number, function(item)
+        previous = signal.signal(signal.SIGTERM, _exit)
+        try:
+            return number, function(item)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
     except SystemExit:
+        clear_unfinished()
         # the pool would take it for an error of the item and go on with the next one
         os._exit(_STOPPED)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _exit(number: int, frame: object) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from monai_tl.cache import tidy_cache
 from monai_tl.config import IngestConfig, Params
 from monai_tl.dataset.layouts import NiftiDataset, layout_of, read_decathlon, read_nnunet
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
@@ -103,7 +104,7 @@ def ingest(
     """
     listed = read_listed(source, config)
     hasher = Pseudonyms(key)
-    with whole_folder(out) as folder:
+    with tidy_cache(cache_root), whole_folder(out) as folder:
         place = Workplace(config, key, cache_root, folder, code_digest(*_CODE))
         rejected: list[Rejection] = []
         if listed is None:

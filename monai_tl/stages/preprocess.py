@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_tl.cache import CaseCache
+from monai_tl.cache import CaseCache, tidy_cache
 from monai_tl.config import Params, PreprocessConfig
 from monai_tl.dataset.manifest import IMAGE_FILE, LABEL_FILE, UNPREPARED_FILE, read_manifest
 from monai_tl.dataset.nifti import read_image, read_label
@@ -60,7 +60,7 @@ def run(workspace: Path, params: Params) -> None:
     failed: list[Rejection] = []
     # the output is dropped where the stage fails, the reasons must not be
     kept_reasons = workspace / STATE_FOLDER / "preprocess_failed.json"
-    with whole_folder(workspace / "artifacts/prepared") as folder:
+    with tidy_cache(cache.root), whole_folder(workspace / "artifacts/prepared") as folder:
         work = _Work(manifest.folder, plan, params.preprocess, code_digest(*_CODE), cache, folder)
         prepare = partial(_prepare, work=work)
         for _, fault in map_cases(prepare, manifest.cases, finished=partial(_tell, progress), lost=_lose):

@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 from small_cohort import write_cohort_and_key
 
-from monai_tl.cache import CaseCache
+from monai_tl.cache import CaseCache, tidy_cache
 from monai_tl.files import temporary_folder, whole_folder
+from monai_tl.unfinished import clear_unfinished
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,6 +84,59 @@ def test_asked_to_stop_a_stage_leaves_nothing_half_made(workspace: Path, jobs: i
     assert b"Traceback" not in output
     assert parts(workspace) == []
     assert not (workspace / "artifacts/cases").exists()
+
+
+class Asked(BaseException):
+    """What the handler of a signal raises, between any two steps."""
+
+
+def stopped_at(step: int, work: Callable[[], None]) -> Asked | None:
+    """Do work that is asked to stop at one of its steps; None where it has fewer.
+
+    What is returned holds on to all that was under way, as it does where a process ends with it.
+    """
+    left = step
+
+    def look(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        nonlocal left
+        if Path(frame.f_code.co_filename).name not in ("files.py", "unfinished.py", "cache.py", "contextlib.py"):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                raise Asked
+        return look
+
+    sys.settrace(look)
+    try:
+        work()
+    except Asked as asked:
+        return asked
+    finally:
+        sys.settrace(None)
+    return None
+
+
+def one_case(root: Path) -> None:
+    def build(folder: Path) -> None:
+        (folder / "image").write_text("a patient")
+
+    with tidy_cache(root / "cache"), whole_folder(root / "out") as folder:
+        CaseCache(root / "cache").fetch("k" * 64, folder / "one", build)
+
+
+def test_asked_to_stop_at_any_step_nothing_half_made_is_left(tmp_path: Path) -> None:
+    step = 1
+    while asked := stopped_at(step, lambda: one_case(tmp_path / str(step))):
+        # what the end of a process that was asked to stop does, see cli.main and parallel.do_numbered
+        clear_unfinished()
+        left = [path for path in (tmp_path / str(step)).rglob("*") if path.name.endswith(".part")]
+        assert left == [], (step, asked)
+        step += 1
+    assert step > 500
+    assert (tmp_path / str(step) / "out/one/image").read_text() == "a patient"
 
 
 STUBBORN = """
