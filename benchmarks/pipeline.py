@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import HINT, ROOT, Contestant, Role, number, table, take_turns, verdict
+from benchmarks.processes import run_alone
 
 TITLE = "Pipeline: what running costs around the work"
 PACKAGES = ("prefect", "dvc", "typer", "rich")
@@ -41,7 +40,7 @@ def run(quick: bool) -> list[str]:
 
 def start_contestants() -> list[Contestant]:
     def enter(name: str, role: Role, *arguments: str) -> Contestant:
-        return Contestant(name, role, lambda: spent([sys.executable, *arguments], ROOT, dict(os.environ))[1])
+        return Contestant(name, role, lambda: run_alone([sys.executable, *arguments], ROOT, os.environ)["processor"])
 
     return [
         enter("limit", "limit", "-c", "pass"),
@@ -68,9 +67,9 @@ def unchanged(root: Path, n_rounds: int) -> list[str]:
 
     def enter(name: str, role: Role, place: Any, *module: str) -> Contestant:
         def turn() -> float:
-            wall, processor = spent([sys.executable, *module], place.folder, place.environment)
-            cpu.setdefault(name, []).append(processor)
-            return wall
+            took = run_alone([sys.executable, *module], place.folder, place.environment)
+            cpu.setdefault(name, []).append(took["processor"])
+            return took["wall"]
 
         return Contestant(name, role, turn)
 
@@ -110,19 +109,3 @@ def serving(place: Any) -> Iterator[None]:
     finally:
         if process.poll() is None:
             end(process)
-
-
-def spent(command: Sequence[str], folder: Path, environment: dict[str, str]) -> tuple[float, float]:
-    """Wall and processor seconds of a process and of those it waited for."""
-    with tempfile.TemporaryFile() as log:
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            log.seek(0)
-            raise RuntimeError(f"{' '.join(command)}: {process.returncode}\n{log.read().decode(errors='replace')}")
-    return wall, usage.ru_utime + usage.ru_stime

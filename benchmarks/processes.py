@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,28 @@ def watch(lines: Sequence[CommandLine], environment: Mapping[str, str]) -> Watch
         if one.returncode != 0:
             raise RuntimeError(f"{Path(line[0]).name} ended with {one.returncode}: {text[-2000:]}")
     return Watched(wall_s, _work_of(said[0]), tuple(sorted(peaks.values(), reverse=True)))
+
+
+def run_alone(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> dict[str, float]:
+    """Run a command to its end: seconds of ``wall`` and ``processor``, and MiB of its largest process (``peak``).
+
+    The processes that it waits for count, as the system counts them.
+
+    Raises:
+        RuntimeError: It failed; the end of what it said.
+    """
+    with tempfile.TemporaryFile() as log:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            log.seek(0)
+            raise RuntimeError(f"{' '.join(command)}: {log.read().decode(errors='replace')[-4000:]}")
+    return {"wall": wall, "processor": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss / 1024}
 
 
 def _work_of(text: str) -> float | None:

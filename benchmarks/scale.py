@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import scale_around, scale_cohort, scale_figure, scale_tables
+from benchmarks.processes import run_alone
 
 TITLE = "Scale: what a case costs in a small and in a large cohort"
 PACKAGES = ("dvc", "prefect", "torch", "joblib", "numpy", "pydicom")
@@ -88,7 +89,7 @@ def _steps(n_cases: int, root: Path, place: Any) -> dict[str, Callable[[], dict[
         shutil.copyfile(root / "pseudonym.key", folder / "pseudonym.key")
         (folder / "pseudonym.key").chmod(0o600)
         environment = {**place.environment, "MONAI_TL_JOBS": "2", "OMP_NUM_THREADS": "1"}
-        scale_around.watched([sys.executable, scale_cohort.SCALE_STAGE, "ingest"], folder, environment)
+        run_alone([sys.executable, scale_cohort.SCALE_STAGE, "ingest"], folder, environment)
         measured: dict[str, float] = json.loads((folder / ".monai_tl/measured/ingest.json").read_text())
         shutil.rmtree(folder)
         return measured

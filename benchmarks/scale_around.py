@@ -7,16 +7,16 @@ import json
 import os
 import resource
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT
+from benchmarks.processes import run_alone
 from benchmarks.scale_cohort import n_studies, write_studies
 
 STAGES = ("ingest", "split", "plan", "preprocess", "finetune@scratch-0-0", "predict", "evaluate")
@@ -31,30 +31,10 @@ OUTPUTS = (
 """Files of which there is one, whatever the number of cases."""
 
 
-def watched(command: Sequence[str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
-    """Run a command to its end: seconds of wall and processor, and MiB of its largest process.
-
-    Raises:
-        RuntimeError: It failed; the end of what it said.
-    """
-    with tempfile.TemporaryFile() as log:
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            log.seek(0)
-            raise RuntimeError(f"{' '.join(command)}: {log.read().decode(errors='replace')[-4000:]}")
-    return {"wall": wall, "processor": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss / 1024}
-
-
 def of_place(place: Any, *module: str) -> dict[str, float]:
     """``python -m MODULE …`` in a workspace."""
     environment = {**place.environment, "MONAI_TL_JOBS": "2", "OMP_NUM_THREADS": "1"}
-    return watched([sys.executable, "-m", *module], place.folder, environment)
+    return run_alone([sys.executable, "-m", *module], place.folder, environment)
 
 
 def add_data(place: Any) -> dict[str, float]:
@@ -123,7 +103,7 @@ def inbox(place: Any, n_cases: int) -> dict[str, float]:
     result = place.folder.parent / "inbox.json"
     command = [sys.executable, "-m", "benchmarks.scale_around", str(place.folder.parent), str(n_cases), str(result)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    watched(command, ROOT, environment)
+    run_alone(command, ROOT, environment)
     found: dict[str, float] = json.loads(result.read_text())
     return found
 

@@ -120,7 +120,7 @@ def _draw(
     from monai_tl.report.curve_figures import draw_labels, draw_steps
     from monai_tl.transfer.curve_summary import summarise_curve
 
-    few = str(curve_point_of(root, steps["hippodeep tuned"][0]).labels)
+    few = steps["hippodeep tuned"][0].labels
     at_once = [n for name, n in points if name == "hippodeep tuned" and n != "all"]
     shared = [n for n in (*at_once, "all") if all((name, n) in results for name in scratch)]
     best = max(scratch, key=lambda name: sum(results[name, n]["mean"] for n in shared))

@@ -11,6 +11,7 @@ from monai_tl.metrics.subgroups import FEW_PATIENTS, FEWEST_PATIENTS
 from monai_tl.records import UNKNOWN_SITE
 from monai_tl.report import more_tables, tables
 from monai_tl.report.findings import Findings
+from monai_tl.report.unfound import unfound_record
 
 
 def rules_record(findings: Findings) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def rules_record(findings: Findings) -> dict[str, Any]:
 
 
 def background_record(findings: Findings) -> dict[str, Any]:
-    """For ``metrics.json``: what came in, the contract line by line, the audit, and what the numbers do not say."""
+    """For ``metrics.json``: what came in, contract, audit, classes never found, and what the numbers do not say."""
     plan = findings.plan
     return {
         "intake": _counts(findings),
@@ -43,6 +44,7 @@ def background_record(findings: Findings) -> dict[str, Any]:
         if plan.shift
         else None,
         "audit": _audit_record(findings),
+        "never_found": unfound_record(findings),
         "limits": limits(findings),
     }
 

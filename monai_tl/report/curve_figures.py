@@ -59,10 +59,10 @@ def draw_steps(findings: CurveFindings) -> dict[str, bytes]:
 
 def _arrow(told: tuple[str, Saving] | None, things: str) -> tuple[float, float, float, str] | None:
     """The saving of the title, from the pretrained point to where scratch has the same Dice."""
-    if told is None or told[1].bound == "at most":
+    if told is None:
         return None
     saving = told[1]
-    more = "more than " if saving.bound == "at least" else ""
+    more = {"at least": "more than ", "at most": "at most ", "measured": ""}[saving.bound]
     return saving.dice, saving.budget, saving.needed, f"{more}{saving.factor:.2g} × the {things}"
 
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from monai_tl.metrics.cohort import ArmResult
 from monai_tl.report.findings import Findings
-
-_NEXT = (
-    "A training that was too short, or fell into a state without it, is more likely than a class that cannot be "
-    "learnt: look at its curve, raise finetune.max_steps, and train more seeds."
-)
+from monai_tl.unfound_words import say_unfound
 
 
 def unfound_lines(findings: Findings) -> list[str]:
     """One line for each class that a training found in no case that has it, and what to do next; else nothing."""
-    lines = []
+    return say_unfound(unfound_record(findings), findings.set_name)
+
+
+def unfound_record(findings: Findings) -> list[dict[str, Any]]:
+    """For ``metrics.json``: arm and class, the seeds whose training never found it, and in how many cases it is."""
+    found = []
     for arm in findings.arms:
         for place, name in enumerate(findings.class_names):
             seeds, n_cases = _unfound(arm, place)
             if seeds:
-                cases = f"{n_cases} {findings.set_name} cases that have it"
-                lines.append(f"{arm.arm}: {name} is found in none of the {cases}{_of(arm, seeds)}.")
-    return [*lines, _NEXT] if lines else []
+                one = {"arm": arm.arm, "class": name, "seeds": seeds, "n_seeds": len(arm.by_seed), "n_cases": n_cases}
+                found.append(one)
+    return found
 
 
 def _unfound(arm: ArmResult, place: int) -> tuple[list[int], int]:
@@ -35,11 +38,3 @@ def _unfound(arm: ArmResult, place: int) -> tuple[list[int], int]:
             seeds.append(seed)
             n_cases = max(n_cases, len(scores))
     return seeds, n_cases
-
-
-def _of(arm: ArmResult, seeds: list[int]) -> str:
-    if len(arm.by_seed) == 1:
-        return ""
-    if len(seeds) == len(arm.by_seed):
-        return ", with any seed"
-    return f", with seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from monai_tl.unfound_words import say_unfound
 from monai_tl.verdict_words import say_verdict
 
 _MEASURES = (
@@ -158,6 +159,8 @@ def _warnings(metrics: Mapping[str, Any], arm: str) -> list[str]:
         texts.append("These models were the first to be scored on this test set.")
     elif look:
         texts.append(f"This was look {look['number']} at this test set; a model chosen by it is flattered by it.")
+    never = [one for one in metrics.get("never_found", ()) if one["arm"] == arm]
+    texts += map(_plain, say_unfound(never, metrics["evaluated_on"]))
     groups = [row for row in metrics["subgroups"].get(arm, ()) if row["warning"]]
     for words, few in (
         ("Groups of too few patients for an interval", [row for row in groups if row["low"] is None]),

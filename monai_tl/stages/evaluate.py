@@ -31,7 +31,9 @@ from monai_tl.sources.card import read_source
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.transfer.forgetting import Forgetting
 
-_CODE = ("dataset", "metrics", "report", "scoring", "stages.evaluate", "transfer", "verdict_words")
+_CODE = (
+    "dataset", "metrics", "report", "scoring", "stages.evaluate", "transfer", "unfound_words", "verdict_words",
+)  # fmt: skip
 """Code that decides what the report says of given predictions."""
 
 

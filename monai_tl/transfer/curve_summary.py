@@ -122,6 +122,9 @@ def summarise_curve(
     sure = _sure_labels(labels, others, draws, n_patients, rule.confidence)
     sure_steps = _sure_steps(steps, others, draws, n_patients, rule.confidence)
     told = (_best(sure), _best({name: (one,) for name, one in sure_steps.items()}))
+    if told[1] is not None and told[1][1].bound == "at most":
+        # the sentence tells that scratch is not reached
+        told = (told[0], None)
     sentences = (
         _labels_sentence(sure, told[0]) + _of_one(seeds),
         _steps_sentence(sure_steps, told[1], full_steps) + _of_one(seeds),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -129,7 +130,7 @@ def one_case(root: Path) -> None:
 
 def test_asked_to_stop_at_any_step_nothing_half_made_is_left(tmp_path: Path) -> None:
     step = 1
-    while asked := stopped_at(step, lambda: one_case(tmp_path / str(step))):
+    while asked := stopped_at(step, partial(one_case, tmp_path / str(step))):
         # what the end of a process that was asked to stop does, see cli.main and parallel.do_numbered
         clear_unfinished()
         left = [path for path in (tmp_path / str(step)).rglob("*") if path.name.endswith(".part")]

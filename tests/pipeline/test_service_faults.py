@@ -10,6 +10,7 @@ import itertools
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -210,8 +211,7 @@ def test_a_server_that_is_away_for_a_while_costs_no_work(faulty: Faulty) -> None
     until(lambda: any(run["state_type"] == "RUNNING" for run in faulty.world.runs("training")), 120, "a run goes on")
     going_on = [run["id"] for flow in before for run in faulty.world.runs(flow) if run["state_type"] == "RUNNING"]
     faulty.world.take_down("server")
-    with pytest.raises(AssertionError, match="never"):
-        until(lambda: None, 40, "never")
+    time.sleep(40)
     faulty.world.bring_up("server")
     faulty.world.await_all()
     faulty.await_work(before, number)

@@ -208,7 +208,7 @@ def test_nothing_of_a_patient_is_left_anywhere(run, texts) -> None:
         assert found_in(root / name, texts) == []
 
 
-def test_the_study_that_says_who_it_is_of_was_used(run, planted) -> None:
+def test_the_study_that_says_who_it_is_of_was_used(run, planted, tmp_path) -> None:
     """Else its words would be absent for the wrong reason."""
     place, _ = run
     cases = place.folder / "artifacts/cases"
@@ -217,7 +217,15 @@ def test_the_study_that_says_who_it_is_of_was_used(run, planted) -> None:
     assert talking
     refused = json.loads((cases / "rejected.json").read_text())["rejected"]
     assert {"series", "label"} <= {one["kind"] for one in refused}
-    assert len(planted.texts) >= 150
+    # the study's own, known by writing it once more, and the user's word for each patient
+    own = Canaries()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_talking_study(tmp_path, own)
+    assert len(own.texts) > 140
+    listed = {f"patient of {case}" for case in json.loads((cases / "dataset.json").read_text())["case_ids"]}
+    assert len(listed) == len(facts)
+    assert planted.texts.keys() == own.texts.keys() | listed
     metrics = (place.folder / "reports/metrics.json").read_text()
     assert '"sex"' in metrics
 

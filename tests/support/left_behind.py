@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from decoded_search import found_in
 
 
@@ -22,15 +23,22 @@ def left_in(workspace: Path, texts: tuple[str, ...], inputs: Sequence[str] = ())
 
 
 def _objects_of_data(workspace: Path) -> set[Path]:
-    """The inputs themselves, as DVC keeps them, and the lists of their names: ``data`` is the user's own."""
-    objects, data = workspace / ".dvc/cache/files/md5", workspace / "data"
-    own = {hashlib.md5(path.read_bytes()).hexdigest() for path in data.rglob("*") if path.is_file()}
-    found = {objects / name[:2] / name[2:] for name in own}
-    names = {path.relative_to(data).as_posix() for path in data.rglob("*")}
-    lists = [path for path in objects.rglob("*.dir") if {one["relpath"] for one in _listed(path)} <= names]
-    assert lists
-    return found | set(lists)
+    """The inputs themselves, as DVC keeps them, and the lists of their names: ``data`` is the user's own.
+
+    They are those that a ``data.dvc`` of any commit, or the present one, names; no other list counts as one of inputs.
+    """
+    objects = workspace / ".dvc/cache/files/md5"
+    lists = [objects / name[:2] / name[2:] for name in _states_of_data(workspace)]
+    present = [path for path in lists if path.is_file()]
+    assert present
+    entries = {one["md5"] for path in present for one in json.loads(path.read_bytes())}
+    return {*present, *(objects / name[:2] / name[2:] for name in entries)}
 
 
-def _listed(path: Path) -> list[dict[str, str]]:
-    return json.loads(path.read_bytes())
+def _states_of_data(workspace: Path) -> set[str]:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=workspace, check=True, capture_output=True, text=True).stdout
+
+    texts = [git("show", f"{commit}:data.dvc") for commit in git("log", "--format=%H", "--", "data.dvc").split()]
+    found = [yaml.safe_load(text) for text in (*texts, (workspace / "data.dvc").read_text())]
+    return {out["md5"] for one in found for out in one["outs"]}

@@ -61,17 +61,14 @@ class Orthanc:
         return found
 
 
-@contextmanager
-def orthanc_in(folder: Path, port: int = 0, **settings: Any) -> Iterator[Orthanc]:
-    """Start it, or start it again on what it has stored there.
+def orthanc_command(folder: Path, port: int, **settings: Any) -> list[str]:
+    """Write its configuration; the command line that starts it.
 
     Args:
-        folder: For its configuration, storage and log.
-        port: 0 takes a free one.
+        folder: For its configuration and storage.
+        port: Of its REST interface and DICOMweb.
         **settings: Into its configuration.
     """
-    program = find_orthanc()
-    port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     name, password = AUTH.split(":")
     content = {
@@ -81,8 +78,22 @@ def orthanc_in(folder: Path, port: int = 0, **settings: Any) -> Iterator[Orthanc
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}, **settings,
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(content))
+    return [find_orthanc(), str(folder / "orthanc.json")]
+
+
+@contextmanager
+def orthanc_in(folder: Path, port: int = 0, **settings: Any) -> Iterator[Orthanc]:
+    """Start it, or start it again on what it has stored there.
+
+    Args:
+        folder: For its configuration, storage and log.
+        port: 0 takes a free one.
+        **settings: Into its configuration.
+    """
+    port = port or free_port()
+    command = orthanc_command(folder, port, **settings)
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     running = Orthanc(port)
     try:
         until(lambda: process.poll() is not None or _answers(running), 60, "Orthanc answers")

@@ -6,7 +6,6 @@ on, and ``restart: unless-stopped`` as a thread. A container that loses its firs
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 
 import psutil
 import yaml
-from orthanc import AUTH, PLUGIN, Orthanc, find_orthanc
+from orthanc import AUTH, Orthanc, orthanc_command
 from prefect_server import Server
 from workspaces import Place, free_port, until
 
@@ -187,19 +186,6 @@ def write_schedules(workspace: Path, every_s: int, grace_s: int) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def _orthanc_command(folder: Path, port: int) -> list[str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    name, password = AUTH.split(":")
-    content = {
-        "Name": "test", "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"),
-        "HttpPort": port, "DicomServerEnabled": False, "RemoteAccessAllowed": False, "AuthenticationEnabled": True,
-        "RegisteredUsers": {name: password}, "Plugins": [str(PLUGIN)], "HttpThreadsCount": 4,
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }  # fmt: skip
-    (folder / "orthanc.json").write_text(json.dumps(content))
-    return [find_orthanc(), str(folder / "orthanc.json")]
-
-
 @contextmanager
 def service_in(
     home: Path, workspace: Path, site: Path, pacs_port: int, *, around: Sequence[str] = (), **more: str
@@ -232,7 +218,7 @@ def service_in(
     serve = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
     commands = {
         "server": (serve, Place(home, site, own)),
-        "orthanc": (_orthanc_command(home / "pacs", pacs_port), Place(home, site)),
+        "orthanc": (orthanc_command(home / "pacs", pacs_port), Place(home, site)),
         "worker": ([*around, *prefect, "worker", "start", "--pool", "training", "--type", "process"], place),
     }
     services = {name: Service(name, command, at, home / f"{name}.log") for name, (command, at) in commands.items()}

@@ -9,13 +9,16 @@ import math
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from curve_points import LABELS, PRETRAINED, SCRATCH, make_findings, make_point
+from matplotlib.image import imread
 
 from monai_tl.errors import DataError
 from monai_tl.metrics.cohort import BootstrapRule
+from monai_tl.report import curve_figures
 from monai_tl.report.curve_figures import COLOURS, SCRATCH_COLOUR, draw_labels, draw_steps
 from monai_tl.report.curve_page import curve_record, format_lines, render_curve_page
 from monai_tl.transfer.curve_summary import summarise_curve
@@ -160,6 +163,48 @@ def test_figures_are_whole_and_the_same_each_time(findings):
         assert first["png"].startswith(b"\x89PNG")
         width, height = struct.unpack(">II", first["png"][16:24])
         assert width > 1000 < 3 * height
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_nothing_of_a_figure_is_cut_off(n_seeds):
+    found = make_findings(n_seeds=n_seeds)
+    for draw in (draw_labels, draw_steps):
+        pixels = imread(io.BytesIO(draw(found)["png"]))
+        assert pixels.min() < 0.5
+        for edge in (pixels[:, -8:], pixels[:, :8], pixels[:8], pixels[-8:]):
+            assert (edge[..., :3] == 1.0).all()
+
+
+def _shown_beside_the_arrow(draw, found, monkeypatch, things):
+    monkeypatch.setitem(curve_figures._STYLE, "svg.fonttype", "none")
+    texts = [element.text or "" for element in ElementTree.fromstring(draw(found)["svg"]).iter()]
+    return [text for text in texts if text.endswith(f"the {things}")]
+
+
+@pytest.mark.parametrize("pretrained", [PRETRAINED, (0.86, 0.87, 0.88, 0.88, 0.89, 0.9), SCRATCH])
+def test_the_arrow_shows_the_saving_of_the_sentence(pretrained, monkeypatch):
+    found = make_findings(pretrained=pretrained)
+    for draw, told, sentence, things in (
+        (draw_labels, found.labels_told, found.labels_sentence, "labels"),
+        (draw_steps, found.steps_told, found.steps_sentence, "steps"),
+    ):
+        shown = _shown_beside_the_arrow(draw, found, monkeypatch, things)
+        if "No saving" in sentence or "does not reach" in sentence:
+            assert (told, shown) == (None, [])
+            continue
+        name, saving = told
+        assert f"{saving.budget:.0f}" in sentence
+        assert name in sentence
+        ratio = (200 if things == "steps" else saving.needed) / saving.budget
+        more = "more than " if "beat all" in sentence or "or fewer" in sentence else ""
+        assert shown == [f"{more}{ratio:.2g} × the {things}"]
+
+
+def test_an_arrow_of_which_only_the_upper_end_is_known_says_so(findings, monkeypatch):
+    name, saving = findings.labels_told
+    above = replace(findings, labels_told=(name, replace(saving, bound="at most")))
+    (shown,) = _shown_beside_the_arrow(draw_labels, above, monkeypatch, "labels")
+    assert shown.startswith("at most ")
 
 
 def test_the_page_needs_nothing_else_and_shows_each_saving(findings):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
+from importlib.resources import files
 
+import jsonschema
 import pytest
 from test_report import HOSTILE, RULE, arm, make_findings
 
@@ -16,9 +19,14 @@ from monai_tl.metrics.subgroups import summarise_groups
 from monai_tl.metrics.summary import MetricSummary
 from monai_tl.report.counted import counts_of
 from monai_tl.report.more_tables import OTHER_MEASURES, group_of_case_rows, look_sentence, measure_rows
+from monai_tl.report.numbers import metrics_record
 from monai_tl.report.page import render_page
 from monai_tl.report.size_figure import size_plot
+from monai_tl.report.tables import markdown_summary
 from monai_tl.report.unfound import unfound_lines
+from monai_tl.sources.evaluation_text import describe_evaluation
+
+SCHEMA = json.loads(files("monai_tl.report").joinpath("metrics.schema.json").read_text(encoding="utf-8"))
 
 
 def _measured(name: str, surface: float) -> ArmResult:
@@ -122,13 +130,28 @@ def _learnt(name: str, *seeds: tuple[float, float]) -> ArmResult:
 
 
 def test_a_class_that_a_training_never_finds_is_named() -> None:
+    """On the page and in its summary, in metrics.json and on the card of the model that is concerned."""
     arms = (_learnt("transfer", (2.0, 1.0), (2.0, 0.0)), _learnt("scratch", (0.0, 1.0), (0.0, 1.0)))
-    lines = unfound_lines(replace(make_findings(arms), class_names=("head", "tail")))
+    findings = replace(make_findings(arms), class_names=("head", "tail"))
+    lines = unfound_lines(findings)
     assert lines[:-1] == [
         "transfer: tail is found in none of the 3 test cases that have it, with seed 1.",
         "scratch: head is found in none of the 3 test cases that have it, with any seed.",
     ]
     assert "finetune.max_steps" in lines[-1]
+    record = metrics_record(findings)
+    assert record["never_found"] == [
+        {"arm": "transfer", "class": "tail", "seeds": [1], "n_seeds": 2, "n_cases": 3},
+        {"arm": "scratch", "class": "head", "seeds": [0, 1], "n_seeds": 2, "n_cases": 3},
+    ]
+    jsonschema.validate(json.loads(json.dumps(record)), SCHEMA)
+    page, summary = render_page(findings), markdown_summary(findings)
+    assert all(line in page and line in summary for line in lines)
+    for place, name in enumerate(("transfer", "scratch")):
+        card = describe_evaluation(record, name)
+        assert lines[place] in card
+        assert lines[1 - place] not in card
+        assert lines[-1] in card
 
 
 def test_nothing_is_said_of_classes_that_are_found_somewhere() -> None:
