@@ -85,7 +85,7 @@ def run_alone(command: Sequence[str], folder: Path, environment: Mapping[str, st
     The processes that it waits for count, as the system counts them.
 
     Raises:
-        RuntimeError: It failed; the end of what it said.
+        RuntimeError: It failed; its exit status, and the end of what it said.
     """
     with tempfile.TemporaryFile() as log:
         started = time.perf_counter()
@@ -97,7 +97,8 @@ def run_alone(command: Sequence[str], folder: Path, environment: Mapping[str, st
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
             log.seek(0)
-            raise RuntimeError(f"{' '.join(command)}: {log.read().decode(errors='replace')[-4000:]}")
+            said = log.read().decode(errors="replace")[-4000:]
+            raise RuntimeError(f"{' '.join(command)}: {process.returncode}\n{said}")
     return {"wall": wall, "processor": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss / 1024}
 
 

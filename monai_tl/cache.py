@@ -16,7 +16,9 @@ _MANIFEST = ".manifest.json"
 
 @contextmanager
 def tidy_cache(root: Path) -> Iterator[None]:
-    """Around work over cases: what workers left that had to be ended by force goes when the work ends, however.
+    """Around work over cases: what workers left that had to be ended by force goes when the work ends, well or not.
+
+    What a living worker holds stays: that one tidies up after itself.
 
     Args:
         root: Of the cache that they fill.

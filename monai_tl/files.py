@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from monai_tl.errors import ConfigError
 from monai_tl.unfinished import PART, made_as
 
 _CHUNK = 1 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 _is_waited_for: ContextVar[bool] = ContextVar("is_waited_for", default=True)
@@ -137,38 +138,33 @@ def sweep_abandoned(parent: Path, name: str) -> None:
         name: Pattern of what they were for, as ``glob`` has it.
     """
     for folder in parent.glob(f".{name}.????????.part"):
-        handle = _open_folder(folder)
-        if handle is None:
-            continue
-        if _lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
+        with suppress(OSError):
+            handle = os.open(folder, _FOLDER)
+            try:
+                # what is locked may be gone already, and its name another one's
+                is_abandoned = _lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if is_abandoned and os.path.samestat(os.fstat(handle), os.lstat(folder)):
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 @contextmanager
 def _made_and_locked(folder: Path) -> Iterator[None]:
     while True:
         folder.mkdir(mode=0o700)
-        handle = _open_folder(folder)
-        if handle is None:
-            continue
-        _lock(handle, fcntl.LOCK_EX)
-        if folder.is_dir():
-            break
+        with suppress(FileNotFoundError):
+            handle = os.open(folder, _FOLDER)
+            _lock(handle, fcntl.LOCK_EX)
+            if folder.is_dir():
+                break
+            os.close(handle)
         # swept by another process before it was locked
-        os.close(handle)
     try:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
-
-
-def _open_folder(folder: Path) -> int | None:
-    try:
-        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
 
 
 def _lock(handle: int, kind: int) -> bool:

@@ -224,11 +224,15 @@ def do_numbered(function: Callable[[Item], Result], number: int, item: Item) -> 
         try:
             return number, function(item)
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            # once asked, it stays deaf: a second order would break into the tidying up
+            if signal.getsignal(signal.SIGTERM) is _exit:
+                signal.signal(signal.SIGTERM, previous)
     except SystemExit:
-        clear_unfinished()
-        # the pool would take it for an error of the item and go on with the next one
-        os._exit(_STOPPED)
+        try:
+            clear_unfinished()
+        finally:
+            # the pool would take it for an error of the item and go on with the next one
+            os._exit(_STOPPED)
 
 
 def _exit(number: int, frame: object) -> None:

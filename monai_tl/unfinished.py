@@ -31,21 +31,22 @@ def made_as(parent: Path, name: str) -> Iterator[Path]:
         yield path
     finally:
         _remove(path)
-        _making.pop(path, None)
+        del _making[path]
 
 
 @atexit.register
 def clear_unfinished() -> None:
     """Remove all that is still half made; for the end of a process that was asked to stop."""
     own = os.getpid()
-    for path in [path for path, process in _making.items() if process == own]:
-        _remove(path)
-        _making.pop(path, None)
+    for path, process in list(_making.items()):
+        if process == own:
+            _remove(path)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    # what a disk says here must not hide what went wrong before
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ def _arrow(told: tuple[str, Saving] | None, things: str) -> tuple[float, float, 
     if told is None:
         return None
     saving = told[1]
-    more = {"at least": "more than ", "at most": "at most ", "measured": ""}[saving.bound]
+    more = {"at least": "more than ", "measured": ""}[saving.bound]
     return saving.dice, saving.budget, saving.needed, f"{more}{saving.factor:.2g} × the {things}"
 
 

@@ -21,7 +21,7 @@ from monai_tl.transfer.orientation_trial import Trial
 TryOut = Callable[[Plan], tuple[Trial | None, str]]
 """Tries the source on training cases that a plan prepares; the trial, or None and why there is none."""
 _EYES = ("modality", "field of view")
-"""Lines without which a source cannot find anything."""
+"""Lines without which a source cannot find anything. Other channels may do: the trial tells."""
 
 
 def compare_contract(

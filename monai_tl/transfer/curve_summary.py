@@ -122,9 +122,6 @@ def summarise_curve(
     sure = _sure_labels(labels, others, draws, n_patients, rule.confidence)
     sure_steps = _sure_steps(steps, others, draws, n_patients, rule.confidence)
     told = (_best(sure), _best({name: (one,) for name, one in sure_steps.items()}))
-    if told[1] is not None and told[1][1].bound == "at most":
-        # the sentence tells that scratch is not reached
-        told = (told[0], None)
     sentences = (
         _labels_sentence(sure, told[0]) + _of_one(seeds),
         _steps_sentence(sure_steps, told[1], full_steps) + _of_one(seeds),
@@ -217,8 +214,13 @@ def _line(curve: Curve, draws: Draws) -> Line:
 
 
 def _best(saved: Mapping[str, Sequence[Saving]]) -> tuple[str, Saving] | None:
-    """The saving that is best supported: whose interval begins highest, and above 1."""
-    every = [(one.low or 0.0, -one.budget, name, one) for name, savings in saved.items() for one in savings]
+    """The saving that is best supported: whose interval begins highest, and above 1; none that may be any smaller."""
+    every = [
+        (one.low or 0.0, -one.budget, name, one)
+        for name, savings in saved.items()
+        for one in savings
+        if one.bound != "at most"
+    ]
     if not every:
         return None
     low, _, name, best = max(every, key=lambda item: item[:3])
@@ -244,7 +246,7 @@ def _steps_sentence(saved: Mapping[str, Saving], told: tuple[str, Saving] | None
     if not saved:
         return "Dice against steps"
     _, name, best = max((one.low or 0.0, name, one) for name, one in saved.items())
-    if best.bound == "at most":
+    if told is None and best.bound == "at most":
         return f"{name} does not reach in {full} steps what scratch does"
     if told is None:
         return "No saving of steps that this test set can show"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 import shutil
 import signal
@@ -21,8 +22,9 @@ import yaml
 from small_cohort import write_cohort_and_key
 
 from monai_tl.cache import CaseCache, tidy_cache
-from monai_tl.files import temporary_folder, whole_folder
-from monai_tl.unfinished import clear_unfinished
+from monai_tl.files import sweep_abandoned, temporary_folder, whole_folder
+from monai_tl.parallel import do_numbered
+from monai_tl.unfinished import clear_unfinished, made_as
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,13 +112,15 @@ def stopped_at(step: int, work: Callable[[], None]) -> Asked | None:
                 raise Asked
         return look
 
+    before = sys.gettrace()
     sys.settrace(look)
     try:
         work()
     except Asked as asked:
         return asked
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
+    assert left > 0, "it was asked, and did not stop"
     return None
 
 
@@ -138,6 +142,105 @@ def test_asked_to_stop_at_any_step_nothing_half_made_is_left(tmp_path: Path) -> 
         step += 1
     assert step > 500
     assert (tmp_path / str(step) / "out/one/image").read_text() == "a patient"
+
+
+ENDING = """
+import os, sys
+from pathlib import Path
+from monai_tl import cli
+from monai_tl.unfinished import made_as
+under_way = made_as(Path(sys.argv[1]), "out")
+path = under_way.__enter__()
+(path / "deep").mkdir(parents=True)
+if sys.argv[2] == "at once":
+    cli._leave_at_once(143)
+sys.exit(143)
+"""
+
+
+@pytest.mark.parametrize("way", ["at once", "by its end"])
+def test_a_process_that_ends_clears_what_it_was_making(tmp_path: Path, way: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ENDING, tmp_path, way], env=environment, check=False)
+    assert done.returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def make_much_and_be_asked(folder: Path) -> None:
+    """Half-made where no context manager will end it, and so much that a second order comes while it is cleared."""
+    making.append(made_as(folder, "out"))
+    path = making[-1].__enter__()
+    path.mkdir()
+    for k in range(3000):
+        (path / str(k)).touch()
+    os.fork() or (time.sleep(0.02), os.kill(os.getppid(), signal.SIGTERM), os._exit(0))
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+
+making: list[Any] = []
+
+
+def test_a_worker_asked_twice_clears_what_it_was_making(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(
+        target=do_numbered, args=(make_much_and_be_asked, 0, tmp_path)
+    )
+    process.start()
+    process.join(30)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forked_process_leaves_alone_what_its_parent_is_making(tmp_path: Path) -> None:
+    with made_as(tmp_path, "out") as path:
+        path.write_text("the parent's")
+        process = multiprocessing.get_context("fork").Process(target=clear_unfinished)
+        process.start()
+        process.join(30)
+        assert process.exitcode == 0
+        assert path.read_text() == "the parent's"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_worker_left_that_was_ended_by_force_goes_with_the_work(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    folder = Path(holder.stdout.readline().strip())
+
+    def work() -> None:
+        with tidy_cache(tmp_path):
+            assert folder.is_dir()
+            holder.kill()
+            holder.wait()
+            raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        work()
+    holder.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_anothers_by_now_is_not_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweeper opens a folder, another one removes it, and its maker makes it anew before the first has the lock."""
+    left = tmp_path / ".out.abcdefgh.part"
+    left.mkdir()
+    real, anew = fcntl.flock, []
+
+    def make_anew(handle: int, kind: int) -> None:
+        if not anew:
+            left.rename(tmp_path / "removed")
+            left.mkdir()
+            (left / "image").write_text("mine")
+            anew.append(handle)
+        real(handle, kind)
+
+    monkeypatch.setattr(fcntl, "flock", make_anew)
+    sweep_abandoned(tmp_path, "out")
+    assert anew
+    assert (left / "image").read_text() == "mine"
 
 
 STUBBORN = """

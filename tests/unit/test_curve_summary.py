@@ -21,6 +21,7 @@ from monai_tl.metrics.cohort import BootstrapRule
 from monai_tl.report import curve_figures
 from monai_tl.report.curve_figures import COLOURS, SCRATCH_COLOUR, draw_labels, draw_steps
 from monai_tl.report.curve_page import curve_record, format_lines, render_curve_page
+from monai_tl.transfer import curve_summary
 from monai_tl.transfer.curve_summary import summarise_curve
 
 RULE = BootstrapRule(200, 0.95, 0)
@@ -200,11 +201,21 @@ def test_the_arrow_shows_the_saving_of_the_sentence(pretrained, monkeypatch):
         assert shown == [f"{more}{ratio:.2g} × the {things}"]
 
 
-def test_an_arrow_of_which_only_the_upper_end_is_known_says_so(findings, monkeypatch):
-    name, saving = findings.labels_told
-    above = replace(findings, labels_told=(name, replace(saving, bound="at most")))
-    (shown,) = _shown_beside_the_arrow(draw_labels, above, monkeypatch, "labels")
-    assert shown.startswith("at most ")
+def test_what_may_be_any_smaller_is_not_told(monkeypatch):
+    """Where a curve does not reach the other's Dice the factor is only bounded from above."""
+    labels, steps = curve_summary.labels_saved, curve_summary.steps_saved
+    bounded = {
+        "labels_saved": lambda *given: tuple(replace(one, bound="at most") for one in labels(*given)),
+        "steps_saved": lambda *given: replace(steps(*given), bound="at most"),
+    }
+    for name, one in bounded.items():
+        monkeypatch.setattr(curve_summary, name, one)
+    found = make_findings()
+    assert max(one.low or 0.0 for one in (*found.labels_saved["lp_ft"], found.steps_saved["lp_ft"])) > 1.0
+    assert (found.labels_told, "No saving" in found.labels_sentence) == (None, True)
+    assert (found.steps_told, "does not reach" in found.steps_sentence) == (None, True)
+    assert _shown_beside_the_arrow(draw_labels, found, monkeypatch, "labels") == []
+    assert _shown_beside_the_arrow(draw_steps, found, monkeypatch, "steps") == []
 
 
 def test_the_page_needs_nothing_else_and_shows_each_saving(findings):
