@@ -29,7 +29,7 @@ from inbox_world import write_study
 from left_behind import left_in
 from talking_study import PATIENT_NUMBER, write_talking_study
 from talking_volumes import N_CASES, write_talking_volumes
-from workspaces import Place, end, make_real, make_site, until
+from workspaces import Place, make_real, make_site, until
 
 from monai_tl.commands import key
 from monai_tl.commands.phantom import canaries
@@ -166,7 +166,8 @@ def _look_at_reports(place: Place, log: Path, name: str) -> None:
             request = urllib.request.Request(address, headers={"Authorization": header, "Referer": "http://KANARI"})
             found.append(_status_of(request))
     finally:
-        end(server)
+        server.terminate()
+        server.wait(40)
         del place.extra["MONAI_TL_REPORT_AUTH"]
     assert found == [200, 404, 401]
 
