@@ -91,7 +91,7 @@ def report(workspace: Path) -> str:
 
 
 def release(workspace: Path, study: str) -> str:
-    """Let a study out of quarantine, e.g. after its cause was mended.
+    """Let a study out of quarantine, e.g. after its cause was mended, and ask anew for trainings that failed.
 
     Args:
         workspace: Holds params.yaml.
@@ -104,8 +104,9 @@ def release(workspace: Path, study: str) -> str:
     params = load_params(workspace)
     config = section_of(params)
     hasher = Pseudonyms(load_key(Path(params.ingest.key_file)))
-    with ledger_at(ledger_of(workspace, config), hasher.key_id) as ledger:
-        n_released = ledger.release(study)
+    path = ledger_of(workspace, config)
+    with ledger_at(path, hasher.key_id) as ledger, corrections_at(path) as table:
+        n_released = ledger.release(study) + table.release(study)
     if not n_released and study != "all":
         raise ConfigError(
             f"--release: {study} is not in quarantine; monai-tl inbox --report lists what is", "arguments"
