@@ -28,14 +28,12 @@ from monai_tl.inbox.arrivals import Label, Look, look
 from monai_tl.inbox.corrections import FAILED, Corrections, corrections_at, n_cases
 from monai_tl.inbox.ledger import ledger_at
 from monai_tl.inbox.report import labels_told
-from monai_tl.inbox.settings import ledger_of, section_of
+from monai_tl.inbox.settings import FROM_INBOX, ledger_of, section_of
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.stages.ingest import read_listed, source_folder
 
 REPORT_FILE = "corrections.json"
 """In the state folder: what the ledger says after a step, for the flow."""
-FOLDER = "from_inbox"
-"""In ``ingest.source``: a folder for each series that got a label through the inbox."""
 _MISSING = "the image series that it refers to is neither in the inbox nor in the data; it waits for them"
 _CONTESTED = "contested_class"
 
@@ -147,7 +145,7 @@ def _take(workspace: Path, params: Params, table: Corrections) -> None:
         return
     place = _Place(params.ingest, source, path.parent, hasher)
     # what a killed process has half made would go into the data
-    sweep_abandoned(source / FOLDER, "series-*")
+    sweep_abandoned(source / FROM_INBOX, "series-*")
     held = _Held().enter(index_folder(source, hasher).series)
     for row in waiting:
         label_file = found.labels.get(row.content)
@@ -208,7 +206,7 @@ def _judge(
         DataError: It cannot be used.
     """
     images = held.images.get(uid) or come.images.get(uid) or set()
-    own = place.source / FOLDER / place.hasher.item("series", uid)
+    own = place.source / FROM_INBOX / place.hasher.item("series", uid)
     earlier = {path for path in held.labels.get(uid, set()) if path.parent == own.resolve()}
     others = held.labels.get(uid, set()) - earlier
     for kept in ({*earlier, *others}, others):
@@ -246,7 +244,7 @@ def _fault(folder: Path, said: LabelObject, place: _Place) -> tuple[str, str]:
 
 def _put(one: _Wanted, uid: str, held: _Held, place: _Place) -> None:
     """The series' folder, whole or as before."""
-    folder = place.source / FOLDER / one.item
+    folder = place.source / FROM_INBOX / one.item
     lying = {
         path for paths in (held.images[uid], held.labels[uid]) for path in paths if path.parent == folder.resolve()
     }
