@@ -26,9 +26,9 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 def find_orthanc() -> str:
     """Its program; where it is not installed the test is skipped, or fails with REQUIRED."""
     found = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
-    if found is not None and PLUGIN.is_file():
-        return found
-    missing("Orthanc with DICOMweb is not installed (Debian: orthanc and orthanc-dicomweb)", REQUIRED)
+    if found is None or not PLUGIN.is_file():
+        missing("Orthanc with DICOMweb is not installed (Debian: orthanc and orthanc-dicomweb)", REQUIRED)
+    return found
 
 
 @dataclass

@@ -9,8 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 import orthanc
+import pytest
 from browser import REQUIRED, open_browser
 
 ROOT = Path(__file__).parents[2]
