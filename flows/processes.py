@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Literal, cast
@@ -121,9 +122,11 @@ def run_git(arguments: Sequence[str], folder: Path, more: Mapping[str, str]) -> 
         With a non-zero status and the reason as its error where time ran out.
     """
     limit = helper_time_out()
-    # closing the pipe is the order to end everything; communicate() would close one of its own at once
-    held, order = os.pipe()
-    try:
+    with ExitStack() as ends:
+        # closing the pipe is the order to end everything; communicate() would close one of its own at once
+        held, order = os.pipe()
+        for end in (held, order):
+            ends.callback(os.close, end)
         process = subprocess.Popen(
             [*_SUPERVISED, "git", *arguments],
             cwd=folder,
@@ -134,17 +137,15 @@ def run_git(arguments: Sequence[str], folder: Path, more: Mapping[str, str]) -> 
             text=True,
             start_new_session=True,
         )
-    finally:
-        os.close(held)
-    try:
-        said, complained = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        said, complained = "", _stopped(limit)
-    finally:
-        os.close(order)
-        _wait_for_certain(process)
-        for pipe in (process.stdout, process.stderr):
-            cast("IO[str]", pipe).close()
+        try:
+            said, complained = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            said, complained = "", _stopped(limit)
+        finally:
+            ends.close()
+            _wait_for_certain(process)
+            for pipe in (process.stdout, process.stderr):
+                cast("IO[str]", pipe).close()
     return subprocess.CompletedProcess(process.args, process.returncode, said, complained)
 
 
