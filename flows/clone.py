@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
-import subprocess
 import sys
 from collections import deque
 from datetime import UTC, datetime
@@ -28,7 +26,7 @@ from pydantic import SecretStr
 from flows import versioning
 from flows.disk import disk_faults_told
 from flows.pipeline import main
-from flows.processes import last_words, run_supervised
+from flows.processes import last_words, run_git, run_supervised
 from monai_tl.errors import ConfigError, StageError
 from monai_tl.looks import bring_looks
 from monai_tl.stages import STATE_FOLDER
@@ -69,7 +67,7 @@ def training_in_clone(stage_time_out_s: float | None = None) -> str:
     with disk_faults_told():
         bring_looks(workspace, clone)
         try:
-            code = run_supervised(["flows"], clone, take, more=more, progress="plain")
+            code = run_supervised(["flows"], clone, take, None, more=more, progress="plain")
         finally:
             bring_looks(clone, workspace)
     if code:
@@ -142,16 +140,12 @@ def _git(folder: Path, *arguments: str) -> str:
     """What git says, in one line; empty where it fails."""
     if not folder.is_dir():
         return ""
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, env={**os.environ, **_WHO}, capture_output=True, text=True, check=False
-    )
+    done = run_git(arguments, folder, _WHO)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _must(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, env={**os.environ, **_WHO}, capture_output=True, text=True, check=False
-    )
+    done = run_git(arguments, folder, _WHO)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
         raise ConfigError(f"git {arguments[0]}: {said}", "clone")

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import get_client, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -39,9 +40,9 @@ REPORT_FILE = "corrections.json"
 _MODULE = "monai_tl.commands.corrections"
 _WAITING = ("seen", "taken", "added", "training")
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
-_AGAIN = (StateType.CANCELLED, StateType.CRASHED)
-"""A run that ended so says nothing of the data; one that failed would fail again."""
-_TAIL_LINES = 6
+_STEPS = {StateType.CANCELLED: "again", StateType.FAILED: "failed", StateType.CRASHED: "failed"}
+"""A run that somebody cancelled is asked for at once; a full disk, a network or a machine that is gone may pass."""
+_TAIL_LINES, _MOST_TOLD = 6, 50
 
 
 def learn(workspace: Path, found: dict[str, Any], training: str | None) -> None:
@@ -88,7 +89,8 @@ def learn_from_labels(workspace: Path, params: Params, training: str | None, is_
         if _is_time(noted, params, is_alarm):
             run = _ask_for_training(training, noted["key"], noted["n_cases"], logger.info)
             if run:
-                _note(workspace, handle, "training", run)
+                noted = _note(workspace, handle, "training", run)
+        _show(noted)
     finally:
         os.close(handle)
 
@@ -97,10 +99,20 @@ def _note(workspace: Path, handle: int, *step: str) -> dict[str, Any]:
     """Let the ledger's keeper do a step; what it says then."""
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     code = run_supervised([_MODULE, *step], workspace, tail.append, pass_fds=[handle])
-    if code:
+    if code != 0:
         raise StageError("labels", last_words(tail, code))
     found: dict[str, Any] = json.loads((workspace / STATE_FOLDER / REPORT_FILE).read_text(encoding="utf-8"))
     return found
+
+
+def _show(noted: dict[str, Any]) -> None:
+    """On the dashboard: how far the labels have come, and what a person should know of them."""
+    counts = "\n".join(f"| {state} | {count} |" for state, count in sorted(noted["states"].items()))
+    told = "\n".join(f"| {row['study']} | {row['code']} | {row['reason']} |" for row in noted["told"][-_MOST_TOLD:])
+    text = f"| labels | |\n|---|---|\n{counts}\n\n| study | | reason |\n|---|---|---|\n{told}\n"
+    create_markdown_artifact(text, key="inbox-labels", description="Labels that came back, and trainings on them")
+    for reason in noted["failed"]:
+        get_run_logger().warning(reason)
 
 
 def _is_time(noted: dict[str, Any], params: Params, is_alarm: bool) -> bool:
@@ -110,7 +122,7 @@ def _is_time(noted: dict[str, Any], params: Params, is_alarm: bool) -> bool:
 
 
 def _step_after(run: str) -> str:
-    """What became of a training: ``done``, ``again``, or empty while it goes on."""
+    """What became of a training: ``done``, ``again``, ``failed``, or empty while it goes on."""
     with get_client(sync_client=True) as client:
         try:
             state = client.read_flow_run(UUID(run)).state
@@ -119,7 +131,7 @@ def _step_after(run: str) -> str:
             return "again"
     if state is None or not state.is_final():
         return ""
-    return "again" if state.type in _AGAIN else "done"
+    return _STEPS.get(state.type, "done")
 
 
 def _ask_for_training(training: str | None, key: str, n_cases: int, tell: Any) -> str:

@@ -310,7 +310,7 @@ def add_data(workspace: Path, source: str, lock_handle: int) -> str:
     if pinned is None:
         raise ConfigError(f"no .dvc file pins {source}; run 'dvc add {folders[-2]}' once, and commit it", "dvc add")
     lines: list[str] = []
-    if _dvc(["add", str(pinned)], workspace, lock_handle, lines.append, None) != 0:
+    if run_supervised(["dvc", "add", str(pinned)], workspace, lines.append, "helper", [lock_handle], _CHATTER) != 0:
         raise ConfigError(_reason(lines), "dvc add")
     return f"{pinned}.dvc"
 

@@ -25,16 +25,15 @@ from monai_tl.dicom.labelled_series import read_labelled_series
 from monai_tl.errors import ConfigError, DataError, MonaiTLError
 from monai_tl.files import sha256_file, sha256_of, sweep_abandoned, temporary_folder, whole_folder, write_json
 from monai_tl.inbox.arrivals import Label, Look, look
-from monai_tl.inbox.corrections import Corrections, corrections_at, n_cases
+from monai_tl.inbox.corrections import FAILED, Corrections, corrections_at, n_cases
 from monai_tl.inbox.ledger import ledger_at
-from monai_tl.inbox.settings import ledger_of, section_of
+from monai_tl.inbox.report import labels_told
+from monai_tl.inbox.settings import FROM_INBOX, ledger_of, section_of
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.stages.ingest import read_listed, source_folder
 
 REPORT_FILE = "corrections.json"
 """In the state folder: what the ledger says after a step, for the flow."""
-FOLDER = "from_inbox"
-"""In ``ingest.source``: a folder for each series that got a label through the inbox."""
 _MISSING = "the image series that it refers to is neither in the inbox nor in the data; it waits for them"
 _CONTESTED = "contested_class"
 
@@ -87,11 +86,13 @@ def run(workspace: Path, step: str, run_id: str = "") -> dict[str, Any]:
     Args:
         workspace: Held by the caller.
         step: ``take`` puts what waits into the data; ``added``: DVC knows it; ``training``: a run was asked for;
-            ``done`` and ``again``: it has ended, well or not; ``look`` does nothing.
+            ``done``: it has ended well; ``again``: it was ended by somebody; ``failed``: it has failed; ``look`` does
+            nothing.
         run_id: Of the training.
 
     Returns:
-        ``states``: how many labels are in each; ``n_cases``: series that wait for a training; ``runs``: asked for;
+        ``states``: how many labels are in each; ``n_cases``: series for which a training may be asked now; ``runs``:
+        asked for; ``told``: labels of which a person should know; ``failed``: what is said of trainings that failed;
         ``key``: the same for the same labels and the same runs before, so that no training is asked for twice.
 
     Raises:
@@ -99,7 +100,8 @@ def run(workspace: Path, step: str, run_id: str = "") -> dict[str, Any]:
         MonaiTLError: The ledger cannot be used.
     """
     params = load_params(workspace)
-    path = ledger_of(workspace, section_of(params))
+    config = section_of(params)
+    path = ledger_of(workspace, config)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     with corrections_at(path) as table:
@@ -111,11 +113,15 @@ def run(workspace: Path, step: str, run_id: str = "") -> dict[str, Any]:
             table.start([row.content for row in table.rows("added")], run_id)
         elif step in ("done", "again"):
             table.end(run_id, is_done=step == "done")
-        rows, added = table.rows(), table.rows("added")
+        elif step == "failed":
+            table.fail(run_id, config.max_attempts, config.retry_s)
+        rows, added, due = table.rows(), table.rows("added"), table.due(config.max_attempts)
     states = {state: sum(row.state == state for row in rows) for state in {row.state for row in rows}}
     found = {
         "states": states,
-        "n_cases": n_cases(added),
+        "n_cases": n_cases(due),
+        "told": labels_told(rows),
+        "failed": sorted({row.reason for row in added if row.code == FAILED}),
         "runs": sorted({row.run for row in rows if row.state == "training"}),
         "key": sha256_of(*(f"{row.content} {row.run}" for row in added)),
     }
@@ -139,7 +145,7 @@ def _take(workspace: Path, params: Params, table: Corrections) -> None:
         return
     place = _Place(params.ingest, source, path.parent, hasher)
     # what a killed process has half made would go into the data
-    sweep_abandoned(source / FOLDER, "series-*")
+    sweep_abandoned(source / FROM_INBOX, "series-*")
     held = _Held().enter(index_folder(source, hasher).series)
     for row in waiting:
         label_file = found.labels.get(row.content)
@@ -200,7 +206,7 @@ def _judge(
         DataError: It cannot be used.
     """
     images = held.images.get(uid) or come.images.get(uid) or set()
-    own = place.source / FOLDER / place.hasher.item("series", uid)
+    own = place.source / FROM_INBOX / place.hasher.item("series", uid)
     earlier = {path for path in held.labels.get(uid, set()) if path.parent == own.resolve()}
     others = held.labels.get(uid, set()) - earlier
     for kept in ({*earlier, *others}, others):
@@ -238,7 +244,7 @@ def _fault(folder: Path, said: LabelObject, place: _Place) -> tuple[str, str]:
 
 def _put(one: _Wanted, uid: str, held: _Held, place: _Place) -> None:
     """The series' folder, whole or as before."""
-    folder = place.source / FOLDER / one.item
+    folder = place.source / FROM_INBOX / one.item
     lying = {
         path for paths in (held.images[uid], held.labels[uid]) for path in paths if path.parent == folder.resolve()
     }
@@ -259,7 +265,7 @@ def _put(one: _Wanted, uid: str, held: _Held, place: _Place) -> None:
 def main() -> int:
     """Entry point; the exit status is the error's."""
     parser = argparse.ArgumentParser(prog="python -m monai_tl.commands.corrections")
-    parser.add_argument("step", choices=("look", "take", "added", "training", "done", "again"))
+    parser.add_argument("step", choices=("look", "take", "added", "training", "done", "again", "failed"))
     parser.add_argument("run", nargs="?", default="")
     given = parser.parse_args()
     try:

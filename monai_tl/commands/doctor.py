@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -72,11 +72,10 @@ def examine(folder: Path) -> Iterator[Finding]:
         return
     yield from _files(folder)
     yield dvc_lock(folder)
-    yield from examine_service(folder)
-    try:
-        params = load_params(folder)
-    except ConfigError as error:
-        yield from (Finding(PARAMS_FILE, *_halves(fault, f"correct it in {PARAMS_FILE}")) for fault in error.faults)
+    params, faults = _params(folder)
+    yield from examine_service(folder, params)
+    if params is None:
+        yield from (Finding(PARAMS_FILE, *_halves(fault, f"correct it in {PARAMS_FILE}")) for fault in faults)
         return
     try:
         check_sections(folder)
@@ -85,6 +84,13 @@ def examine(folder: Path) -> Iterator[Finding]:
         # what is wrong with the pipeline file has been said
         yield from (Finding(PARAMS_FILE, *_halves(fault)) for fault in error.faults if not fault.endswith(REFRESH))
     yield from _inputs(folder, params)
+
+
+def _params(folder: Path) -> tuple[Params | None, Sequence[str]]:
+    try:
+        return load_params(folder), ()
+    except ConfigError as error:
+        return None, error.faults
 
 
 def _installation() -> Iterator[Finding]:

@@ -17,21 +17,32 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from monai_tl.commands.finding import Finding
+from monai_tl.config import Params
+from monai_tl.inbox.settings import FROM_INBOX
 from monai_tl.stages import STATE_FOLDER
 
 CLONE = Path(STATE_FOLDER) / "clone"
 _PLUGINS = {"s3": "dvc_s3", "ssh": "dvc_ssh"}
-_OURS = (b"-m\0flows\0", b"-m\0dvc\0", b"monai_tl\0stage\0", b"monai_tl.supervise\0", b"-m\0prefect.engine\0")
-"""What only this package starts; a command of the user's may well have lost its terminal."""
+_OURS = (
+    b"-m\0flows\0", b"-m\0flows.", b"-m\0dvc\0", b"monai_tl\0stage\0", b"-m\0monai_tl\0inbox\0--once\0",
+    b"-m\0monai_tl.commands.", b"monai_tl.supervise\0", b"-m\0prefect.engine\0", b"-m\0prefect.runner.",
+    b"-m\0prefect\0worker\0", b"\0prefect.server.api.server:create_app\0",
+)  # fmt: skip
+"""What only this package and its service start; a command of the user's may well have lost its terminal."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TIME_OUT_S = 2.0
 
 
-def examine_service(folder: Path) -> Iterator[Finding]:
-    """All findings of a workspace."""
+def examine_service(folder: Path, params: Params | None = None) -> Iterator[Finding]:
+    """All findings of a workspace.
+
+    Args:
+        folder: The workspace.
+        params: Say where inbox, outbox and data lie; None where they cannot be read.
+    """
     yield from _locks(folder)
     yield from _orphans(folder)
-    yield from _half_made(folder)
+    yield from _half_made(folder, params)
     yield from _remotes(folder)
     yield from _server(folder)
 
@@ -47,6 +58,18 @@ def _locks(folder: Path) -> Iterator[Finding]:
     clone = folder / CLONE
     if clone.is_dir():
         yield dvc_lock(clone, "DVC lock of the clone")
+    yield from _lease_lock(folder)
+
+
+def _lease_lock(folder: Path) -> Iterator[Finding]:
+    """The lock of Prefect's leases: a file with the id of a server's process, for which the next server would wait."""
+    path = folder / STATE_FOLDER / "prefect" / "concurrency_leases" / "expirations.lock"
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return
+    if not (text.isdigit() and b"prefect" in _command_line(int(text))):
+        yield Finding("lock of Prefect's leases", "was left by a server that is gone", f"remove {path}")
 
 
 def dvc_lock(folder: Path, subject: str = "DVC lock") -> Finding:
@@ -118,10 +141,16 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
-def _half_made(folder: Path) -> Iterator[Finding]:
+def _half_made(folder: Path, params: Params | None) -> Iterator[Finding]:
     """Temporary folders that no process holds; they may hold images of patients."""
-    roots = [folder / name for name in ("artifacts", "outbox", "reports", STATE_FOLDER)]
-    left = [path for root in roots if root.is_dir() for path in root.rglob(".*.????????.part") if not _is_locked(path)]
+    names = ["artifacts", "reports", STATE_FOLDER]
+    if params is None:
+        names += ["outbox"]
+    elif params.inbox is not None:
+        names += [params.inbox.outbox, params.inbox.folder, str(Path(params.ingest.source) / FROM_INBOX)]
+    roots = {folder / name for name in names}
+    found = {path for root in roots if root.is_dir() for path in root.rglob(".*.????????.part")}
+    left = sorted(path for path in found if not _is_locked(path))
     if left:
         listed = ", ".join(str(path) for path in left[:5]) + (" …" if len(left) > 5 else "")
         yield Finding("half-made folders", f"{len(left)} that a killed process has left", f"remove {listed}")

@@ -60,14 +60,17 @@ def run(workspace: Path, once: bool = False, tell: Callable[[str], None] = print
         MonaiTLError: The ledger cannot be used.
         PacsError: With ``once``: after the pass, when the PACS could not be reached or refused something.
     """
-    place = _open(workspace, load_params(workspace))
-    mark = _mark(workspace, place)
+    params = load_params(workspace)
+    # before the model is fetched: one that is promoted meanwhile is seen at the next pass
+    mark = _mark(workspace, params)
+    place = _open(workspace, params)
     with ledger_at(place.ledger, place.hasher.key_id) as ledger:
         while True:
-            if _mark(workspace, place) != mark:
+            now = _mark(workspace, params)
+            if now != mark:
                 # another version is in production
-                place = _open(workspace, load_params(workspace))
-                mark = _mark(workspace, place)
+                mark, params = now, load_params(workspace)
+                place = _open(workspace, params)
             found = _pass(place, ledger)
             if once or found["n_worked"] or found["faults"]:
                 tell(describe(found))
@@ -91,7 +94,7 @@ def report(workspace: Path) -> str:
 
 
 def release(workspace: Path, study: str) -> str:
-    """Let a study out of quarantine, e.g. after its cause was mended.
+    """Let a study out of quarantine, e.g. after its cause was mended, and ask anew for trainings that failed.
 
     Args:
         workspace: Holds params.yaml.
@@ -104,8 +107,9 @@ def release(workspace: Path, study: str) -> str:
     params = load_params(workspace)
     config = section_of(params)
     hasher = Pseudonyms(load_key(Path(params.ingest.key_file)))
-    with ledger_at(ledger_of(workspace, config), hasher.key_id) as ledger:
-        n_released = ledger.release(study)
+    path = ledger_of(workspace, config)
+    with ledger_at(path, hasher.key_id) as ledger, corrections_at(path) as table:
+        n_released = ledger.release(study) + table.release(study)
     if not n_released and study != "all":
         raise ConfigError(
             f"--release: {study} is not in quarantine; monai-tl inbox --report lists what is", "arguments"
@@ -135,8 +139,8 @@ def _open(workspace: Path, params: Params) -> _Place:
     )
 
 
-def _mark(workspace: Path, place: _Place) -> str:
-    return stage_mark(workspace) if place.config.model is None else ""
+def _mark(workspace: Path, params: Params) -> str:
+    return stage_mark(workspace) if section_of(params).model is None else ""
 
 
 def _pass(place: _Place, ledger: Ledger) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from monai_tl.inbox.ledger import BUSY_S, ledger_faults
 
 Step = Literal["seen", "taken", "added", "training", "used", "refused"]
 """``seen``: waits, for its images or its turn; ``taken``: lies in the data; ``added``: DVC knows it; ``training``: a
-run was asked for; ``used``: that run has ended; ``refused``: no label to learn from, see its reason."""
+run was asked for; ``used``: that run has ended well; ``refused``: no label to learn from, see its reason."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS corrections (
     content TEXT PRIMARY KEY,
@@ -31,6 +31,12 @@ CREATE TABLE IF NOT EXISTS corrections (
     run TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 """
+_LATER = {"attempts": "INTEGER NOT NULL DEFAULT 0", "not_before": "REAL NOT NULL DEFAULT 0"}
+"""Columns that the table of an earlier version has not."""
+FAILED = "training_failed"
+"""Code of a label whose training failed."""
+_LONGER = 4.0
+_RELEASE = "'monai-tl inbox --release all'"
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Correction:
             is known.
         changed: When it came into its state, Unix seconds.
         run: Of the training that was asked for; of an ended one where that has to be done again.
+        attempts: So many trainings that it was part of have failed.
+        not_before: No training is asked for on its account before, Unix seconds.
     """
 
     content: str
@@ -55,6 +63,8 @@ class Correction:
     reason: str
     changed: float
     run: str
+    attempts: int
+    not_before: float
 
 
 _COLUMNS = ", ".join(field.name for field in fields(Correction))
@@ -73,6 +83,16 @@ class Corrections:
         self._base = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
         self._base.execute("PRAGMA synchronous = FULL")
         self._base.executescript(_SCHEMA)
+        self._bring_columns()
+
+    def _bring_columns(self) -> None:
+        """Two processes may open the table at once."""
+        self._base.execute("BEGIN IMMEDIATE")
+        there = {row[1] for row in self._base.execute("PRAGMA table_info(corrections)")}
+        for name, kind in _LATER.items():
+            if name not in there:
+                self._base.execute(f"ALTER TABLE corrections ADD COLUMN {name} {kind}")
+        self._base.execute("COMMIT")
 
     def close(self) -> None:
         """Give the file back."""
@@ -112,14 +132,46 @@ class Corrections:
 
     def start(self, contents: Collection[str], run: str) -> None:
         """A training was asked for."""
-        self._move(contents, "added", "training", run=run)
+        self._move(contents, "added", "training", run=run, code="", reason="")
 
     def end(self, run: str, is_done: bool) -> None:
         """What became of that run; one that did not come to its end is wanted again."""
         asked = [row.content for row in self.rows("training") if row.run == run]
         self._move(asked, "training", "used" if is_done else "added")
 
-    def _move(self, contents: Collection[str], before: Step, after: Step, **values: str) -> None:
+    def fail(self, run: str, max_attempts: int, pause_s: float) -> None:
+        """That run failed, which may pass: its labels are wanted again after a pause, until they failed often enough.
+
+        Args:
+            run: Of the training.
+            max_attempts: After so many a person is asked.
+            pause_s: Each pause is four times as long as the one before, for a training costs more than a study.
+        """
+        for row in [row for row in self.rows("training") if row.run == run]:
+            attempts, pause = row.attempts + 1, pause_s * _LONGER ** (row.attempts + 1)
+            if attempts < max_attempts:
+                words = f"attempt {attempts} of {max_attempts} failed; the next comes in {pause:g} s at the earliest"
+            else:
+                words = f"given up after {attempts} attempts; look at run {run}, mend the cause, then {_RELEASE}"
+            self._move([row.content], "training", "added", attempts=attempts, not_before=self._clock() + pause,
+                       code=FAILED, reason=f"the training with it: {words}")  # fmt: skip
+
+    def due(self, max_attempts: int) -> list[Correction]:
+        """Rows on whose account a training may be asked for now."""
+        now = self._clock()
+        return [row for row in self.rows("added") if row.attempts < max_attempts and row.not_before <= now]
+
+    def release(self, study: str) -> int:
+        """Forget the trainings that failed; so many labels are wanted at once again.
+
+        Args:
+            study: Of the labels, or ``all``.
+        """
+        rows = [row for row in self.rows("added") if row.attempts and study in ("all", row.study)]
+        self._move([row.content for row in rows], "added", "added", attempts=0, not_before=0.0, code="", reason="")
+        return len(rows)
+
+    def _move(self, contents: Collection[str], before: Step, after: Step, **values: str | float) -> None:
         names = "".join(f", {name} = ?" for name in values)
         # all or none: a half would be asked for again by itself
         self._base.execute("BEGIN IMMEDIATE")

@@ -69,13 +69,14 @@ def summarise(
 
 def _labels(rows: Sequence[Correction]) -> dict[str, Any]:
     """Of the labels that came; our own results among them are nobody's news."""
-    shown = [row for row in rows if row.code != "own"]
-    counts = Counter(row.state for row in shown)
-    told = [row for row in shown if row.code and row.state in ("seen", "refused")]
-    return {
-        "states": {state: counts[state] for state in get_args(Step)},
-        "told": [{"study": row.study, "state": row.state, "code": row.code, "reason": row.reason} for row in told],
-    }
+    counts = Counter(row.state for row in rows if row.code != "own")
+    return {"states": {state: counts[state] for state in get_args(Step)}, "told": labels_told(rows)}
+
+
+def labels_told(rows: Sequence[Correction]) -> list[dict[str, str]]:
+    """Labels that wait, were refused or had a training that failed, and why; our own results among them are no news."""
+    told = [row for row in rows if row.code and row.code != "own" and row.state in ("seen", "refused", "added")]
+    return [{"study": row.study, "state": row.state, "code": row.code, "reason": row.reason} for row in told]
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from monai_tl.errors import ConfigError
 LEDGER_FOLDER = ".ledger"
 """In the outbox: the ledger and who works."""
 LEDGER_FILE = "ledger.sqlite"
+FROM_INBOX = "from_inbox"
+"""In ``ingest.source``: a folder for each series that got a label through the inbox."""
 
 
 def section_of(params: Params) -> InboxConfig:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
 from inbox_world import (
     CANARIES,
+    ball,
     segs,
     series_uid,
     sources_of,
@@ -27,6 +31,8 @@ from inbox_world import (
 from monai_tl.commands import inbox, segment, whois
 from monai_tl.errors import ConfigError, DicomError, MonaiTLError, SourceError
 from monai_tl.files import read_json
+from monai_tl.inbox.drift import pool
+from monai_tl.records import Fingerprint
 
 
 @pytest.fixture(autouse=True)
@@ -365,29 +371,73 @@ def test_a_ledger_that_cannot_be_written_is_a_clear_error(workspace: Path) -> No
         once(workspace)
 
 
-def test_drift_is_measured_against_the_training_cases(tmp_path: Path, workspace: Path) -> None:
-    """The same studies 300 HU brighter: the score is the shift of the mean by the deviation, as defined."""
-    from monai_tl.inbox.drift import pool
-    from monai_tl.records import Fingerprint
-
-    for number in range(4):
-        write_study(workspace / f"inbox/{number}", number)
-    once(workspace)
-    base = sqlite3.connect(workspace / "outbox/.ledger/ledger.sqlite")
-    rows = base.execute("SELECT measures FROM studies").fetchall()
-    import json
-
+def measured_in(workspace: Path) -> list[Fingerprint]:
+    with closing(sqlite3.connect(workspace / "outbox/.ledger/ledger.sqlite")) as base:
+        rows = base.execute("SELECT measures FROM studies").fetchall()
     measured = [one for row in rows for one in json.loads(row[0])]
     # of two classes no voxel can be less sure than a coin
     assert all(0.0 < one.pop("entropy") <= np.log(2.0) for one in measured)
-    usual = [Fingerprint.model_validate(one) for one in measured]
+    return [Fingerprint.model_validate(one) for one in measured]
+
+
+def values_inside(workspace: Path, shift_hu: float) -> list[np.ndarray]:
+    """HU in what the model has drawn on each of four studies, by NIfTI and the numbers that were written."""
+    folders = {sources_of([path])[0]: path.parent for path in segs(workspace)}
+    found = []
+    for number in range(4):
+        (path,) = folders[series_uid(number)].glob("*.nii.gz")
+        image = nibabel.load(path)
+        label = np.asanyarray(image.dataobj)
+        # DICOM counts to the left and to the back, NIfTI to the right and to the front
+        for axis in range(2):
+            label = np.flip(label, axis) if image.affine[axis, axis] > 0 else label
+        found.append((ball(number, shift_hu).astype(float) - 1024.0)[label.transpose(2, 1, 0) > 0])
+    return found
+
+
+def as_if_trained_on_them(tmp_path: Path, workspace: Path) -> list[np.ndarray]:
+    """Four studies are what the model was trained on, and the inbox is empty then; HU of what it has drawn on each."""
+    for number in range(4):
+        write_study(workspace / f"inbox/{number}", number)
+    once(workspace)
+    usual = measured_in(workspace)
     assert {one.spacing_mm_median for one in usual} == {(4.0, 4.0, 4.0)}
     shutil.rmtree(workspace / "model")
     write_model(workspace / "model", pool(usual))
     write_params(tmp_path, drift_window=8)
     assert "no alarm" in inbox.report(workspace)
+    values = values_inside(workspace, 0.0)
     shutil.rmtree(workspace / "outbox")
     shutil.rmtree(workspace / "inbox")
+    return values
+
+
+def test_studies_that_are_brighter_raise_an_alarm_by_their_intensities(tmp_path: Path, workspace: Path) -> None:
+    """The same studies 300 HU brighter: the score is the shift of the mean by the deviation, as defined."""
+    usual = as_if_trained_on_them(tmp_path, workspace)
+    for number in range(4):
+        write_study(workspace / f"inbox/{number}", number, shift_hu=300.0)
+    text = once(workspace)
+    brighter = values_inside(workspace, 300.0)
+    # each study counts the same, and a mixture's variance is its mean square less the square of its mean
+    means = [np.mean([part.mean() for part in parts]) for parts in (usual, brighter)]
+    squares = [np.mean([(part**2).mean() for part in parts]) for parts in (usual, brighter)]
+    variances = [square - mean**2 for square, mean in zip(squares, means, strict=True)]
+    expected = (means[1] - means[0]) / np.sqrt(np.mean(variances))
+    assert means[1] - means[0] == pytest.approx(300.0, abs=5.0)
+    drift = found(workspace)["drift"]
+    sizes = {one["name"]: one["distance"] for one in drift["features"]}
+    assert sizes["foreground intensity, mean"] == pytest.approx(expected, rel=1e-4)
+    assert drift["score"] == sizes["foreground intensity, mean"]
+    assert [name for name, distance in sizes.items() if distance > drift["bound"]] == ["foreground intensity, mean"]
+    assert drift["alarm"]
+    assert "ALARM" in text
+    assert "farthest from the training in foreground intensity, mean" in text
+
+
+def test_drift_is_measured_against_the_training_cases(tmp_path: Path, workspace: Path) -> None:
+    """The same studies with pixels of 10 mm in place of 4 mm: the score is the logarithm of the factor."""
+    as_if_trained_on_them(tmp_path, workspace)
     for number in range(4):
         write_study(workspace / f"inbox/{number}", number, PixelSpacing=[10.0, 10.0])
     text = once(workspace)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +192,60 @@ def test_a_training_is_asked_for_once_and_again_only_when_it_did_not_end(workspa
     # another run's end is not this one's
     assert corrections.run(workspace, "done", "run-1")["states"] == {"training": 1}
     assert corrections.run(workspace, "done", "run-2")["states"] == {"used": 1}
+
+
+def test_a_training_that_fails_is_asked_for_again_after_growing_pauses_and_then_a_person_is(workspace: Path) -> None:
+    """Three attempts with 10 s: pauses of 40 and 160 s, then nothing until somebody releases the labels."""
+    write_seg(workspace / "inbox/one.dcm", workspace / "data/first", 8)
+    take(workspace)
+    corrections.run(workspace, "added")
+    path = workspace / "outbox/.ledger/ledger.sqlite"
+    now = 1000.0
+    with corrections.corrections_at(path, lambda: now) as table:
+        (row,) = table.rows("added")
+        for attempt, pause in ((1, 40.0), (2, 160.0), (3, None)):
+            assert [one.content for one in table.due(3)] == [row.content], attempt
+            table.start([row.content], f"run-{attempt}")
+            assert table.due(3) == []
+            # another run's failure is not this one's
+            table.fail("run-0", 3, 10.0)
+            assert [one.state for one in table.rows()] == ["training"]
+            table.fail(f"run-{attempt}", 3, 10.0)
+            (failed,) = table.rows("added")
+            assert (failed.run, failed.attempts) == (f"run-{attempt}", attempt)
+            if pause is not None:
+                assert f"attempt {attempt} of 3 failed; the next comes in {pause:g} s" in failed.reason
+                now += pause - 0.001
+                assert table.due(3) == []
+                now += 0.002
+        assert "given up after 3 attempts; look at run run-3" in failed.reason
+        now += 1e9
+        assert table.due(3) == []
+    found = corrections.run(workspace, "look")
+    assert (found["n_cases"], found["failed"]) == (1, [failed.reason])
+    assert "given up after 3 attempts" in inbox.report(workspace)
+    # its max_attempts is the one of params.yaml
+    with corrections.corrections_at(path) as table:
+        for number in range(4, 6):
+            table.start([row.content], f"run-{number}")
+            table.fail(f"run-{number}", 5, 0.0)
+    assert corrections.run(workspace, "look")["n_cases"] == 0
+    assert "1 released" in inbox.release(workspace, "all")
+    assert corrections.run(workspace, "look")["n_cases"] == 1
+    corrections.run(workspace, "training", "run-6")
+    assert corrections.run(workspace, "failed", "run-6")["failed"] == [
+        "the training with it: attempt 1 of 5 failed; the next comes in 0 s at the earliest"
+    ]
+    corrections.run(workspace, "training", "run-7")
+    assert corrections.run(workspace, "done", "run-7")["states"] == {"used": 1}
+
+
+def test_a_table_of_an_earlier_version_is_brought_up_to_date(workspace: Path) -> None:
+    write_seg(workspace / "inbox/one.dcm", workspace / "data/first", 8)
+    take(workspace)
+    with closing(sqlite3.connect(workspace / "outbox/.ledger/ledger.sqlite")) as base:
+        for name in ("attempts", "not_before"):
+            base.execute(f"ALTER TABLE corrections DROP COLUMN {name}")
+        base.commit()
+    assert corrections.run(workspace, "added")["n_cases"] == 1
+    assert [row.attempts for row in rows(workspace)] == [0]

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from compose_file import GIVEN, ROOT, compose
 from orthanc import find_orthanc
+from required import missing
 from workspaces import free_port, until
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
@@ -69,7 +70,7 @@ def database(log: Path) -> Iterator[int]:
     """PostgreSQL with the user, database and password of compose.yaml; never as root."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs or not (programs[-1] / "initdb").is_file():
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+        missing("PostgreSQL is not installed (Debian: postgresql)", "MONAI_TL_REQUIRE_POSTGRESQL")
     wanted, port = SERVICES["database"]["environment"], free_port()
     # pytest's own folders are closed to other users
     folder = Path(tempfile.mkdtemp(prefix="monai-tl-postgres-"))

@@ -1,7 +1,8 @@
-"""Two workers and a scheduler as processes, one worker killed in the middle: predict and evaluate come out alike."""
+"""Two workers and a scheduler as processes, one worker killed in the middle: each stage over cases comes out alike."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,18 +10,23 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from balls import CASE_IDS, make_config, make_plan, train_scratch, write_workspace
 from finished_run import RunShape, make_finished_run
+from ingested import make_case, write_cases
 from small_cohort import tree_digest
 from workspaces import ROOT, free_port, until
 
-from monai_tl.config import IngestConfig, Params, PlanConfig, PredictConfig
+from monai_tl.config import IngestConfig, NetworkConfig, Params, PlanConfig, PredictConfig
+from monai_tl.dataset.manifest import read_manifest
+from monai_tl.dataset.nifti import write_image
+from monai_tl.dicom.deidentify import create_key
 from monai_tl.labels import ClassSpec
 from monai_tl.progress import Progress
 from monai_tl.records import PreparedCase, Split
-from monai_tl.stages import evaluate, predict
+from monai_tl.stages import evaluate, ingest, plan, predict, preprocess, split
 
 distributed = pytest.importorskip("distributed")
 
@@ -71,12 +77,15 @@ def _n_workers(address: str) -> int:
         return 0
 
 
-def kill_at(cluster: Cluster, done: int) -> type[Progress]:
-    """A progress that ends a worker when so many cases are done."""
+def kill_at(cluster: Cluster, done: int) -> Any:
+    """A class of progress that ends a worker when so many cases are done; ``told`` holds what it was told of each."""
 
     class Killing(Progress):
+        told: ClassVar[list[str]] = []
+
         def advance(self, note: str = "", steps: int = 1, *, is_warning: bool = False) -> None:
             super().advance(note, steps, is_warning=is_warning)
+            self.told.append(note)
             if self.done == done:
                 cluster.kill_one()
 
@@ -92,6 +101,76 @@ def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("MONAI_TL_EXECUTOR", "sequential")
     monkeypatch.setenv("MONAI_TL_JOBS", "2")
     return monkeypatch
+
+
+def write_source(folder: Path) -> None:
+    """A data set as the Decathlon has them."""
+    pairs = []
+    for number in range(N_CASES):
+        image, label, affine = make_case(number)
+        pair = {part: f"{part}sTr/case_{number:03d}.nii.gz" for part in ("image", "label")}
+        write_image(folder / pair["image"], image, affine)
+        write_image(folder / pair["label"], label, affine)
+        pairs.append(pair)
+    (folder / "dataset.json").write_text(json.dumps({"name": "t", "modality": {"0": "CT"}, "training": pairs}))
+
+
+def small_params(**ingest: str) -> Params:
+    return Params.model_validate({
+        "ingest": {"source": "data", "classes": [{"name": "liver"}, {"name": "tumour"}], **ingest},
+        "split": {"n_folds": 2, "test_fraction": 0.3},
+        "plan": {
+            "source": None,
+            "network": NetworkConfig(name="unet", arguments={"channels": [4, 8], "strides": [2]}).model_dump(),
+            "spacing_mm": [6.0, 6.0, 6.0],
+        },
+        "finetune": {"arms": ["scratch"]},
+    })  # fmt: skip
+
+
+def test_ingest_is_the_same_after_a_worker_was_killed(
+    tmp_path: Path, cluster: Cluster, here: pytest.MonkeyPatch
+) -> None:
+    write_source(tmp_path / "ws/data")
+    create_key(tmp_path / "key", seed=0)
+    params = small_params(key_file=str(tmp_path / "key"))
+    ingest.run(tmp_path / "ws", params)
+    expected = tree_digest(tmp_path / "ws/artifacts/cases")
+    shutil.copytree(tmp_path / "ws/data", tmp_path / "again/data")
+    here.setenv("MONAI_TL_EXECUTOR", f"dask://{cluster.address}")
+    killing = kill_at(cluster, 3)
+    here.setattr(ingest, "Progress", killing)
+    ingest.run(tmp_path / "again", params)
+    check_one_is_gone(cluster)
+    manifest = read_manifest(tmp_path / "again/artifacts/cases")
+    assert len(manifest.cases) == N_CASES
+    assert len({case.provenance.image_sha256 for case in manifest.cases}) == N_CASES
+    assert len(killing.told) == N_CASES
+    assert tree_digest(tmp_path / "again/artifacts/cases") == expected
+    assert not list((tmp_path / "again").rglob("*.part"))
+
+
+def test_preprocess_is_the_same_after_a_worker_was_killed(
+    tmp_path: Path, cluster: Cluster, here: pytest.MonkeyPatch
+) -> None:
+    case_ids = write_cases(tmp_path / "ws", N_CASES)
+    params = small_params()
+    for stage in (split, plan):
+        stage.run(tmp_path / "ws", params)
+    shutil.copytree(tmp_path / "ws", tmp_path / "again")
+    preprocess.run(tmp_path / "ws", params)
+    expected = tree_digest(tmp_path / "ws/artifacts/prepared")
+    here.setenv("MONAI_TL_EXECUTOR", f"dask://{cluster.address}")
+    killing = kill_at(cluster, 3)
+    here.setattr(preprocess, "Progress", killing)
+    preprocess.run(tmp_path / "again", params)
+    check_one_is_gone(cluster)
+    prepared = tmp_path / "again/artifacts/prepared"
+    assert sorted(path.name for path in prepared.iterdir() if path.is_dir()) == sorted(case_ids)
+    # of the kill and of the work done again no case is told twice, and none came from a cache
+    assert sorted(killing.told) == sorted(case_ids)
+    assert tree_digest(prepared) == expected
+    assert not list((tmp_path / "again").rglob("*.part"))
 
 
 def test_predict_is_the_same_after_a_worker_was_killed(

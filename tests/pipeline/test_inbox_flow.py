@@ -24,7 +24,7 @@ from workspaces import ROOT, Place, until
 
 from monai_tl.pipeline_file import pipeline_text
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,8 @@ def test_drift_and_quarantine_are_events(served: Server) -> None:
     drift = until(lambda: served.events("monai_tl.inbox.drift"), 60, "the event arrives")
     assert len(drift) == 1
     assert drift[0]["payload"]["score"] > drift[0]["payload"]["bound"]
+    # 5 ml in training; every other feature is nearer: 300 mm against 64 mm is a distance of 2.2
+    assert "farthest from the training in volume of ball" in drift[0]["payload"]["words"]
     given_up = until(lambda: served.events("monai_tl.inbox.quarantine"), 60, "the event arrives")
     assert len(given_up[0]["payload"]["studies"]) == 1
 

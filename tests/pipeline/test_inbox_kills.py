@@ -15,7 +15,7 @@ from inbox_kills import MOMENTS, context, work
 from inbox_world import segs, series_uid, sources_of, write_model, write_study, write_workspace
 from workspaces import until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 N_STUDIES = 3
 PROCESSES = context()

@@ -157,3 +157,33 @@ def test_a_stage_that_fails_tells_why(place):
         assert (place.folder / "params.yaml").read_text() == params
     assert "the lamp is broken; mend it" in text
     assert "Traceback" not in text
+
+
+def test_a_pass_of_the_inbox_past_its_time_out_is_ended_with_children_of_children(place, tmp_path):
+    """Each process that does a pass starts a family first, one of it in a session of its own, and then hangs."""
+    hook = (
+        "import subprocess, sys, time\n"
+        "if sys.orig_argv[-2:] == ['inbox', '--once'] and 'monai_tl.supervise' not in sys.orig_argv:\n"
+        "    subprocess.Popen(['sh', '-c', 'setsid sleep 300 & sleep 300'])\n"
+        "    open('begun', 'w').close()\n"
+        "    time.sleep(300)\n"
+    )
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook/sitecustomize.py").write_text(hook)
+    path = os.pathsep.join([str(tmp_path / "hook"), str(place.site)])
+    limited = Place(place.folder, place.site, {**place.extra, "PYTHONPATH": path, "MONAI_TL_STAGE_TIME_OUT_S": "3"})
+    text = limited.run("flows.inbox", check=False)
+    assert "stopped after 3 s; the next run goes on with what is left" in text
+    assert (place.folder / "begun").exists()
+    limited.wait_for_end(10.0)
+
+
+@pytest.mark.long
+def test_a_stage_of_the_clone_past_its_time_out_is_ended(place):
+    forget_results(place)
+    place.commit("Other data")
+    slowed = slow(place, "ingest", 300.0)
+    slowed.extra["MONAI_TL_STAGE_TIME_OUT_S"] = "3"
+    text = slowed.run("flows.clone", check=False)
+    assert "stopped after 3 s, the time-out of a stage" in text
+    slowed.wait_for_end(10.0)

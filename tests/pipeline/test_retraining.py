@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     params["ingest"] |= {"key_file": str(root / "key"), "classes": [{"name": "ball", "structures": ["Ball"]}]}
     params["inbox"] = {
         "folder": str(root / "inbox"), "outbox": str(root / "outbox"), "model": str(root / "model"), "settle_s": 0,
-        "every_s": 86400, "retrain_after": 2,
+        "every_s": 86400, "retrain_after": 2, "retry_s": 0,
     }  # fmt: skip
     (root / "inbox").mkdir()
     (place.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -156,3 +157,27 @@ def test_whoever_asks_for_the_same_training_again_gets_the_same_run(served: Serv
     served.ended(first)
     assert ask() == first
     assert len(trainings(served)) == n_before + 1
+
+
+def test_labels_of_a_training_that_failed_are_asked_for_again(served: Server) -> None:
+    """It fails for what passes: somebody works in the clone."""
+    folder = served.place.folder.parent
+    for number in (5, 6):
+        write_study(folder / f"inbox/{number}", number)
+        write_seg(folder / f"inbox/{number}/corrected.dcm", folder / f"inbox/{number}", number)
+    known = set(trainings(served))
+    with (served.place.folder / ".monai_tl/clone/.monai_tl/run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        served.ended(served.start("inbox", training=served_training(served)))
+        (failed,) = set(trainings(served)) - known
+        ended = served.ended(failed)
+        assert ended["state_type"] == "FAILED"
+        assert "another run of this workspace is going on" in ended["state"]["message"]
+    run = served.start("inbox", training=served_training(served))
+    assert served.ended(run)["state_type"] == "COMPLETED"
+    assert "| training | 2 |" in served.artifacts(run)["inbox-labels"]["data"]
+    (again,) = set(trainings(served)) - known - {failed}
+    assert served.ended(again)["state_type"] == "COMPLETED"
+    served.ended(served.start("inbox", training=served_training(served)))
+    assert {row.state for row in labels(served)} == {"used"}
+    assert set(trainings(served)) == {*known, failed, again}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from required import missing
 from websockets.sync.client import ClientConnection, connect
 
 _TIMEOUT_S = 30.0
@@ -122,10 +121,8 @@ class Page:
 def open_browser(folder: Path, width: int = 1280, height: int = 900) -> Iterator[Page]:
     """Start Chromium with a profile of its own; where there is none the test is skipped, or fails with REQUIRED."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None and os.environ.get(REQUIRED):
-        pytest.fail(f"chromium is not installed, and {REQUIRED} is set")
     if program is None:
-        pytest.skip("chromium is not installed")
+        missing("chromium is not installed", REQUIRED)
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run"]
     options += [f"--user-data-dir={folder}", f"--window-size={width},{height}"]
     with subprocess.Popen(

@@ -49,7 +49,7 @@ def write_study(folder: Path, number: int, *, shift_hu: float = 0.0, **options: 
     return write_ct(folder, ball(number, shift_hu), step=(0.0, 0.0, 4.0), **{**tags, **options})
 
 
-def write_model(folder: Path, fingerprint: Any = None) -> Path:
+def write_model(folder: Path, fingerprint: Any = None, seed: int = 3) -> Path:
     """A model as ``export`` leaves one, with weights drawn at random."""
     from balls import make_plan
 
@@ -58,7 +58,7 @@ def write_model(folder: Path, fingerprint: Any = None) -> Path:
     from monai_tl.sources.card import Card, write_source
 
     plan = make_plan((8, 8, 8)).model_copy(update={"spacing_mm": (4.0, 4.0, 4.0)})
-    network = build_network(plan.network, 1, 2, seed=3)
+    network = build_network(plan.network, 1, 2, seed=seed)
     contract = {
         "modality": "CT", "channels": ["CT"], "orientation": plan.orientation, "spacing_mm": list(plan.spacing_mm),
         "intensity": plan.intensity.model_dump(), "size_rule": plan.size_rule.model_dump(),

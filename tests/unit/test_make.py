@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import orthanc
 import pytest
 from browser import REQUIRED, open_browser
 
@@ -114,3 +115,17 @@ def test_the_gate_asks_for_a_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         monkeypatch.setenv(REQUIRED, value)
         with pytest.raises(outcome, match="chromium is not installed"), open_browser(tmp_path):
             pass
+
+
+def test_the_gate_asks_for_a_pacs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = (ROOT / ".ci/run").read_text()
+    assert text.index("orthanc || install_orthanc") < text.index(f"if orthanc; then export {orthanc.REQUIRED}=1; else")
+    assert text.index(f"export {orthanc.REQUIRED}=1") < text.index("make pipeline")
+    # what the gate looks for is what the tests look for
+    assert str(orthanc.PLUGIN) in text
+    assert "NO ORTHANC CAN BE HAD" in text
+    monkeypatch.setattr("orthanc.PLUGIN", tmp_path / "none")
+    for value, outcome in (("1", pytest.fail.Exception), ("", pytest.skip.Exception)):
+        monkeypatch.setenv(orthanc.REQUIRED, value)
+        with pytest.raises(outcome, match="Orthanc with DICOMweb is not installed"):
+            orthanc.find_orthanc()
