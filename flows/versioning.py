@@ -39,6 +39,7 @@ _CHATTER = (
     "To enable auto staging",
     "dvc config core.autostage",
     "Use `dvc push`",
+    "Having any troubles?",
 )
 """Advice that DVC gives after every command; nothing to act on in a run."""
 
@@ -264,36 +265,6 @@ def _reason(lines: Sequence[str]) -> str:
     return with_advice(text) or silent
 
 
-def share_cache(workspace: Path, clone: Path) -> None:
-    """Let a clone use the cache, the remotes and the passwords of its workspace.
-
-    Raises:
-        ConfigError: DVC failed.
-    """
-    cache = _alone(["cache", "dir"], workspace)[-1]
-    own = workspace / ".dvc" / "config.local"
-    if own.is_file():
-        shutil.copyfile(own, clone / ".dvc" / "config.local")
-    _alone(["config", "--local", "cache.dir", cache], clone)
-
-
-def bring_data(workspace: Path) -> None:
-    """Put in place what is pinned: from the cache, and what is not there from the remote.
-
-    Raises:
-        ConfigError: It is nowhere.
-    """
-    pins = sorted(path.name for path in workspace.glob("*.dvc") if path.is_file())
-    # not by whether the folders exist: one may hold a part, after a kill
-    if pins and run_supervised(["dvc", "checkout", "--force", *pins], workspace, _ignore, chatter=_CHATTER) != 0:
-        _alone(["pull", "--force", *pins], workspace)
-    _alone(["checkout", "--force", "--allow-missing"], workspace)
-
-
-def _ignore(line: str) -> None:
-    """For what is tried first and may fail."""
-
-
 def add_data(workspace: Path, source: str, lock_handle: int) -> str:
     """Let DVC know what lies in the data now; the file that pins them.
 
@@ -315,20 +286,8 @@ def add_data(workspace: Path, source: str, lock_handle: int) -> str:
     return f"{pinned}.dvc"
 
 
-def push_data(workspace: Path) -> bool:
-    """Push what the lock file names to the default remote; False where there is none.
-
-    Raises:
-        ConfigError: The remote failed.
-    """
-    if not any(line.startswith("core.remote=") for line in _alone(["config", "--list"], workspace)):
-        return False
-    _alone(["push", "--run-cache"], workspace)
-    return True
-
-
-def _alone(arguments: Sequence[str], workspace: Path) -> list[str]:
-    """A command of DVC outside any run; its lines.
+def run_alone(arguments: Sequence[str], workspace: Path) -> list[str]:
+    """A command of DVC outside any run; its lines. See ``flows.remotes`` for those that need the network.
 
     Raises:
         ConfigError: It failed.
