@@ -33,6 +33,9 @@ Outcome = Literal["ran", "restored", "unchanged"]
 
 PIPELINE_FILE = "dvc.yaml"
 _LOCK_WAIT_S, _STATUS_TIME_OUT_S, _TAIL_LINES = 10.0, 600.0, 12
+_DVC_LOCK_PAUSES_S = (2.0, 8.0, 30.0)
+"""Before further tries, while somebody's own command holds DVC's lock: a moment, for most of them."""
+_AGAIN = "another DVC command works in this workspace; tried again in"
 _CHATTER = (
     "To track the changes with git",
     "git add ",
@@ -257,9 +260,18 @@ def _lock_of(address: str) -> tuple[str, str]:
     return str(Path(file or PIPELINE_FILE).with_suffix(".lock")), name
 
 
+def _is_locked_out(lines: Sequence[str]) -> bool:
+    """Whether DVC ended before it did anything; a stage may say such words too, but only once it runs."""
+    if any(line.startswith("Running stage") for line in lines):
+        return False
+    return any("Unable to acquire lock" in line or "is busy, it is being blocked by" in line for line in lines)
+
+
 def _reason(lines: Sequence[str]) -> str:
-    text = "\n".join(line for line in lines if line.strip())
-    if "is busy" in text or "Unable to acquire lock" in text:
+    tries = [number for number, line in enumerate(lines) if line.startswith(_AGAIN)]
+    last = lines[tries[-1] + 1 :] if tries else lines
+    text = "\n".join(line for line in last if line.strip())
+    if _is_locked_out(last):
         return "another DVC command works in this workspace; wait for it to end, then run again"
     silent = "DVC ended without a message (killed, perhaps for its memory); run again, or see 'monai-tl doctor'"
     return with_advice(text) or silent
@@ -305,5 +317,24 @@ def _dvc(
     on_line: Callable[[str], None],
     time_out_s: float | None,
 ) -> int | None:
-    """Run DVC; its exit status, or None when time ran out. All it started is gone when this returns or raises."""
-    return run_supervised(["dvc", *arguments], workspace, on_line, time_out_s, pass_fds=[lock_handle], chatter=_CHATTER)
+    """Run DVC; its exit status, or None when time ran out. All it started is gone when this returns or raises.
+
+    A lock that another command of DVC holds is waited for: a few more tries, each of which is told.
+    """
+    for pause_s in (*_DVC_LOCK_PAUSES_S, None):
+        # its first words tell; a stage may go on for hours
+        said: list[str] = []
+
+        def take(line: str, said: list[str] = said) -> None:
+            if len(said) < _TAIL_LINES:
+                said.append(line)
+            on_line(line)
+
+        code = run_supervised(
+            ["dvc", *arguments], workspace, take, time_out_s, pass_fds=[lock_handle], chatter=_CHATTER
+        )
+        if not code or pause_s is None or not _is_locked_out(said):
+            break
+        on_line(f"{_AGAIN} {pause_s:g} s")
+        time.sleep(pause_s)
+    return code
