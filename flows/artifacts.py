@@ -1,4 +1,4 @@
-"""What the dashboard shows of a run: progress while it goes on, then the summary, the metrics and a plot."""
+"""What the dashboard shows of a run: the summary, the metrics, a plot, what was refused, links to report and model."""
 
 from __future__ import annotations
 
@@ -6,84 +6,33 @@ import base64
 import csv
 import json
 import os
-import time
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
-from uuid import UUID
+from typing import Any
 from xml.sax.saxutils import escape
 
-from httpx import HTTPError
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
-    create_progress_artifact,
     create_table_artifact,
-    update_progress_artifact,
 )
 
 from flows.server import SERVER_FILE
-from monai_tl.json_lines import MARK
 from monai_tl.stages import STATE_FOLDER
 
-_UPDATE_EVERY_S = 2.0
 _MOST_ROWS = 50
 """Of a table that grows with the studies: each run writes it anew, and Prefect keeps what every run wrote."""
+_REFUSED = (
+    ("ingest", "artifacts/cases/rejected.json", "rejected.json"),
+    ("preprocess", "artifacts/prepared/failed.json", "preprocess_failed.json"),
+)
+"""Stage, its list among the outputs, and in the state folder where the stage failed by it."""
+_TOLD = ("item", "kind", "code", "n_files")
+_MODEL_FOLDER = "artifacts/export/model"
+_VERSION = re.compile(r"v\d+\.\d+\.\d+")
 _METRICS = ("dice", "surface_dice", "hd95_mm")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-
-
-class ProgressBoard:
-    """One progress artifact for the whole run.
-
-    Args:
-        n_steps: Steps of the pipeline; each takes an equal share of the bar.
-    """
-
-    def __init__(self, n_steps: int) -> None:
-        self._n_steps = n_steps
-        self._n_finished = 0
-        self._last = 0.0
-        self._id: UUID = _created(create_progress_artifact(0.0, key="progress", description="stages"))
-
-    def take(self, line: str) -> None:
-        """Follow a stage's own progress line; other lines are not for here."""
-        record = parse_progress(line)
-        if record is None or time.monotonic() - self._last < _UPDATE_EVERY_S:
-            return
-        done, total = float(record.get("done", 0)), float(record.get("total", 0))
-        part = min(done / total, 1.0) if total > 0 else 0.0
-        self._show(part, f"{record.get('stage', '')} {done:g}/{total:g}")
-
-    def finish(self, address: str, outcome: str) -> None:
-        """Count a step as finished; unchanged ones go by too fast to be shown one by one."""
-        self._n_finished += 1
-        if outcome != "unchanged" or self._n_finished == self._n_steps:
-            self._show(0.0, f"{address}: {outcome}")
-
-    def _show(self, part: float, text: str) -> None:
-        percent = 100.0 * (self._n_finished + part) / self._n_steps
-        self._last = time.monotonic()
-        # a server that is busy for a moment must not end hours of training
-        with suppress(HTTPError):
-            update_progress_artifact(self._id, min(percent, 100.0), description=text)
-
-
-def _created(identifier: Any) -> UUID:
-    # Prefect types its twin functions as "value or coroutine"; from synchronous code it is the value
-    return cast("UUID", identifier)
-
-
-def parse_progress(line: str) -> dict[str, Any] | None:
-    """The record of a stage's progress line; None for any other line."""
-    if not line.startswith(MARK):
-        return None
-    try:
-        record = json.loads(line[len(MARK) :])
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def publish_results(workspace: Path, outcomes: Mapping[str, str]) -> None:
@@ -101,15 +50,88 @@ def publish_results(workspace: Path, outcomes: Mapping[str, str]) -> None:
     plot = learning_curves(reports / "plots" / "history.csv")
     if plot:
         create_markdown_artifact(plot, key="learning-curves", description="Validation Dice by step")
+    publish_refused(workspace)
+    publish_links(workspace)
+
+
+def publish_refused(workspace: Path) -> None:
+    """Write the table of what ingest refused and preprocess could not prepare; of a run that failed by it too."""
+    rows, words = refused_table(
+        refused_rows(workspace), "Series and cases that were refused; monai-tl whois ITEM tells"
+    )
+    create_table_artifact(rows, key="refused", description=words)
+
+
+def refused_rows(workspace: Path) -> list[dict[str, Any]]:
+    """Pseudonym and code of each refusal. The reasons stay in the workspace, in the files read here."""
+    rows: list[dict[str, Any]] = []
+    state = workspace / STATE_FOLDER
+    for stage, made, kept in _REFUSED:
+        # a stage that fails by what it refuses leaves its reasons in the state folder and no output
+        is_failed = (state / kept).is_file()
+        path = state / kept if is_failed else workspace / made
+        rows += [{"stage": stage, **{key: one.get(key) for key in _TOLD}} for one in _rejections(path)]
+        if is_failed:
+            # what is there of later stages is of an earlier run
+            break
+    return rows
+
+
+def _rejections(path: Path) -> list[dict[str, Any]]:
+    """None where the list cannot be read: the stage that needs it says so."""
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["rejected"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def publish_links(workspace: Path) -> None:
+    """Write where the report and the model are, for those that are there."""
     address = report_address(workspace)
-    if address and (reports / "html" / "report.html").is_file():
+    if address and (workspace / "reports/html/report.html").is_file():
         create_link_artifact(address, "report.html", key="report", description="The report of the latest run")
+    if (workspace / _MODEL_FOLDER).is_dir():
+        create_markdown_artifact(model_place(workspace), key="model", description="The model of the latest run")
+
+
+def model_place(workspace: Path) -> str:
+    """Markdown: where the run's model lies, and how to go on with it."""
+    is_clone = workspace.parent.name == STATE_FOLDER
+    where = f"{STATE_FOLDER}/{workspace.name}/{_MODEL_FOLDER}" if is_clone else _MODEL_FOLDER
+    then = (
+        "The run that works in the clone gives it a version when it is a new one."
+        if is_clone
+        else "Give it a version and put it in production with `monai-tl promote --stage prod --approve`."
+    )
+    return f"The model is in `{where}` of the workspace. {then}\n"
+
+
+def publish_version(branch: str, said: str) -> None:
+    """Write which version a run in a clone has left, and how to get it.
+
+    Args:
+        branch: Of the results.
+        said: By the registry: a sentence that begins with the version.
+    """
+    create_markdown_artifact(version_place(branch, said), key="model", description="The model of the latest run")
+
+
+def version_place(branch: str, said: str) -> str:
+    """Markdown; see ``publish_version``."""
+    version = _VERSION.match(said)
+    if version is None:
+        return f"The model got no version. It is on the branch `{branch}`: `git checkout {branch} && dvc pull`.\n"
+    return (
+        f"Version `{version[0]}`, branch `{branch}`.\n\n{said}\n\n"
+        f"To get it, in the workspace: `dvc artifacts get . model --rev {version[0]}`\n"
+    )
 
 
 def report_address(workspace: Path) -> str | None:
-    """Where ``monai-tl serve`` shows the workspace's report; None while it does not run.
+    """Where the workspace's report is shown: MONAI_TL_REPORT_URL, else by ``monai-tl serve``; None where it is not.
 
-    In a clone it is told by the environment: the server's file lies in the workspace that was cloned.
+    The variable is for workers of a pool, beside which no ``serve`` runs, and for a clone: the server's file lies in
+    the workspace that was cloned.
     """
     if told := os.environ.get("MONAI_TL_REPORT_URL"):
         return told
@@ -137,7 +159,7 @@ def publish_inbox(found: Mapping[str, Any]) -> None:
     """Write the artifacts of one pass over the inbox; an alarm has one of its own."""
     create_markdown_artifact(inbox_summary(found), key="inbox", description="What became of the studies")
     create_table_artifact(found["studies"], key="inbox-studies", description="The latest studies, oldest first")
-    refused, words = refused_table(found["refused"])
+    refused, words = refused_table(found["refused"], "Studies that were given up, and why")
     create_table_artifact(refused, key="inbox-refused", description=words)
     if found["drift"]["alarm"]:
         rows = "\n".join(
@@ -150,10 +172,10 @@ def publish_inbox(found: Mapping[str, Any]) -> None:
         )
 
 
-def refused_table(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """The latest of them, and what the table is called."""
-    more = f" (the latest {_MOST_ROWS} of {len(rows)})" if len(rows) > _MOST_ROWS else ""
-    return list(rows[-_MOST_ROWS:]), f"Studies that were given up, and why{more}"
+def refused_table(rows: Sequence[dict[str, Any]], words: str) -> tuple[list[dict[str, Any]], str]:
+    """The last of them, and what the table is called."""
+    more = f" (the last {_MOST_ROWS} of {len(rows)})" if len(rows) > _MOST_ROWS else ""
+    return list(rows[-_MOST_ROWS:]), f"{words}{more}"
 
 
 def inbox_summary(found: Mapping[str, Any]) -> str:

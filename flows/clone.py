@@ -23,7 +23,7 @@ from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 from pydantic import SecretStr
 
-from flows import versioning
+from flows import artifacts, remotes
 from flows.disk import disk_faults_told
 from flows.pipeline import main
 from flows.processes import last_words, run_git, run_supervised
@@ -50,7 +50,7 @@ def training_in_clone(stage_time_out_s: float | None = None) -> str:
     """
     workspace, logger = Path.cwd(), get_run_logger()
     clone = bring_clone(workspace)
-    versioning.bring_data(clone)
+    remotes.bring_data(clone, logger.warning)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def take(line: str) -> None:
@@ -75,9 +75,11 @@ def training_in_clone(stage_time_out_s: float | None = None) -> str:
     is_recorded = run_supervised([_CANDIDATE, "record"], clone, take) == 0
     branch = keep(clone)
     if branch:
-        versioning.push_data(clone)
-        if not is_recorded or run_supervised([_CANDIDATE, "register", branch], workspace, take) != 0:
+        remotes.push_data(clone, logger.warning)
+        is_registered = is_recorded and run_supervised([_CANDIDATE, "register", branch], workspace, take) == 0
+        if not is_registered:
             logger.warning("the model of %s got no version: %s", branch, tail[-1] if tail else "see above")
+        artifacts.publish_version(branch, tail[-1] if is_registered else "")
     logger.info("branch %s", branch or "none: nothing has changed")
     return branch
 
@@ -102,7 +104,7 @@ def bring_clone(workspace: Path) -> Path:
         _must(clone.parent, "clone", "--quiet", "--no-checkout", str(workspace.resolve()), clone.name)
     _must(clone, "fetch", "--quiet", "origin", head)
     _must(clone, "checkout", "--quiet", "--force", "--detach", head)
-    versioning.share_cache(workspace, clone)
+    remotes.share_cache(workspace, clone)
     return clone
 
 

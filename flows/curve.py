@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from flows import artifacts, versioning
+from flows import artifacts, progress, versioning
 from flows.disk import disk_faults_told
 from flows.experiments import experiment_name, save_experiment
 from flows.pipeline import bring_up_to_date, main, tell_plan
@@ -46,7 +46,7 @@ def curve(stage_time_out_s: float | None = None) -> dict[str, str]:
         preparing = [step for step in versioning.steps(params) if step.stage in PREPARING]
         points = versioning.steps(params, CURVE, CURVE_FILE)
         tell_plan(len(preparing) + len(points))
-        board = artifacts.ProgressBoard(len(preparing) + len(points))
+        boards = progress.boards_of((*preparing, *points))
         outcomes: dict[str, str] = {}
         for step in (*preparing, *points):
             # one point is no input of another: only what they all build on makes DVC look again
@@ -54,7 +54,7 @@ def curve(stage_time_out_s: float | None = None) -> dict[str, str]:
             stale = any(outcomes[address] != "unchanged" for address in before)
             was_changed = changes.get(step.address, [] if stale else None)
             outcomes[step.address] = bring_up_to_date(
-                step, workspace, lock_handle, was_changed, board, stage_time_out_s
+                step, workspace, lock_handle, was_changed, boards[step.stage], stage_time_out_s
             )
         name = experiment_name("curve", workspace / _LOCK)
         if save_experiment(workspace, name, _KEPT):

@@ -22,6 +22,7 @@ from flows.disk import disk_faults_told
 from flows.guards import gpu_slot
 from flows.pipeline import main
 from flows.processes import last_words, run_supervised
+from flows.progress import ProgressBoard
 from flows.retraining import learn
 from monai_tl.errors import StageError
 from monai_tl.json_lines import MARK
@@ -39,7 +40,7 @@ def segment_new(workspace: Path, time_out_s: float | None) -> None:
     Raises:
         StageError: It failed as a whole, e.g. the PACS cannot be reached; studies are as the ledger says.
     """
-    logger, board = get_run_logger(), artifacts.ProgressBoard(1)
+    logger, board = get_run_logger(), ProgressBoard("inbox", 1)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def take(line: str) -> None:

@@ -6,23 +6,23 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from httpx import TransportError
+from httpx import HTTPError, TransportError
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from flows import artifacts, versioning
+from flows import artifacts, progress, versioning
 from flows.disk import disk_faults_told
 from flows.guards import gpu_slot
 from flows.server import server_for
 from monai_tl.config import load_params
-from monai_tl.errors import MonaiTLError
+from monai_tl.errors import MonaiTLError, StageError
 from monai_tl.json_lines import MARK, OUTCOME_MARK, VARIABLE, mark_line
 
 _DELIVERY_S = 10.0
@@ -36,7 +36,7 @@ def bring_up_to_date(
     workspace: Path,
     lock_handle: int,
     was_changed: list[Any] | None,
-    board: artifacts.ProgressBoard,
+    board: progress.ProgressBoard,
     time_out_s: float | None,
 ) -> versioning.Outcome:
     """One step: nothing where DVC finds nothing changed, else DVC's own run of it."""
@@ -76,15 +76,21 @@ def training(stage_time_out_s: float | None = None) -> dict[str, str]:
         for name in (name for name in changes if name.endswith(".dvc")):
             versioning.reproduce(name, workspace, lock_handle, get_run_logger().info)
         tell_plan(len(steps))
-        board = artifacts.ProgressBoard(len(steps))
+        boards = progress.boards_of(steps)
         outcomes: dict[str, str] = {}
         for step in steps:
             # past the first change every later step is DVC's to judge: its inputs may be new
             stale = any(outcome != "unchanged" for outcome in outcomes.values())
             was_changed = changes.get(step.address, [] if stale else None)
-            outcomes[step.address] = bring_up_to_date(
-                step, workspace, lock_handle, was_changed, board, stage_time_out_s
-            )
+            try:
+                outcomes[step.address] = bring_up_to_date(
+                    step, workspace, lock_handle, was_changed, boards[step.stage], stage_time_out_s
+                )
+            except StageError:
+                # perhaps by what it refused; a server that is away must not hide why
+                with suppress(HTTPError):
+                    artifacts.publish_refused(workspace)
+                raise
         artifacts.publish_results(workspace, outcomes)
     return outcomes
 

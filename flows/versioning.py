@@ -33,12 +33,16 @@ Outcome = Literal["ran", "restored", "unchanged"]
 
 PIPELINE_FILE = "dvc.yaml"
 _LOCK_WAIT_S, _STATUS_TIME_OUT_S, _TAIL_LINES = 10.0, 600.0, 12
+_DVC_LOCK_PAUSES_S = (2.0, 8.0, 30.0)
+"""Before further tries, while somebody's own command holds DVC's lock: a moment, for most of them."""
+_AGAIN = "another DVC command works in this workspace; tried again in"
 _CHATTER = (
     "To track the changes with git",
     "git add ",
     "To enable auto staging",
     "dvc config core.autostage",
     "Use `dvc push`",
+    "Having any troubles?",
 )
 """Advice that DVC gives after every command; nothing to act on in a run."""
 
@@ -256,42 +260,21 @@ def _lock_of(address: str) -> tuple[str, str]:
     return str(Path(file or PIPELINE_FILE).with_suffix(".lock")), name
 
 
+def _is_locked_out(lines: Sequence[str]) -> bool:
+    """Whether DVC ended before it did anything; a stage may say such words too, but only once it runs."""
+    if any(line.startswith("Running stage") for line in lines):
+        return False
+    return any("Unable to acquire lock" in line or "is busy, it is being blocked by" in line for line in lines)
+
+
 def _reason(lines: Sequence[str]) -> str:
-    text = "\n".join(line for line in lines if line.strip())
-    if "is busy" in text or "Unable to acquire lock" in text:
+    tries = [number for number, line in enumerate(lines) if line.startswith(_AGAIN)]
+    last = lines[tries[-1] + 1 :] if tries else lines
+    text = "\n".join(line for line in last if line.strip())
+    if _is_locked_out(last):
         return "another DVC command works in this workspace; wait for it to end, then run again"
     silent = "DVC ended without a message (killed, perhaps for its memory); run again, or see 'monai-tl doctor'"
     return with_advice(text) or silent
-
-
-def share_cache(workspace: Path, clone: Path) -> None:
-    """Let a clone use the cache, the remotes and the passwords of its workspace.
-
-    Raises:
-        ConfigError: DVC failed.
-    """
-    cache = _alone(["cache", "dir"], workspace)[-1]
-    own = workspace / ".dvc" / "config.local"
-    if own.is_file():
-        shutil.copyfile(own, clone / ".dvc" / "config.local")
-    _alone(["config", "--local", "cache.dir", cache], clone)
-
-
-def bring_data(workspace: Path) -> None:
-    """Put in place what is pinned: from the cache, and what is not there from the remote.
-
-    Raises:
-        ConfigError: It is nowhere.
-    """
-    pins = sorted(path.name for path in workspace.glob("*.dvc") if path.is_file())
-    # not by whether the folders exist: one may hold a part, after a kill
-    if pins and run_supervised(["dvc", "checkout", "--force", *pins], workspace, _ignore, chatter=_CHATTER) != 0:
-        _alone(["pull", "--force", *pins], workspace)
-    _alone(["checkout", "--force", "--allow-missing"], workspace)
-
-
-def _ignore(line: str) -> None:
-    """For what is tried first and may fail."""
 
 
 def add_data(workspace: Path, source: str, lock_handle: int) -> str:
@@ -315,20 +298,8 @@ def add_data(workspace: Path, source: str, lock_handle: int) -> str:
     return f"{pinned}.dvc"
 
 
-def push_data(workspace: Path) -> bool:
-    """Push what the lock file names to the default remote; False where there is none.
-
-    Raises:
-        ConfigError: The remote failed.
-    """
-    if not any(line.startswith("core.remote=") for line in _alone(["config", "--list"], workspace)):
-        return False
-    _alone(["push", "--run-cache"], workspace)
-    return True
-
-
-def _alone(arguments: Sequence[str], workspace: Path) -> list[str]:
-    """A command of DVC outside any run; its lines.
+def run_alone(arguments: Sequence[str], workspace: Path) -> list[str]:
+    """A command of DVC outside any run; its lines. See ``flows.remotes`` for those that need the network.
 
     Raises:
         ConfigError: It failed.
@@ -346,5 +317,24 @@ def _dvc(
     on_line: Callable[[str], None],
     time_out_s: float | None,
 ) -> int | None:
-    """Run DVC; its exit status, or None when time ran out. All it started is gone when this returns or raises."""
-    return run_supervised(["dvc", *arguments], workspace, on_line, time_out_s, pass_fds=[lock_handle], chatter=_CHATTER)
+    """Run DVC; its exit status, or None when time ran out. All it started is gone when this returns or raises.
+
+    A lock that another command of DVC holds is waited for: a few more tries, each of which is told.
+    """
+    for pause_s in (*_DVC_LOCK_PAUSES_S, None):
+        # its first words tell; a stage may go on for hours
+        said: list[str] = []
+
+        def take(line: str, said: list[str] = said) -> None:
+            if len(said) < _TAIL_LINES:
+                said.append(line)
+            on_line(line)
+
+        code = run_supervised(
+            ["dvc", *arguments], workspace, take, time_out_s, pass_fds=[lock_handle], chatter=_CHATTER
+        )
+        if not code or pause_s is None or not _is_locked_out(said):
+            break
+        on_line(f"{_AGAIN} {pause_s:g} s")
+        time.sleep(pause_s)
+    return code

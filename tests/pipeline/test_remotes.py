@@ -14,7 +14,7 @@ import pytest
 from flaky_proxy import Line, line_to
 from workspaces import ROOT, Place, free_port, until
 
-from flows import versioning
+from flows import remotes
 from monai_tl.errors import ConfigError
 
 pytestmark = pytest.mark.pipeline
@@ -92,46 +92,83 @@ def test_a_cut_transfer_is_told_and_the_next_one_ends_it(remote: Remote, tmp_pat
     place, line = remote.place, remote.line
     line.left = 500_000
     with pytest.raises(ConfigError, match="dvc push"):
-        versioning.push_data(place.folder)
+        remotes.push_data(place.folder, pauses_s=())
     # what has come over is whole
     assert all(size == 200_000 or name.endswith(".dir") for name, size in remote.objects().items())
     assert len(remote.objects()) < len(FILES) + 1
     line.left = None
-    assert versioning.push_data(place.folder)
+    assert remotes.push_data(place.folder)
     assert len(remote.objects()) == len(FILES) + 1
     other = tmp_path / "other"
     subprocess.run(["git", "clone", "-q", str(place.folder), str(other)], check=True)
     line.left = 700_000
     with pytest.raises(ConfigError, match="dvc pull"):
-        versioning.bring_data(other)
+        remotes.bring_data(other, pauses_s=())
     there = [path for path in (other / "data").rglob("*") if path.is_file()]
     assert all(path.read_bytes() == FILES[str(path.relative_to(other / "data"))] for path in there)
     line.left = None
-    versioning.bring_data(other)
+    remotes.bring_data(other)
     assert {name: (other / "data" / name).read_bytes() for name in FILES} == FILES
     before = line.n_passed
-    assert versioning.push_data(other)
+    assert remotes.push_data(other)
     # nothing goes twice
     assert line.n_passed - before < 100_000
 
 
 def test_a_remote_that_cannot_be_reached_is_told(remote: Remote) -> None:
     remote.line.left = 0
+    told: list[str] = []
     with pytest.raises(ConfigError) as caught:
-        versioning.push_data(remote.place.folder)
+        remotes.push_data(remote.place.folder, told.append, pauses_s=(0.1,))
     assert "dvc push" in str(caught.value)
+    assert len(told) == 1
+
+
+def test_a_line_that_was_cut_once_costs_no_run(remote: Remote, tmp_path: Path) -> None:
+    place, line = remote.place, remote.line
+    told: list[str] = []
+
+    def mend(words: str) -> None:
+        told.append(words)
+        line.left = None
+
+    line.left = 500_000
+    assert remotes.push_data(place.folder, mend, pauses_s=(0.1, 0.1))
+    assert [words.split(" did not")[0] for words in told] == ["dvc push"]
+    # eight files and the list of them, each whole
+    assert len(remote.objects()) == len(FILES) + 1
+    assert all(size == 200_000 or name.endswith(".dir") for name, size in remote.objects().items())
+    other = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", str(place.folder), str(other)], check=True)
+    line.left = 700_000
+    remotes.bring_data(other, mend, pauses_s=(0.1, 0.1))
+    assert [words.split(" did not")[0] for words in told] == ["dvc push", "dvc pull"]
+    assert {name: (other / "data" / name).read_bytes() for name in FILES} == FILES
+
+
+def test_what_stays_wrong_is_tried_once(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, told = remote.place, []
+    place.run("dvc", "remote", "modify", "store", "url", "s3://there-is-no-such-bucket/dvc")
+    with pytest.raises(ConfigError, match="bucket"):
+        remotes.push_data(place.folder, told.append)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    with pytest.raises(ConfigError, match="credentials"):
+        remotes.push_data(place.folder, told.append)
+    assert told == []
 
 
 def test_without_a_remote_nothing_is_pushed_and_a_local_one_takes_it(tmp_path: Path, environment: None) -> None:
     place = _workspace(tmp_path / "ws", 9)
     place.run("dvc", "remote", "remove", "store")
-    assert not versioning.push_data(place.folder)
+    assert not remotes.push_data(place.folder)
     place.run("dvc", "remote", "add", "-q", "--default", "shelf", str(tmp_path / "shelf"))
-    assert versioning.push_data(place.folder)
+    assert remotes.push_data(place.folder)
     place.commit("A remote")
     other = tmp_path / "other"
     subprocess.run(["git", "clone", "-q", str(place.folder), str(other)], check=True)
-    versioning.bring_data(other)
+    remotes.bring_data(other)
     assert {name: (other / "data" / name).read_bytes() for name in FILES} == FILES
     # a part of the data is not the data
     lost = other / "data/study-3/image"
@@ -140,5 +177,5 @@ def test_without_a_remote_nothing_is_pushed_and_a_local_one_takes_it(tmp_path: P
         if path.is_file() and path.read_bytes() == FILES["study-3/image"]:
             path.chmod(0o644)
             path.unlink()
-    versioning.bring_data(other)
+    remotes.bring_data(other)
     assert lost.read_bytes() == FILES["study-3/image"]
