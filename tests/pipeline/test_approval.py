@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from finished_run import RunShape, make_finished_run
+from listener import Listener, listening
 from prefect_server import Server, serving
 from workspaces import ROOT, Place, until
 
@@ -32,7 +33,13 @@ def git(place: Place, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def heard() -> Iterator[Listener]:
+    with listening() as listener:
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, heard: Listener) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("approval")
     workspace = home / "ws"
     workspace.mkdir()
@@ -47,7 +54,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (workspace / "dvc.yaml").write_text(pipeline_text(workspace))
     shutil.copytree(ROOT / "flows", workspace / "flows", ignore=shutil.ignore_patterns("__pycache__"))
     (workspace / ".gitignore").write_text("/artifacts/\n/reports/html/\n/.monai_tl/\n__pycache__/\n")
-    place = Place(workspace, ROOT)
+    place = Place(workspace, ROOT, {"MONAI_TL_WEBHOOK": heard.url})
     promote.run(workspace)
     git(place, "init", "-q")
     place.commit("A run")
@@ -66,7 +73,7 @@ def waiting(server: Server, run: str) -> dict:
     return dict(until(look, 120, "the run waits"))
 
 
-def test_nothing_goes_out_until_somebody_approves(served: Server) -> None:
+def test_nothing_goes_out_until_somebody_approves(served: Server, heard: Listener) -> None:
     place = served.place
     known = {process.pid for process in place.processes()}
     run = served.start("promotion")
@@ -84,11 +91,18 @@ def test_nothing_goes_out_until_somebody_approves(served: Server) -> None:
     assert served.post(f"flow_runs/{run}/resume", {"run_input": {"approve": False}})["status"] == "ACCEPT"
     assert served.ended(run)["state_type"] == "COMPLETED"
     assert git(place, "tag") == ""
-    run = served.start("promotion")
+    first, run = run, served.start("promotion")
     waiting(served, run)
+    # whoever may approve is told, once a run, and not of what
+    asked = "prefect.flow-run.Suspended"
+    until(lambda: len(heard.about(asked)) >= 2, 60, "the message comes")
+    assert [one["resource"] for one in heard.about(asked)] == [f"prefect.flow-run.{one}" for one in (first, run)]
+    assert heard.holding("There was none before", "model", "transfer", place.folder.name) == []
     assert served.post(f"flow_runs/{run}/resume", {"run_input": {"approve": True}})["status"] == "ACCEPT"
     assert served.ended(run)["state_type"] == "COMPLETED"
     assert set(git(place, "tag").split()) == {"model@v0.0.1", "model#prod#1"}
+    # the answer, and the second look, are no new question
+    assert len(heard.messages) == len(heard.about(asked)) == 2
 
 
 def test_a_model_that_may_not_go_out_is_not_asked_about(served: Server) -> None:

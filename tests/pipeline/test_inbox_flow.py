@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from inbox_world import (
     write_study,
     write_workspace,
 )
+from listener import Listener, listening
 from prefect_server import Server, serving
 from targets import make_fingerprint
 from workspaces import ROOT, Place, until
@@ -28,7 +30,13 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def heard() -> Iterator[Listener]:
+    with listening() as listener:
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, heard: Listener) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("served")
     # trained on cases of quite another size, so that the studies below are a drift
     model = write_model(home / "model", make_fingerprint(class_volumes_ml={"ball": 5.0}, class_present={"ball": 9}))
@@ -37,7 +45,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         write_study(workspace / f"inbox/{CANARIES[0]}{number}", number)
     write_study(workspace / "inbox/gap", 7, leave_out=(4,))
     (workspace / "dvc.yaml").write_text(pipeline_text(workspace))
-    place = Place(workspace, ROOT, {"MONAI_TL_EXECUTOR": "sequential"})
+    place = Place(workspace, ROOT, {"MONAI_TL_EXECUTOR": "sequential", "MONAI_TL_WEBHOOK": heard.url})
     with serving(place, home / "serve.log", "--interval", "86400") as server:
         (first, *_) = until(lambda: runs(server, "COMPLETED", "FAILED", "CRASHED"), 240, "a scheduled run ends")
         assert first["state_type"] == "COMPLETED", first["state"]["message"]
@@ -54,7 +62,7 @@ def test_a_scheduled_run_segments_what_has_come(served: Server) -> None:
 
 def test_it_shows_counts_studies_and_reasons(served: Server) -> None:
     found = served.artifacts(runs(served, "COMPLETED")[0]["id"])
-    assert {"progress", "inbox", "inbox-studies", "inbox-refused", "inbox-drift"} <= set(found)
+    assert {"progress-inbox", "inbox", "inbox-studies", "inbox-refused", "inbox-drift"} <= set(found)
     assert "| done | 2 |" in found["inbox"]["data"]
     assert "| quarantined | 1 |" in found["inbox"]["data"]
     assert [row["code"] for row in json.loads(found["inbox-refused"]["data"])] == ["missing_slice"]
@@ -70,6 +78,19 @@ def test_drift_and_quarantine_are_events(served: Server) -> None:
     assert "farthest from the training in volume of ball" in drift[0]["payload"]["words"]
     given_up = until(lambda: served.events("monai_tl.inbox.quarantine"), 60, "the event arrives")
     assert len(given_up[0]["payload"]["studies"]) == 1
+
+
+def test_drift_and_quarantine_are_each_told_once_and_without_content(served: Server, heard: Listener) -> None:
+    drift, given_up = "monai_tl.inbox.drift", "monai_tl.inbox.quarantine"
+    until(lambda: heard.about(drift) and heard.about(given_up), 60, "the messages come")
+    # two more runs, which find nothing new
+    n_before = len(runs(served, "COMPLETED"))
+    until(lambda: len(runs(served, "COMPLETED")) >= n_before + 2, 120, "two runs complete")
+    time.sleep(2)
+    assert [len(heard.about(event)) for event in (drift, given_up)] == [1, 1]
+    assert len(heard.messages) == 2
+    studies = served.events(given_up)[0]["payload"]["studies"]
+    assert heard.holding(*CANARIES, *studies, *map(study_uid, (0, 1, 7)), *map(series_uid, (0, 1, 7)), "study-") == []
 
 
 def test_a_run_of_which_the_inbox_is_gone_fails_and_the_next_ones_go_on(served: Server) -> None:

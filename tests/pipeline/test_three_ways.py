@@ -103,8 +103,12 @@ def test_a_scheduled_run_shows_its_stages(served, scheduled):
 
 def test_a_scheduled_run_shows_progress_summary_metrics_and_a_plot(served, scheduled):
     found = served.artifacts(scheduled["id"])
-    assert {"progress", "stages", "summary", "metrics", "learning-curves"} <= set(found)
-    assert float(found["progress"]["data"]) == 100.0
+    assert {"stages", "summary", "metrics", "learning-curves", "refused", "model"} <= set(found)
+    bars = {key: float(item["data"]) for key, item in found.items() if key.startswith("progress")}
+    assert bars == {f"progress-{step.partition('@')[0]}": 100.0 for step in STEPS}
+    where = re.search(r"`(artifacts/[^`]*)`", found["model"]["data"])[1]
+    assert any((served.place.folder / where).rglob("*.safetensors"))
+    assert str(served.place.folder) not in found["model"]["data"]
     reports = served.place.folder / "reports"
     assert found["summary"]["data"] == (reports / "html/summary.md").read_text()
     metrics = json.loads((reports / "metrics.json").read_text())
@@ -115,6 +119,18 @@ def test_a_scheduled_run_shows_progress_summary_metrics_and_a_plot(served, sched
     assert "data:image/svg+xml;base64," in found["learning-curves"]["data"]
     outcomes = {row["stage"]: row["outcome"] for row in json.loads(found["stages"]["data"])}
     assert outcomes == dict.fromkeys(STEPS, "ran")
+
+
+def test_a_scheduled_run_lists_the_refused_study_by_pseudonym_and_code(served, scheduled):
+    found = served.artifacts(scheduled["id"])["refused"]
+    cases = served.place.folder / "artifacts/cases"
+    rejected = json.loads((cases / "rejected.json").read_text())["rejected"]
+    rows = json.loads(found["data"])
+    assert [(row["item"], row["code"]) for row in rows] == [(one["item"], one["code"]) for one in rejected]
+    # of the cohort: one study has a gap, one file is no DICOM
+    assert {"missing_slice"} <= {row["code"] for row in rows}
+    assert {row["kind"] for row in rows} >= {"series", "file"}
+    assert all(re.fullmatch(r"(series|file|label)-[0-9a-f]{12}", row["item"]) for row in rows)
 
 
 def test_the_link_to_the_report_opens_for_whoever_has_the_password(served, scheduled):

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -137,10 +138,17 @@ def test_served_the_dashboard_links_to_the_report_that_the_clone_made(place: Pla
     assert code == 0, log.read_text()
 
 
+def shown(database: Path, key: str) -> list[str]:
+    """Artifacts of this key, in the order in which they were made."""
+    with sqlite3.connect(database) as connection:
+        rows = connection.execute("SELECT data FROM artifact WHERE key = ? ORDER BY created", (key,)).fetchall()
+    return [str(json.loads(data)) for (data,) in rows]
+
+
 def test_the_model_of_a_run_is_the_candidate_and_comes_by_its_name(tmp_path: Path) -> None:
     """With the real stages: the version holds what a person decides by, and DVC hands out its files."""
     made = make_real(tmp_path / "ws", make_site(tmp_path / "site"))
-    made.extra |= {"MONAI_TL_EXECUTOR": "sequential"}
+    made.extra |= {"MONAI_TL_EXECUTOR": "sequential", "PREFECT_HOME": str(tmp_path / "prefect")}
     made.run("flows.clone")
     (branch,) = branches(made)
     assert set(git(made, "tag").split()) == {"model@v0.0.1", "model#candidate#1"}
@@ -151,7 +159,14 @@ def test_the_model_of_a_run_is_the_candidate_and_comes_by_its_name(tmp_path: Pat
     assert cells[:2] == ["v0.0.1", "candidate"]
     assert cells[3] == f"data {pinned[:8]}"
     assert cells[5] == "CC0-1.0" or cells[4] == "from scratch"
-    made.run("dvc", "artifacts", "get", ".", "model", "--stage", "candidate", "-o", str(tmp_path / "fetched"))
+    # what the dashboard says of it: where the run in the clone left it, then its version, and the command is one
+    left, version = shown(tmp_path / "prefect/prefect.db", "model")
+    assert "`.monai_tl/clone/artifacts/export/model`" in left
+    assert f"Version `v0.0.1`, branch `{branch}`" in version
+    assert str(tmp_path) not in left + version
+    command = re.search(r"`(dvc artifacts get [^`]*)`", version)
+    assert command is not None
+    made.run(*command[1].split(), "-o", str(tmp_path / "fetched"))
     ours = made.folder / ".monai_tl/clone/artifacts/export/model"
     names = {path.relative_to(ours) for path in ours.rglob("*") if path.is_file()}
     fetched = tmp_path / "fetched"

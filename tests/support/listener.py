@@ -23,6 +23,12 @@ class Listener:
     def about(self, event: str) -> list[dict[str, Any]]:
         return [one for one in self.messages if one["event"] == event]
 
+    def holding(self, *words: str) -> list[str]:
+        """Those of the words that are in a message, or ``payload`` where one holds more than what, when and of what."""
+        text = json.dumps(self.messages, ensure_ascii=False)
+        more = any(set(one) != {"event", "time", "resource"} for one in self.messages)
+        return [word for word in words if word in text] + (["payload"] if more else [])
+
 
 @contextmanager
 def listening() -> Iterator[Listener]:
