@@ -83,6 +83,29 @@ def test_again_without_a_change_makes_no_work_and_a_change_makes_a_branch(place:
     assert git(place, "rev-parse", f"{new}^") == git(place, "rev-parse", "HEAD")
 
 
+def test_a_second_run_in_the_clone_is_told_at_once_and_the_first_goes_on(place: Place) -> None:
+    """Its checkout would change what the first one trains on."""
+    slow = Place(place.folder, place.site, {**place.extra, "STAND_IN_SLOW": "evaluate:8"})
+    params, log = place.folder / "params.yaml", place.folder.parent / "first.log"
+    content = yaml.safe_load(params.read_text())
+    params.write_text(yaml.safe_dump({**content, "evaluate": {**content["evaluate"], "seed": 4}}))
+    git(place, "commit", "-qam", "Other parameters: evaluate runs again")
+    known, pins = set(branches(place)), git(place, "rev-parse", "HEAD")
+    first = slow.start("flows.clone", output=log)
+    stage = until(lambda: slow.find("stand_in.py evaluate") or first.poll() is not None, 300, "the first is at work")
+    # so that it outlasts the other, however slow the machine is
+    stage.suspend()
+    (place.folder / "later.txt").write_text("of the next run")
+    git(place, "add", "later.txt")
+    git(place, "commit", "-qm", "A commit that the second would check out")
+    assert "another run of this workspace is going on" in place.run("flows.clone", check=False)
+    assert not (place.folder / ".monai_tl/clone/later.txt").exists()
+    stage.resume()
+    assert first.wait(300) == 0, log.read_text()
+    (branch,) = set(branches(place)) - known
+    assert git(place, "rev-parse", f"{branch}^") == pins
+
+
 def test_looks_of_the_clone_count_in_the_workspace(place: Place) -> None:
     looking = Place(place.folder, place.site, {**place.extra, "STAND_IN_LOOKS": "1"})
     look(place.folder, "of the workspace")
@@ -116,14 +139,15 @@ def test_served_the_dashboard_links_to_the_report_that_the_clone_made(place: Pla
     port, log = free_port(), place.folder.parent / "serve.log"
     api = f"http://127.0.0.1:{port}/api"
 
-    def links() -> list[str]:
+    def asked(what: str, wanted: dict[str, Any]) -> list[dict[str, Any]]:
         token = json.loads(_ask(place, f"{api}/csrf-token?client=test", "server.auth"))["token"]
         named = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"}
-        wanted = {"artifacts": {"key": {"any_": ["report"]}}}
-        found = json.loads(_ask(place, f"{api}/artifacts/filter", "server.auth", wanted, **named))
-        return [str(one["data"]) for one in found]
+        return list(json.loads(_ask(place, f"{api}/{what}/filter", "server.auth", wanted, **named)))
 
-    process = place.start("monai_tl", "serve", "--clone", "--port", str(port), "--interval", "15", output=log)
+    def links() -> list[str]:
+        return [str(one["data"]) for one in asked("artifacts", {"artifacts": {"key": {"any_": ["report"]}}})]
+
+    process = place.start("monai_tl", "serve", "--port", str(port), "--interval", "15", output=log)
     try:
         until(lambda: "Runs:" in log.read_text() or process.poll() is not None, 120, "the server starts")
         (link, *_) = until(links, 300, "a run in the clone is done")
@@ -132,6 +156,12 @@ def test_served_the_dashboard_links_to_the_report_that_the_clone_made(place: Pla
         made = (place.folder / ".monai_tl/clone/reports/html/report.html").read_bytes()
         assert _ask(place, address[1], "report.auth") == made
         assert address[1] in log.read_text().replace("\n", "")
+        pinned = yaml.safe_load(git(place, "show", "HEAD:data.dvc"))["outs"][0]["md5"]
+        # the scheduled run, and the training that it has started in the clone
+        for flow in ("training-in-clone", "training"):
+            begun = {"flows": {"name": {"any_": [flow]}}, "flow_runs": {"start_time": {"is_null_": False}}}
+            (last,) = asked("flow_runs", {**begun, "sort": "START_TIME_DESC", "limit": 1})
+            assert last["name"] == f"data {pinned[:8]}, model {git(place, 'rev-parse', 'HEAD')[:8]}"
     finally:
         code = end(process)
     assert code == 0, log.read_text()
