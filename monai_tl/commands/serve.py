@@ -17,14 +17,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from monai_tl.commands.commit_check import check_commit
 from monai_tl.commands.report_server import AUTH_VARIABLE, CLONE, PAGE
-from monai_tl.config import PARAMS_FILE, load_params
+from monai_tl.config import load_params
 from monai_tl.errors import ConfigError, MonaiTLError
 from monai_tl.files import write_json
 from monai_tl.pipeline_file import check_sections
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.supervise import supervised
-from monai_tl.workspace import PIPELINE_FILE, check_installed_version, python_path
+from monai_tl.workspace import check_installed_version, python_path
 
 HOST = "127.0.0.1"
 SERVER_FILE = "server.json"
@@ -41,10 +42,6 @@ _OPENED = (
     "[bold red]Warning:[/] the dashboard listens on {host}, so other machines reach it. Whoever has its password can "
     "start runs here, and password and results travel unencrypted: put a proxy with TLS before it, or leave out --host "
     "and use a tunnel (ssh -L {port}:127.0.0.1:{port} HOST)."
-)
-_NO_CLONE = (
-    "the training runs in a clone, which has what git has, and {}; commit params.yaml, dvc.yaml and what 'dvc add' "
-    "wrote, or train in the workspace itself with --in-place"
 )
 _START_S = 120.0
 
@@ -79,10 +76,11 @@ def run(
         MonaiTLError: The server does not come up.
     """
     check_installed_version(workspace)
-    schedule = load_params(workspace).serve.overridden(interval, cron)
+    params = load_params(workspace)
+    schedule = params.serve.overridden(interval, cron)
     check_sections(workspace)
     if not in_place:
-        check_commit(workspace)
+        check_commit(workspace, params)
     _check_port(host, port)
     console = Console()
     if host not in _LOOPBACK:
@@ -117,25 +115,6 @@ def run(
         return 0
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def check_commit(workspace: Path) -> None:
-    """See that a clone of the workspace would hold what a training needs, before a night finds out that it does not.
-
-    Raises:
-        ConfigError: The workspace is not the root of a git repository with a commit, or what pins its data and
-            parameters is in none.
-    """
-    needed = {PARAMS_FILE, PIPELINE_FILE, *(path.name for path in workspace.glob("*.dvc") if path.is_file())}
-    command = ["git", "ls-tree", "--name-only", "HEAD"]
-    try:
-        done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise ConfigError(_NO_CLONE.format("git is not installed"), "serve") from None
-    if done.returncode != 0 or not (workspace / ".git").exists():
-        raise ConfigError(_NO_CLONE.format("the workspace is not the root of a git repository with a commit"), "serve")
-    if missing := needed - set(done.stdout.splitlines()):
-        raise ConfigError(_NO_CLONE.format(f"no commit holds {', '.join(sorted(missing))}"), "serve")
 
 
 def drop_lock_of_dead(workspace: Path, environment: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flows.deploy import deployments
-from monai_tl.commands.serve import check_commit
+from monai_tl.commands.commit_check import check_commit
 from monai_tl.config import PARAMS_FILE, ServeConfig, load_params
 from monai_tl.errors import ConfigError
 from monai_tl.pipeline_file import pipeline_text
@@ -131,7 +131,7 @@ def test_without_what_a_clone_needs_it_is_said_before_anything_is_served(
 
     def refusal() -> str:
         with pytest.raises(ConfigError) as caught:
-            check_commit(tmp_path)
+            check_commit(tmp_path, load_params(tmp_path))
         # what is at fault, and one sentence
         where, sentence = str(caught.value).splitlines()
         assert where == "serve: 1 fault"
@@ -139,25 +139,34 @@ def test_without_what_a_clone_needs_it_is_said_before_anything_is_served(
         assert "--in-place" in sentence
         return sentence
 
-    for name in (PARAMS_FILE, "dvc.yaml", "data.dvc"):
+    write_params(tmp_path)
+    params = load_params(tmp_path)
+    for name in ("dvc.yaml", "data.dvc", "data/image", f"{params.plan.source}/card.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
+    (tmp_path / ".gitignore").write_text("/data/")
     assert "not the root of a git repository with a commit" in refusal()
     git(tmp_path, "init", "-q")
     assert "not the root of a git repository with a commit" in refusal()
     git(tmp_path, "add", PARAMS_FILE, "dvc.yaml")
     git(tmp_path, "commit", "-qm", "x")
-    assert "no commit holds data.dvc" in refusal()
+    assert f"no commit holds data.dvc, {params.plan.source};" in refusal()
     git(tmp_path, "add", "data.dvc")
     git(tmp_path, "commit", "-qm", "y")
-    check_commit(tmp_path)
+    assert f"no commit holds {params.plan.source};" in refusal()
+    # staged is not committed
+    git(tmp_path, "add", "--all")
+    assert f"no commit holds {params.plan.source};" in refusal()
+    git(tmp_path, "commit", "-qm", "z")
+    check_commit(tmp_path, params)
     # a folder of somebody's repository is not what would be cloned
     inner = tmp_path / "inner"
     inner.mkdir()
     for name in (PARAMS_FILE, "dvc.yaml"):
         (inner / name).write_text("")
     git(tmp_path, "add", "inner")
-    git(tmp_path, "commit", "-qm", "z")
+    git(tmp_path, "commit", "-qm", "a folder in it")
     with pytest.raises(ConfigError, match="not the root"):
-        check_commit(inner)
+        check_commit(inner, params)
     monkeypatch.setenv("PATH", str(inner))
     assert "git is not installed" in refusal()
