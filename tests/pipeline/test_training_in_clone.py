@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -165,6 +166,18 @@ def test_served_the_dashboard_links_to_the_report_that_the_clone_made(place: Pla
     finally:
         code = end(process)
     assert code == 0, log.read_text()
+
+
+def test_in_place_a_run_is_named_by_the_data_that_it_has_pinned_itself(place: Place) -> None:
+    (place.folder / "data/new.txt").write_text("nobody has called dvc add")
+    before = yaml.safe_load((place.folder / "data.dvc").read_text())["outs"][0]["md5"]
+    place.run("flows")
+    after = yaml.safe_load((place.folder / "data.dvc").read_text())["outs"][0]["md5"]
+    assert after != before
+    base = sqlite3.connect(place.folder / ".monai_tl/prefect/prefect.db")
+    (name,) = base.execute("SELECT name FROM flow_run ORDER BY start_time DESC LIMIT 1").fetchone()
+    base.close()
+    assert name == f"data {after[:8]}, model {git(place, 'rev-parse', 'HEAD')[:8]}"
 
 
 def test_the_model_of_a_run_is_the_candidate_and_comes_by_its_name(tmp_path: Path) -> None:
