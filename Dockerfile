@@ -17,6 +17,7 @@ ENV PATH=/home/monai/workspace/.venv/bin:$PATH \
 
 COPY --chown=monai:monai . .
 RUN git config --global --add safe.directory /home/monai/workspace \
+    && git config --global --add safe.directory /workspace \
     && make install
 
 CMD ["make", "demo"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import sys
 from collections import deque
@@ -23,7 +24,7 @@ from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 from pydantic import SecretStr
 
-from flows import artifacts, remotes
+from flows import artifacts, naming, remotes, versioning
 from flows.disk import disk_faults_told
 from flows.pipeline import main
 from flows.processes import last_words, run_git, run_supervised
@@ -34,11 +35,18 @@ from monai_tl.stages import STATE_FOLDER
 _WHO = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER")
         for what, value in (("NAME", "monai-tl"), ("EMAIL", "monai-tl@localhost"))}  # fmt: skip
 _KEPT = ("candidate.json", "dvc.lock", "reports/metrics.json", "reports/plots")
+_LOCK = "clone.lock"
+"""Beside the workspace's own: whoever runs in the workspace and whoever runs in its clone do not meet."""
 _CANDIDATE = "monai_tl.commands.candidate"
 _TAIL_LINES = 12
 
 
-@flow(name="training-in-clone", persist_result=False, validate_parameters=True)
+@flow(
+    name="training-in-clone",
+    flow_run_name=naming.of_training_in_clone,
+    persist_result=False,
+    validate_parameters=True,
+)
 def training_in_clone(stage_time_out_s: float | None = None) -> str:
     """Train on what the workspace's commit pins, and put the result on a branch.
 
@@ -47,8 +55,25 @@ def training_in_clone(stage_time_out_s: float | None = None) -> str:
 
     Returns:
         The branch; empty where nothing has changed.
+
+    Raises:
+        WorkspaceBusyError: Another run works in the clone.
+        ConfigError: There is no commit to train from, or git or DVC failed.
+        StageError: The training failed.
     """
-    workspace, logger = Path.cwd(), get_run_logger()
+    workspace = Path.cwd()
+    with disk_faults_told():
+        # held from before the checkout to after the push: another run's checkout would change what this one trains on
+        lock_handle = versioning.lock_workspace(workspace, _LOCK)
+        try:
+            return _train(workspace, stage_time_out_s, lock_handle)
+        finally:
+            os.close(lock_handle)
+
+
+def _train(workspace: Path, stage_time_out_s: float | None, lock_handle: int) -> str:
+    """One run in the clone, which is held; its branch."""
+    logger = get_run_logger()
     clone = bring_clone(workspace)
     remotes.bring_data(clone, logger.warning)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -64,12 +89,12 @@ def training_in_clone(stage_time_out_s: float | None = None) -> str:
         more["PREFECT_API_AUTH_STRING"] = auth.get_secret_value() if isinstance(auth, SecretStr) else auth
     if stage_time_out_s:
         more["MONAI_TL_STAGE_TIME_OUT_S"] = f"{stage_time_out_s:g}"
-    with disk_faults_told():
-        bring_looks(workspace, clone)
-        try:
-            code = run_supervised(["flows"], clone, take, None, more=more, progress="plain")
-        finally:
-            bring_looks(clone, workspace)
+    bring_looks(workspace, clone)
+    try:
+        # with the lock: after a kill the next run waits for what this one has started
+        code = run_supervised(["flows"], clone, take, None, [lock_handle], more=more, progress="plain")
+    finally:
+        bring_looks(clone, workspace)
     if code:
         raise StageError("training in the clone", last_words(tail, code))
     is_recorded = run_supervised([_CANDIDATE, "record"], clone, take) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from flows import artifacts, progress, versioning
+from flows import artifacts, naming, progress, versioning
 from flows.disk import disk_faults_told
 from flows.experiments import experiment_name, save_experiment
 from flows.pipeline import bring_up_to_date, main, tell_plan
@@ -26,7 +26,7 @@ _KEPT = (
 )
 
 
-@flow(name="curve", persist_result=False, validate_parameters=True)
+@flow(name="curve", flow_run_name=naming.of_training, persist_result=False, validate_parameters=True)
 def curve(stage_time_out_s: float | None = None) -> dict[str, str]:
     """Bring every point of the current workspace's curve up to date, sum them up, and keep them as an experiment.
 
@@ -41,8 +41,11 @@ def curve(stage_time_out_s: float | None = None) -> dict[str, str]:
     with disk_faults_told(), versioning.held(workspace) as inspection:
         lock_handle, changes = inspection.lock_handle, inspection.changes
         params = load_params(workspace)
-        for name in (name for name in changes if name.endswith(".dvc")):
+        pins = [name for name in changes if name.endswith(".dvc")]
+        for name in pins:
             versioning.reproduce(name, workspace, lock_handle, logger.info)
+        if pins:
+            naming.rename(naming.of_training())
         preparing = [step for step in versioning.steps(params) if step.stage in PREPARING]
         points = versioning.steps(params, CURVE, CURVE_FILE)
         tell_plan(len(preparing) + len(points))

@@ -17,7 +17,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from flows import artifacts
+from flows import artifacts, naming
 from flows.disk import disk_faults_told
 from flows.guards import gpu_slot
 from flows.pipeline import main
@@ -58,7 +58,7 @@ def segment_new(workspace: Path, time_out_s: float | None) -> None:
     board.finish("inbox", "ran")
 
 
-@flow(name="inbox", persist_result=False, validate_parameters=True)
+@flow(name="inbox", flow_run_name=naming.of_inbox, persist_result=False, validate_parameters=True)
 def inbox(time_out_s: float | None = None, training: str | None = None) -> dict[str, int]:
     """Segment what has come since the last run, show what became of it, and learn from labels that came back.
 

@@ -57,3 +57,14 @@ def _faults(entry: os.DirEntry[bytes]) -> list[str]:
     elif stat.S_ISREG(mode) and not os.access(entry.path, os.R_OK):
         found.append("file that may not be read")
     return found
+
+
+def pin_of(workspace: Path, source: str) -> str | None:
+    """The ``.dvc`` file that pins what the pipeline reads, relative to the workspace; None where none does.
+
+    Args:
+        workspace: Folder of dvc.yaml.
+        source: ``ingest.source``: what is pinned, or a folder below it.
+    """
+    folders = [Path(source), *Path(source).parents]
+    return next((f"{path}.dvc" for path in folders if (workspace / f"{path}.dvc").is_file()), None)

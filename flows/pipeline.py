@@ -17,7 +17,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from flows import artifacts, progress, versioning
+from flows import artifacts, naming, progress, versioning
 from flows.disk import disk_faults_told
 from flows.guards import gpu_slot
 from flows.server import server_for
@@ -59,7 +59,7 @@ def bring_up_to_date(
     return outcome
 
 
-@flow(name="training", persist_result=False, validate_parameters=True)
+@flow(name="training", flow_run_name=naming.of_training, persist_result=False, validate_parameters=True)
 def training(stage_time_out_s: float | None = None) -> dict[str, str]:
     """Bring every stage of the current workspace up to date and show the result.
 
@@ -73,8 +73,11 @@ def training(stage_time_out_s: float | None = None) -> dict[str, str]:
     with disk_faults_told(), versioning.held(workspace) as inspection:
         lock_handle, changes = inspection.lock_handle, inspection.changes
         steps = versioning.steps(load_params(workspace))
-        for name in (name for name in changes if name.endswith(".dvc")):
+        pins = [name for name in changes if name.endswith(".dvc")]
+        for name in pins:
             versioning.reproduce(name, workspace, lock_handle, get_run_logger().info)
+        if pins:
+            naming.rename(naming.of_training())
         tell_plan(len(steps))
         boards = progress.boards_of(steps)
         outcomes: dict[str, str] = {}

@@ -15,6 +15,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
+from flows import naming
 from flows.processes import run_supervised
 from monai_tl.errors import PromotionError
 
@@ -28,7 +29,7 @@ class Approval(RunInput):
     approve: bool = Field(default=False, description="I have looked at the report; the model may go into production.")
 
 
-@flow(name="promotion", persist_result=False, validate_parameters=True)
+@flow(name="promotion", flow_run_name=naming.of_promotion, persist_result=False, validate_parameters=True)
 def promotion(accept_undecided: bool = False, wait_s: int = _WEEK_S) -> str:
     """Ask for an approval, and put the workspace's model in production when it is given.
 

@@ -22,11 +22,11 @@ def resolve(revision: str, workspace: Path) -> str | None:
     """
     if revision.startswith("-"):
         return None
-    found = _git(workspace, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    found = git_lines(workspace, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if found:
         return found[0]
     references = [
-        line.split() for line in _git(workspace, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
+        line.split() for line in git_lines(workspace, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
     ]
     commits = {one[0] for one in references if len(one) == 2 and one[1].rpartition("/")[2] == revision}
     if len(commits) > 1:
@@ -61,7 +61,8 @@ def fetch(revision: str, path: str, out: Path, workspace: Path) -> str | None:
     return None if done.returncode == 0 else _NOT_THERE
 
 
-def _git(workspace: Path, *arguments: str) -> list[str]:
+def git_lines(workspace: Path, *arguments: str) -> list[str]:
+    """What git says, line by line; none where it fails."""
     done = subprocess.run(["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False)
     return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
 

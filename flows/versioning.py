@@ -20,7 +20,7 @@ from typing import Any, Literal
 import yaml
 
 from flows.disk import with_advice
-from flows.inputs import check_inputs
+from flows.inputs import check_inputs, pin_of
 from flows.mending import backup_file, mend_after_kill
 from flows.processes import run_supervised
 from monai_tl.config import Params, load_params
@@ -101,13 +101,13 @@ class Inspection:
     changes: Mapping[str, list[Any]]
 
 
-def lock_workspace(workspace: Path) -> int:
-    """Take the workspace for one run; closing the descriptor gives it back.
+def lock_workspace(workspace: Path, name: str = "run.lock") -> int:
+    """Take the workspace, or with a lock of another name its clone, for one run; closing the descriptor gives it back.
 
     Raises:
         WorkspaceBusyError: Another run holds it.
     """
-    path = workspace / STATE_FOLDER / "run.lock"
+    path = workspace / STATE_FOLDER / name
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + _LOCK_WAIT_S
@@ -288,14 +288,14 @@ def add_data(workspace: Path, source: str, lock_handle: int) -> str:
     Raises:
         ConfigError: Nothing pins the data, or DVC failed.
     """
-    folders = [Path(source), *Path(source).parents]
-    pinned = next((path for path in folders if (workspace / f"{path}.dvc").is_file()), None)
-    if pinned is None:
-        raise ConfigError(f"no .dvc file pins {source}; run 'dvc add {folders[-2]}' once, and commit it", "dvc add")
+    pin = pin_of(workspace, source)
+    if pin is None:
+        raise ConfigError(f"no .dvc file pins {source}; run 'dvc add' once for its folder, and commit it", "dvc add")
     lines: list[str] = []
-    if run_supervised(["dvc", "add", str(pinned)], workspace, lines.append, "helper", [lock_handle], _CHATTER) != 0:
+    command = ["dvc", "add", pin.removesuffix(".dvc")]
+    if run_supervised(command, workspace, lines.append, "helper", [lock_handle], _CHATTER) != 0:
         raise ConfigError(_reason(lines), "dvc add")
-    return f"{pinned}.dvc"
+    return pin
 
 
 def run_alone(arguments: Sequence[str], workspace: Path) -> list[str]:

@@ -20,6 +20,7 @@ from monai_tl.labels import ClassSpec, class_faults
 from monai_tl.sections import Fraction, Positive, Real, Section, Whole
 from monai_tl.sections import InboxConfig as InboxConfig
 from monai_tl.sections import IngestConfig as IngestConfig
+from monai_tl.sections import ServeConfig as ServeConfig
 from monai_tl.sections import Spacing as Spacing
 from monai_tl.sections import SplitConfig as SplitConfig
 
@@ -255,7 +256,7 @@ class ExportConfig(Section):
 
 
 class Params(Section):
-    """All of params.yaml: one section a stage; ``curve`` and ``inbox`` only where there is one."""
+    """All of params.yaml: one section a stage, and ``serve``; ``curve`` and ``inbox`` only where there is one."""
 
     ingest: IngestConfig
     split: SplitConfig = SplitConfig()
@@ -267,6 +268,7 @@ class Params(Section):
     export: ExportConfig = ExportConfig()
     curve: CurveConfig | None = None
     inbox: InboxConfig | None = None
+    serve: ServeConfig = ServeConfig()
 
 
 def parse_params(content: Any, where: str = PARAMS_FILE) -> Params:

@@ -24,9 +24,7 @@ from monai_tl.workspace import PIPELINE_FILE, VERSION_FILE, holds_own_code
 _PACKAGE = Path(__file__).parent
 _ROOT = _PACKAGE.name
 _PARAMETER = re.compile(r"\{(\w+)\.(\w+)\}")
-_INPUTS = tuple(
-    sorted({f"{m[1]}.{m[2]}" for stage in STAGES for item in stage.deps for m in _PARAMETER.finditer(item)})
-)
+INPUTS = tuple(sorted({f"{m[1]}.{m[2]}" for stage in STAGES for item in stage.deps for m in _PARAMETER.finditer(item)}))
 """Parameters that name an input of a stage."""
 _SOURCE = "plan.source"
 REFRESH = "run 'monai-tl init --refresh .'"
@@ -151,7 +149,7 @@ def _beside_source(workspace: Path, source: Any) -> list[str]:
 
 
 def _unset(params: Params) -> set[str]:
-    return {name for name in _INPUTS if getattr(getattr(params, name.split(".")[0]), name.split(".")[1]) is None}
+    return {name for name in INPUTS if getattr(getattr(params, name.split(".")[0]), name.split(".")[1]) is None}
 
 
 def check_sections(workspace: Path) -> None:
@@ -173,7 +171,7 @@ def check_sections(workspace: Path) -> None:
     except (OSError, UnicodeDecodeError):
         # it is written by this package, so writing it again is all there is to do
         raise ConfigError(f"is missing or damaged; {REFRESH}", PIPELINE_FILE) from None
-    for name in _INPUTS:
+    for name in INPUTS:
         section, key = name.split(".")
         if ((content.get(section) or {}).get(key) is not None) != (f"${{{name}}}" in written):
             faults.append(f"{name}: {PIPELINE_FILE} was written for another choice; {REFRESH}")

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from monai_tl import DEFAULT_KEY_FILE
+from monai_tl.errors import ConfigError
 from monai_tl.labels import ClassSpec, LabelScheme, class_faults
 
 
@@ -143,3 +152,35 @@ class InboxConfig(Section):
         if pacs is not None and pacs.store and info.data.get("identity") == "pseudonymous":
             raise ValueError("store needs inbox.identity: source, else the PACS files the SEG under another patient")
         return pacs
+
+
+class ServeConfig(Section):
+    """When ``monai-tl serve`` starts the training; ``inbox.every_s`` says it of the inbox. No result depends on it.
+
+    Attributes:
+        every_s: Time between starts, s.
+        cron: Cron schedule of five fields, UTC, e.g. ``0 2 * * *``; takes the place of ``every_s``.
+    """
+
+    every_s: Positive = 86_400
+    cron: Annotated[str, Field(pattern=r"^[\w*/,#?-]+( [\w*/,#?-]+){4}$")] | None = None
+
+    def overridden(self, every_s: int | None, cron: str | None) -> ServeConfig:
+        """The schedule in force: what the command line gives wins, and there too the cron schedule.
+
+        Raises:
+            ConfigError: What was given is no schedule.
+        """
+        if every_s is None and cron is None:
+            return self
+        try:
+            return ServeConfig.model_validate({"every_s": self.every_s if every_s is None else every_s, "cron": cron})
+        except ValidationError as error:
+            options = {"every_s": "--interval", "cron": "--cron"}
+            faults = [f"{options[str(one['loc'][0])]}: {one['msg']}" for one in error.errors()]
+            raise ConfigError(faults, "arguments") from None
+
+    @property
+    def words(self) -> str:
+        """E.g. ``every 86400 s`` or ``cron 0 2 * * *``."""
+        return f"every {self.every_s} s" if self.cron is None else f"cron {self.cron}"

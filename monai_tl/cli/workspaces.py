@@ -37,15 +37,17 @@ def curve(
 def serve(
     workspace: Workspace = HERE,
     port: Annotated[int, typer.Option(help="Port of the dashboard.")] = 4200,
-    interval: Annotated[int, typer.Option(help="Seconds between scheduled runs.")] = 86_400,
-    cron: Annotated[Optional[str], typer.Option(help="Cron schedule; takes the place of the interval.")] = None,  # noqa: UP045 - typer reads it at run time
+    interval: Annotated[Optional[int], typer.Option(help="Seconds between trainings; else serve.every_s.")] = None,  # noqa: UP045 - typer reads it at run time
+    cron: Annotated[Optional[str], typer.Option(help="Cron schedule of the training; else serve.cron.")] = None,  # noqa: UP045
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback opens it.")] = "127.0.0.1",
-    clone: Annotated[bool, typer.Option("--clone", help="Train in a clone; results go to branches runs/...")] = False,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Train in the workspace itself, not in a clone with branches runs/....")
+    ] = False,
 ) -> None:
     """Serve the dashboard and run the pipeline on a schedule until interrupted."""
     from monai_tl.commands import serve as command
 
-    raise typer.Exit(command.run(workspace.resolve(), port=port, interval=interval, cron=cron, clone=clone, host=host))
+    raise typer.Exit(command.run(workspace.resolve(), port, interval, cron, in_place, host))
 
 
 @app.command()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from monai_tl.commands.commit_check import check_commit
 from monai_tl.commands.report_server import AUTH_VARIABLE, CLONE, PAGE
 from monai_tl.config import load_params
 from monai_tl.errors import ConfigError, MonaiTLError
@@ -48,9 +49,9 @@ _START_S = 120.0
 def run(
     workspace: Path,
     port: int = 4200,
-    interval: int = 86_400,
+    interval: int | None = None,
     cron: str | None = None,
-    clone: bool = False,
+    in_place: bool = False,
     host: str = HOST,
 ) -> int:
     """Start a Prefect server, on loopback unless told otherwise, and serve the workspace's flow on a schedule.
@@ -62,21 +63,24 @@ def run(
     Args:
         workspace: Folder that holds params.yaml.
         port: Of the dashboard.
-        interval: Seconds between starts of runs.
-        cron: Cron schedule instead of the interval.
-        clone: Train in a clone; results go to branches.
+        interval: Seconds between starts of the training, instead of ``serve.every_s`` of params.yaml.
+        cron: Cron schedule, likewise.
+        in_place: Train in the workspace itself, instead of in a clone whose results go to branches.
         host: Address to listen on; any but loopback opens the server to other machines, which is said.
 
     Returns:
         0 after an interruption, 1 when a part of it ended by itself.
 
     Raises:
-        ConfigError: The workspace has faults, or the port is taken.
+        ConfigError: The workspace has faults or nothing to clone, or the port is taken.
         MonaiTLError: The server does not come up.
     """
     check_installed_version(workspace)
-    load_params(workspace)
+    params = load_params(workspace)
+    schedule = params.serve.overridden(interval, cron)
     check_sections(workspace)
+    if not in_place:
+        check_commit(workspace, params)
     _check_port(host, port)
     console = Console()
     if host not in _LOOPBACK:
@@ -87,23 +91,23 @@ def run(
     drop_lock_of_dead(workspace, environment)
     known = workspace / STATE_FOLDER / SERVER_FILE
     server = ["prefect", "server", "start", "--host", host, "--port", str(port)]
-    schedule = [*(["--cron", cron] if cron else ["--interval", str(interval)]), *(["--clone"] if clone else [])]
+    when = ["--interval", str(schedule.every_s)] if schedule.cron is None else ["--cron", schedule.cron]
+    deploy = ["flows.deploy", *when, *(["--in-place"] if in_place else [])]
     try:
         with _logged(server, workspace, environment, "server.log") as running:
             _await_health(f"{url}/health", running, workspace)
             shown = environment["PREFECT_SERVER_UI_API_URL"].removesuffix(f":{port}/api")
             with (
-                _reports(workspace, host, port + 1, environment, clone) as (showing, pages),
+                _reports(workspace, host, port + 1, environment, not in_place) as (showing, pages),
                 _told(known, {"api_url": url, "pid": os.getpid(), "report_url": f"{shown}:{pages}/{PAGE}"}),
             ):
-                report = f"{shown}:{pages}{CLONE if clone else '/'}{PAGE}"
+                report = f"{shown}:{pages}{'/' if in_place else CLONE}{PAGE}"
                 # the clone has a state folder of its own, where nothing tells of this server
-                told = {**environment, **({_REPORT_URL_VARIABLE: report} if clone else {})}
-                with _logged(["flows.deploy", *schedule], workspace, told, "deploy.log") as serving:
+                told = {**environment, **({} if in_place else {_REPORT_URL_VARIABLE: report})}
+                with _logged(deploy, workspace, told, "deploy.log") as serving:
                     _tell(console, workspace, url, report)
-                    console.print(
-                        f"Runs: {f'cron {cron}' if cron else f'every {interval} s'}; next to them, 'monai-tl run'"
-                    )
+                    where = "in the workspace" if in_place else "in its clone"
+                    console.print(f"Runs: {schedule.words}, {where}; next to them, 'monai-tl run'")
                     _until_one_ends(running, serving, showing)
         console.print(f"monai-tl serve: a process ended by itself; see the logs in {workspace / STATE_FOLDER}")
         return 1

@@ -55,7 +55,7 @@ def test_templates_of_plots_are_where_dvc_looks_for_them():
 
 
 def test_each_section_of_the_parameters_belongs_to_a_stage():
-    assert set(Params.model_fields) == {*STAGE_NAMES, "curve", "inbox"}
+    assert set(Params.model_fields) == {*STAGE_NAMES, "curve", "inbox", "serve"}
     for name in STAGE_NAMES:
         assert name in COMMITTED[name]["params"]
 

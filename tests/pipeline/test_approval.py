@@ -80,6 +80,9 @@ def test_nothing_goes_out_until_somebody_approves(served: Server, heard: Listene
     until(lambda: {process.pid for process in place.processes()} - known, 60, "its process begins")
     state = waiting(served, run)
     assert state["state"]["name"] == "Suspended"
+    # no data are pinned here, and the model has no version yet
+    card = yaml.safe_load((place.folder / "artifacts/export/model/transfer-0-0/card.yaml").read_text())
+    assert state["name"] == f"data none, model {card['weights']['sha256'][:8]}"
     # no process of it waits
     until(lambda: {process.pid for process in place.processes()} <= known, 60, "its process ends")
     assert git(place, "tag") == ""

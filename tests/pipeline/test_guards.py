@@ -36,7 +36,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, heard: Listener) -> Iterato
     place.extra |= {"MONAI_TL_GPUS": "1", "MONAI_TL_WEBHOOK": heard.url, "STAND_IN_SLOW": "finetune:12"}
     # as a worker of a pool has it, beside which nothing shows reports
     place.extra |= {"MONAI_TL_REPORT_URL": REPORT}
-    with serving(place, root / "serve.log", "--interval", "86400") as server:
+    # in place: who holds the slot is a process of the training itself
+    with serving(place, root / "serve.log", "--interval", "86400", "--in-place") as server:
         until(lambda: "training" in server.deployments(), 60, "the flow is served")
         # for what is run beside it
         place.extra |= {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": server.auth}
@@ -148,7 +149,9 @@ def test_a_slot_is_free_again_after_the_server_was_killed(tmp_path: Path) -> Non
     place = make_stand_in(tmp_path / "ws", make_site(tmp_path / "site"))
     place.extra |= {"MONAI_TL_GPUS": "1", "STAND_IN_SLOW": "finetune:60"}
     port = free_port()
-    serve = place.start("monai_tl", "serve", "--port", str(port), "--interval", "86400", output=tmp_path / "log")
+    serve = place.start(
+        "monai_tl", "serve", "--port", str(port), "--interval", "86400", "--in-place", output=tmp_path / "log"
+    )
     until(lambda: "Dashboard" in (tmp_path / "log").read_text(), 120, "the server starts")
     server = Server(place, f"http://127.0.0.1:{port}/api", tmp_path / "log")
     until(lambda: "training" in server.deployments(), 60, "the flow is served")
@@ -158,7 +161,7 @@ def test_a_slot_is_free_again_after_the_server_was_killed(tmp_path: Path) -> Non
         process.kill()
     serve.wait()
     place.wait_for_end()
-    with serving(place, tmp_path / "again.log", "--interval", "86400") as server:
+    with serving(place, tmp_path / "again.log", "--interval", "86400", "--in-place") as server:
         until(lambda: slots_of(server) == (1, 0), 240, "the lease has ended")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from inbox_world import (
     CANARIES,
     segs,
@@ -45,8 +46,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, heard: Listener) -> Iterato
         write_study(workspace / f"inbox/{CANARIES[0]}{number}", number)
     write_study(workspace / "inbox/gap", 7, leave_out=(4,))
     (workspace / "dvc.yaml").write_text(pipeline_text(workspace))
+    # in no repository: the training, which is not at test, has nothing to clone
     place = Place(workspace, ROOT, {"MONAI_TL_EXECUTOR": "sequential", "MONAI_TL_WEBHOOK": heard.url})
-    with serving(place, home / "serve.log", "--interval", "86400") as server:
+    with serving(place, home / "serve.log", "--interval", "86400", "--in-place") as server:
         (first, *_) = until(lambda: runs(server, "COMPLETED", "FAILED", "CRASHED"), 240, "a scheduled run ends")
         assert first["state_type"] == "COMPLETED", first["state"]["message"]
         yield server
@@ -58,6 +60,11 @@ def runs(server: Server, *states: str) -> list[dict[str, Any]]:
 
 def test_a_scheduled_run_segments_what_has_come(served: Server) -> None:
     assert sources_of(segs(served.place.folder)) == [series_uid(0), series_uid(1)]
+
+
+def test_a_scheduled_run_is_named_by_the_weights_it_works_with(served: Server) -> None:
+    card = yaml.safe_load((served.place.folder / "model/card.yaml").read_text())
+    assert runs(served, "COMPLETED")[0]["name"] == f"data none, model {card['weights']['sha256'][:8]}"
 
 
 def test_it_shows_counts_studies_and_reasons(served: Server) -> None:

@@ -43,7 +43,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (place.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     place.commit("An inbox")
     place.extra |= {"MONAI_TL_EXECUTOR": "sequential"}
-    with serving(place, root / "serve.log", "--interval", "86400", "--clone") as server:
+    with serving(place, root / "serve.log", "--interval", "86400") as server:
         until(lambda: {"inbox", "training-in-clone"} <= set(server.deployments()), 60, "both flows are served")
         yield server
 

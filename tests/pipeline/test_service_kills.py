@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from inbox_world import series_uid, sources_of
 from service_kills import KINDS, Base, Round, make_base, no_lock_blocks, plan, products, stored_segs
-from service_world import service_in
+from service_world import WORKERS, service_in
 from workspaces import until
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
@@ -44,7 +44,8 @@ def test_a_round_of_kills_ends_as_if_nothing_had_been(base: Base, tmp_path: Path
         for kind, study in zip(ROUNDS[seed], base.studies, strict=True):
             if kind == "worker":
                 # one that dies alone leaves its runs behind, one that dies with its container takes them along
-                world.services[kind].is_container = not world.services[kind].is_container
+                for name in WORKERS:
+                    world.services[name].is_container = not world.services[name].is_container
             world.deliver(study)
             going.kill(kind)
             going.check()

@@ -70,7 +70,8 @@ def by_flow(base, repro) -> Place:
 @pytest.fixture(scope="module")
 def served(base) -> Iterator[Server]:
     place = clone(base, base.folder.parent / "served")
-    with serving(place, place.folder.parent / "serve.log", "--interval", "20") as server:
+    # the lock file and the products that are compared are the workspace's own
+    with serving(place, place.folder.parent / "serve.log", "--interval", "20", "--in-place") as server:
         until(lambda: server.runs("COMPLETED"), 500, "a scheduled run completes")
         yield server
 
@@ -93,6 +94,13 @@ def test_two_clones_give_the_same_metrics(by_dvc, by_flow):
 
 def test_dvc_finds_nothing_to_do_after_the_flow(by_flow):
     assert by_flow.run("dvc", "status").strip().endswith("Data and pipelines are up to date.")
+
+
+def test_a_scheduled_run_is_named_by_its_data_and_its_commit(served, scheduled):
+    place = served.place
+    pinned = yaml.safe_load((place.folder / "data.dvc").read_text())["outs"][0]["md5"]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=place.folder, check=True, capture_output=True, text=True)
+    assert scheduled["name"] == f"data {pinned[:8]}, model {head.stdout[:8]}"
 
 
 def test_a_scheduled_run_shows_its_stages(served, scheduled):

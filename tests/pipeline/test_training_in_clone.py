@@ -84,6 +84,29 @@ def test_again_without_a_change_makes_no_work_and_a_change_makes_a_branch(place:
     assert git(place, "rev-parse", f"{new}^") == git(place, "rev-parse", "HEAD")
 
 
+def test_a_second_run_in_the_clone_is_told_at_once_and_the_first_goes_on(place: Place) -> None:
+    """Its checkout would change what the first one trains on."""
+    slow = Place(place.folder, place.site, {**place.extra, "STAND_IN_SLOW": "evaluate:8"})
+    params, log = place.folder / "params.yaml", place.folder.parent / "first.log"
+    content = yaml.safe_load(params.read_text())
+    params.write_text(yaml.safe_dump({**content, "evaluate": {**content["evaluate"], "seed": 4}}))
+    git(place, "commit", "-qam", "Other parameters: evaluate runs again")
+    known, pins = set(branches(place)), git(place, "rev-parse", "HEAD")
+    first = slow.start("flows.clone", output=log)
+    stage = until(lambda: slow.find("stand_in.py evaluate") or first.poll() is not None, 300, "the first is at work")
+    # so that it outlasts the other, however slow the machine is
+    stage.suspend()
+    (place.folder / "later.txt").write_text("of the next run")
+    git(place, "add", "later.txt")
+    git(place, "commit", "-qm", "A commit that the second would check out")
+    assert "another run of this workspace is going on" in place.run("flows.clone", check=False)
+    assert not (place.folder / ".monai_tl/clone/later.txt").exists()
+    stage.resume()
+    assert first.wait(300) == 0, log.read_text()
+    (branch,) = set(branches(place)) - known
+    assert git(place, "rev-parse", f"{branch}^") == pins
+
+
 def test_looks_of_the_clone_count_in_the_workspace(place: Place) -> None:
     looking = Place(place.folder, place.site, {**place.extra, "STAND_IN_LOOKS": "1"})
     look(place.folder, "of the workspace")
@@ -117,14 +140,15 @@ def test_served_the_dashboard_links_to_the_report_that_the_clone_made(place: Pla
     port, log = free_port(), place.folder.parent / "serve.log"
     api = f"http://127.0.0.1:{port}/api"
 
-    def links() -> list[str]:
+    def asked(what: str, wanted: dict[str, Any]) -> list[dict[str, Any]]:
         token = json.loads(_ask(place, f"{api}/csrf-token?client=test", "server.auth"))["token"]
         named = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"}
-        wanted = {"artifacts": {"key": {"any_": ["report"]}}}
-        found = json.loads(_ask(place, f"{api}/artifacts/filter", "server.auth", wanted, **named))
-        return [str(one["data"]) for one in found]
+        return list(json.loads(_ask(place, f"{api}/{what}/filter", "server.auth", wanted, **named)))
 
-    process = place.start("monai_tl", "serve", "--clone", "--port", str(port), "--interval", "15", output=log)
+    def links() -> list[str]:
+        return [str(one["data"]) for one in asked("artifacts", {"artifacts": {"key": {"any_": ["report"]}}})]
+
+    process = place.start("monai_tl", "serve", "--port", str(port), "--interval", "15", output=log)
     try:
         until(lambda: "Runs:" in log.read_text() or process.poll() is not None, 120, "the server starts")
         (link, *_) = until(links, 300, "a run in the clone is done")
@@ -133,6 +157,12 @@ def test_served_the_dashboard_links_to_the_report_that_the_clone_made(place: Pla
         made = (place.folder / ".monai_tl/clone/reports/html/report.html").read_bytes()
         assert _ask(place, address[1], "report.auth") == made
         assert address[1] in log.read_text().replace("\n", "")
+        pinned = yaml.safe_load(git(place, "show", "HEAD:data.dvc"))["outs"][0]["md5"]
+        # of a run that was cancelled before it began there is nothing to tell
+        done = {"state": {"type": {"any_": ["COMPLETED"]}}, "deployment_id": {"is_null_": False}}
+        scheduled = until(lambda: asked("flow_runs", {"flow_runs": done}), 120, "a scheduled run is done")
+        head = git(place, "rev-parse", "HEAD")
+        assert {one["name"] for one in scheduled} == {f"data {pinned[:8]}, model {head[:8]}"}
     finally:
         code = end(process)
     assert code == 0, log.read_text()
@@ -143,6 +173,18 @@ def shown(database: Path, key: str) -> list[str]:
     with sqlite3.connect(database) as connection:
         rows = connection.execute("SELECT data FROM artifact WHERE key = ? ORDER BY created", (key,)).fetchall()
     return [str(json.loads(data)) for (data,) in rows]
+
+
+def test_in_place_a_run_is_named_by_the_data_that_it_has_pinned_itself(place: Place) -> None:
+    (place.folder / "data/new.txt").write_text("nobody has called dvc add")
+    before = yaml.safe_load((place.folder / "data.dvc").read_text())["outs"][0]["md5"]
+    place.run("flows")
+    after = yaml.safe_load((place.folder / "data.dvc").read_text())["outs"][0]["md5"]
+    assert after != before
+    base = sqlite3.connect(place.folder / ".monai_tl/prefect/prefect.db")
+    (name,) = base.execute("SELECT name FROM flow_run ORDER BY start_time DESC LIMIT 1").fetchone()
+    base.close()
+    assert name == f"data {after[:8]}, model {git(place, 'rev-parse', 'HEAD')[:8]}"
 
 
 def test_the_model_of_a_run_is_the_candidate_and_comes_by_its_name(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import psutil
 import yaml
 from inbox_world import study_uid, write_model, write_study
 from orthanc import AUTH, orthanc_in
-from service_world import World, write_schedules
+from service_world import WORKERS, World, write_schedules
 from workspaces import Place, free_port, make_real, make_site, until
 
 from monai_tl.looks import LOOKS_FILE
@@ -215,9 +215,9 @@ class Round:
         if kind in ("server", "orthanc"):
             return self.world.services[kind].place.processes()
         if kind == "worker":
-            process = self.world.services["worker"].process
-            return [psutil.Process(process.pid)] if process is not None and process.poll() is None else []
-        found = {one: _words(one) for one in self.world.workspace.processes()}
+            started = [self.world.services[name].process for name in WORKERS]
+            return [psutil.Process(one.pid) for one in started if one is not None and one.poll() is None]
+        found = {one: _words(one) for one in self.world.at_work()}
         found = {one: words for one, words in found.items() if _IS[kind](words)}
         own = [one for one, words in found.items() if _OF_THE_TRAINING.get(kind) in words]
         # every second time the training's own work, while there is any: the rest of them comes more often

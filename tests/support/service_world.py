@@ -1,4 +1,4 @@
-"""A whole service under a supervisor: Prefect's server, a worker, a PACS; what dies is started again, and nothing else.
+"""A whole service under a supervisor: Prefect's server, workers, a PACS; what dies is started again, and nothing else.
 
 This is compose.yaml without an engine: the same commands, the workspace's own prefect.yaml with its schedules switched
 on, and ``restart: unless-stopped`` as a thread. A container that loses its first process loses all others too.
@@ -27,6 +27,8 @@ from workspaces import Place, free_port, until
 from flows.server import is_healthy
 
 DASHBOARD_AUTH = "team:geheim"
+POOLS = ("gpu", "cpu")
+WORKERS = tuple(f"{pool}-worker" for pool in POOLS)
 _PAUSE_S = 0.5
 """Between an end and a new start, as compose waits at first."""
 
@@ -78,6 +80,10 @@ class World:
     services: dict[str, Service]
     _stopped: threading.Event = field(default_factory=threading.Event)
     _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def at_work(self) -> list[psutil.Process]:
+        """All processes of the workers, these included."""
+        return [process for name in WORKERS for process in self.services[name].place.processes()]
 
     def watch(self) -> None:
         """The supervisor: starts again what has ended."""
@@ -152,7 +158,7 @@ class World:
         self._stopped.set()
         with self._turn:
             # a run that goes on when its worker is asked to end tells the server how it ended
-            left = self._end("worker") + self._end("orthanc") + self._end("server")
+            left = [one for name in (*WORKERS, "orthanc", "server") for one in self._end(name)]
         words = []
         for one in left:
             with suppress(psutil.NoSuchProcess):
@@ -176,10 +182,18 @@ class World:
 
 
 def write_schedules(workspace: Path, every_s: int, grace_s: int) -> None:
-    """The workspace's prefect.yaml with its schedules on; a run that is taken and does not begin gives way sooner."""
+    """The workspace's prefect.yaml with its schedules on; a run that is taken and does not begin gives way sooner.
+
+    The training works in place: what is compared with a run without faults are the workspace's own lock file and
+    products, and what a clone adds is looked at in test_training_in_clone.py.
+    """
     path = workspace / "prefect.yaml"
     content = yaml.safe_load(path.read_text())
     for deployment in content["deployments"]:
+        if deployment["name"] == "training":
+            deployment["entrypoint"] = "flows/pipeline.py:training"
+        if "training" in deployment["parameters"]:
+            deployment["parameters"]["training"] = "training/training"
         deployment["concurrency_limit"]["grace_period_seconds"] = grace_s
         if "schedules" in deployment:
             deployment["schedules"] = [{"interval": every_s, "active": True}]
@@ -197,8 +211,8 @@ def service_in(
         workspace: With its prefect.yaml.
         site: Where the package is.
         pacs_port: As the workspace's params.yaml has it.
-        around: Put before the worker's command, e.g. what gives it a disk of its own.
-        **more: Into the environment of server and worker.
+        around: Put before the workers' commands, e.g. what gives it a disk of its own.
+        **more: Into the environment of server and workers.
     """
     url = f"http://127.0.0.1:{free_port()}/api"
     own = {"PREFECT_SERVER_API_AUTH_STRING": DASHBOARD_AUTH, "PREFECT_HOME": str(home / "prefect"), "DO_NOT_TRACK": "1"}
@@ -219,8 +233,11 @@ def service_in(
     commands = {
         "server": (serve, Place(home, site, own)),
         "orthanc": (orthanc_command(home / "pacs", pacs_port), Place(home, site)),
-        "worker": ([*around, *prefect, "worker", "start", "--pool", "training", "--type", "process"], place),
     }
+    for name, pool in zip(WORKERS, POOLS, strict=True):
+        # a mark of its own: what ends with one is not the other's
+        command = [*around, *prefect, "worker", "start", "--pool", pool, "--type", "process"]
+        commands[name] = (command, Place(workspace, site, client))
     services = {name: Service(name, command, at, home / f"{name}.log") for name, (command, at) in commands.items()}
     world = World(place, _Dashboard(place, url, home / "server.log"), Orthanc(pacs_port), services)
     watcher = threading.Thread(target=world.watch, daemon=True)
@@ -228,10 +245,12 @@ def service_in(
         services["server"].start()
         services["orthanc"].start()
         world.await_all()
-        place.run("prefect", "work-pool", "create", "--type", "process", "--overwrite", "training")
+        for pool in POOLS:
+            place.run("prefect", "work-pool", "create", "--type", "process", "--overwrite", pool)
         place.run("flows.guards")
         place.run("prefect", "--no-prompt", "deploy", "--all")
-        services["worker"].start()
+        for name in WORKERS:
+            services[name].start()
         watcher.start()
         yield world
     finally:

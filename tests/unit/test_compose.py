@@ -17,11 +17,12 @@ from monai_tl import __version__
 from monai_tl.commands import serve
 
 SERVICES = compose()["services"]
+WORKERS = ("gpu-worker", "cpu-worker")
 
 
 def test_it_is_valid_by_the_specification() -> None:
     parsed = json.loads(PyCompose.from_json(json.dumps(compose())).to_json())
-    assert set(parsed["services"]) == {"database", "server", "setup", "worker", "orthanc"}
+    assert set(parsed["services"]) == {"database", "server", "setup", "gpu-worker", "cpu-worker", "orthanc"}
 
 
 @pytest.mark.parametrize(
@@ -80,17 +81,29 @@ def test_each_waits_for_what_it_needs() -> None:
     waits = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
     assert {name: {key: value["condition"] for key, value in found.items()} for name, found in waits.items()} == {
         "database": {}, "orthanc": {}, "server": {"database": "service_healthy"},
-        "setup": {"server": "service_healthy"}, "worker": {"setup": "service_completed_successfully"},
+        "setup": {"server": "service_healthy"}, "gpu-worker": {"setup": "service_completed_successfully"},
+        "cpu-worker": {"setup": "service_completed_successfully"},
     }  # fmt: skip
 
 
-def test_the_work_pool_is_that_of_the_deployments() -> None:
+def test_the_work_pools_are_those_of_the_deployments() -> None:
     import yaml
 
-    pools = {one["work_pool"]["name"] for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
-    command = SERVICES["worker"]["command"]
-    assert pools == {command[command.index("--pool") + 1]}
-    assert f"--overwrite {pools.copy().pop()} " in SERVICES["setup"]["command"][2]
+    written = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    pools = {one["name"]: one["work_pool"]["name"] for one in written}
+    assert pools == {"training": "gpu", "inbox": "cpu", "promotion": "cpu"}
+    commands = [SERVICES[name]["command"] for name in WORKERS]
+    # one worker for each pool, and each pool is made before the deployments that name it
+    assert [command[command.index("--pool") + 1] for command in commands] == ["gpu", "cpu"]
+    steps = [step.split() for step in SERVICES["setup"]["command"][2].split(" && ")]
+    made = [step[-1] for step in steps if step[:3] == ["prefect", "work-pool", "create"] and "--overwrite" in step]
+    assert sorted(made) == sorted(set(pools.values()))
+    assert steps[-1] == ["prefect", "--no-prompt", "deploy", "--all"]
+
+
+def test_workers_of_one_machine_take_turns_at_its_gpu() -> None:
+    """The limit is one a host name, and of a container that is the container's own unless it is given."""
+    assert len({SERVICES[name]["hostname"] for name in WORKERS}) == 1
 
 
 def test_the_lock_of_a_killed_server_does_not_outlive_it(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ def good() -> dict:
 
 def test_demo_parameters_are_valid_and_every_section_is_a_stage():
     params = load_params(ROOT)
-    # the curve is a pipeline of its own, the inbox none; neither section need be there
-    assert tuple(Params.model_fields) == (*STAGE_NAMES, "curve", "inbox")
+    # the curve is a pipeline of its own, inbox and serve are none; no such section need be there
+    assert tuple(Params.model_fields) == (*STAGE_NAMES, "curve", "inbox", "serve")
     assert params.curve is None
     assert set(good()) == set(STAGE_NAMES)
     assert params.ingest.scheme.names == ("liver", "tumour")
