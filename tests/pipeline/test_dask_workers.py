@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,11 +40,30 @@ N_CASES = 8
 
 @dataclass
 class Cluster:
+    """``lost``: so many cases the killed worker was at."""
+
     address: str
     workers: list[subprocess.Popen[bytes]]
+    lost: int = 0
 
-    def kill_one(self) -> None:
-        """With all it holds; what it was at must be done by the other."""
+    @contextmanager
+    def loses_one(self) -> Iterator[None]:
+        """One worker is ended once it holds cases of the work in this block; what it was at must be done by the other.
+
+        It is halted first, so that it ends none of them before.
+        """
+        self.workers[0].send_signal(signal.SIGSTOP)
+        killer = threading.Thread(target=self._kill_at_work)
+        killer.start()
+        yield
+        killer.join(60)
+        assert self.lost > 0
+        assert [worker.poll() is None for worker in self.workers] == [False, True]
+
+    def _kill_at_work(self) -> None:
+        with distributed.Client(f"tcp://{self.address}", set_as_default=False, timeout=30) as client:
+            names = {worker["name"]: address for address, worker in client.scheduler_info()["workers"].items()}
+            self.lost = until(lambda: len(client.processing()[names["worker-0"]]), 60, "a worker that is at work")
         self.workers[0].kill()
         self.workers[0].wait()
 
@@ -54,7 +76,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     address = f"127.0.0.1:{port}"
     commands = [["dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show"]]
     one = ["dask_worker", f"tcp://{address}", "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-    commands += [[*one, "--local-directory", str(tmp_path / f"worker-{number}")] for number in range(2)]
+    commands += [[*one, "--name", name, "--local-directory", str(tmp_path / name)] for name in ("worker-0", "worker-1")]
     running = []
     with (tmp_path / "dask.log").open("wb") as log:
         for module, *arguments in commands:
@@ -77,23 +99,18 @@ def _n_workers(address: str) -> int:
         return 0
 
 
-def kill_at(cluster: Cluster, done: int) -> Any:
-    """A class of progress that ends a worker when so many cases are done; ``told`` holds what it was told of each."""
+class Telling(Progress):
+    """Keeps what the last one was told of each case."""
 
-    class Killing(Progress):
-        told: ClassVar[list[str]] = []
+    last: ClassVar[list[str]]
 
-        def advance(self, note: str = "", steps: int = 1, *, is_warning: bool = False) -> None:
-            super().advance(note, steps, is_warning=is_warning)
-            self.told.append(note)
-            if self.done == done:
-                cluster.kill_one()
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        Telling.last = []
 
-    return Killing
-
-
-def check_one_is_gone(cluster: Cluster) -> None:
-    assert sorted(worker.poll() is None for worker in cluster.workers) == [False, True]
+    def advance(self, note: str = "", steps: int = 1, *, is_warning: bool = False) -> None:
+        super().advance(note, steps, is_warning=is_warning)
+        self.last.append(note)
 
 
 @pytest.fixture
@@ -138,14 +155,13 @@ def test_ingest_is_the_same_after_a_worker_was_killed(
     expected = tree_digest(tmp_path / "ws/artifacts/cases")
     shutil.copytree(tmp_path / "ws/data", tmp_path / "again/data")
     here.setenv("MONAI_TL_EXECUTOR", f"dask://{cluster.address}")
-    killing = kill_at(cluster, 3)
-    here.setattr(ingest, "Progress", killing)
-    ingest.run(tmp_path / "again", params)
-    check_one_is_gone(cluster)
+    here.setattr(ingest, "Progress", Telling)
+    with cluster.loses_one():
+        ingest.run(tmp_path / "again", params)
     manifest = read_manifest(tmp_path / "again/artifacts/cases")
     assert len(manifest.cases) == N_CASES
     assert len({case.provenance.image_sha256 for case in manifest.cases}) == N_CASES
-    assert len(killing.told) == N_CASES
+    assert len(Telling.last) == N_CASES
     assert tree_digest(tmp_path / "again/artifacts/cases") == expected
     assert not list((tmp_path / "again").rglob("*.part"))
 
@@ -161,14 +177,13 @@ def test_preprocess_is_the_same_after_a_worker_was_killed(
     preprocess.run(tmp_path / "ws", params)
     expected = tree_digest(tmp_path / "ws/artifacts/prepared")
     here.setenv("MONAI_TL_EXECUTOR", f"dask://{cluster.address}")
-    killing = kill_at(cluster, 3)
-    here.setattr(preprocess, "Progress", killing)
-    preprocess.run(tmp_path / "again", params)
-    check_one_is_gone(cluster)
+    here.setattr(preprocess, "Progress", Telling)
+    with cluster.loses_one():
+        preprocess.run(tmp_path / "again", params)
     prepared = tmp_path / "again/artifacts/prepared"
     assert sorted(path.name for path in prepared.iterdir() if path.is_dir()) == sorted(case_ids)
     # of the kill and of the work done again no case is told twice, and none came from a cache
-    assert sorted(killing.told) == sorted(case_ids)
+    assert sorted(Telling.last) == sorted(case_ids)
     assert tree_digest(prepared) == expected
     assert not list((tmp_path / "again").rglob("*.part"))
 
@@ -197,9 +212,8 @@ def test_predict_is_the_same_after_a_worker_was_killed(
     expected = tree_digest(out)
     shutil.rmtree(out)
     here.setenv("MONAI_TL_EXECUTOR", f"dask://{cluster.address}")
-    here.setattr(predict, "Progress", kill_at(cluster, 2))
-    predict.run(workspace, params)
-    check_one_is_gone(cluster)
+    with cluster.loses_one():
+        predict.run(workspace, params)
     assert len(list((out / "scratch/seed-0").iterdir())) == N_CASES
     assert tree_digest(out) == expected
     assert not list(workspace.rglob("*.part"))
@@ -217,8 +231,7 @@ def test_evaluate_is_the_same_after_a_worker_was_killed(
     expected = tree_digest(reports)
     shutil.rmtree(reports)
     here.setenv("MONAI_TL_EXECUTOR", f"dask://{cluster.address}")
-    here.setattr(evaluate, "Progress", kill_at(cluster, 3))
-    evaluate.run(workspace, params)
-    check_one_is_gone(cluster)
+    with cluster.loses_one():
+        evaluate.run(workspace, params)
     assert tree_digest(reports) == expected
     assert not list(workspace.rglob("*.part"))
