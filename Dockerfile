@@ -18,6 +18,7 @@ ENV PATH=/home/monai/workspace/.venv/bin:$PATH \
 COPY --chown=monai:monai . .
 RUN git config --global --add safe.directory /home/monai/workspace \
     && git config --global --add safe.directory /workspace \
+    && git config --global --add safe.directory /workspace/.git \
     && make install
 
 CMD ["make", "demo"]

@@ -54,24 +54,28 @@ def publish_results(workspace: Path, outcomes: Mapping[str, str]) -> None:
     publish_links(workspace)
 
 
-def publish_refused(workspace: Path) -> None:
-    """Write the table of what ingest refused and preprocess could not prepare; of a run that failed by it too."""
+def publish_refused(workspace: Path, failed: str = "") -> None:
+    """Write the table of what ingest refused and preprocess could not prepare.
+
+    Args:
+        workspace: Whose run it is.
+        failed: Stage by which the run failed, perhaps by what it refused.
+    """
     rows, words = refused_table(
-        refused_rows(workspace), "Series and cases that were refused; monai-tl whois ITEM tells"
+        refused_rows(workspace, failed), "Series and cases that were refused; monai-tl whois ITEM tells"
     )
     create_table_artifact(rows, key="refused", description=words)
 
 
-def refused_rows(workspace: Path) -> list[dict[str, Any]]:
+def refused_rows(workspace: Path, failed: str = "") -> list[dict[str, Any]]:
     """Pseudonym and code of each refusal. The reasons stay in the workspace, in the files read here."""
     rows: list[dict[str, Any]] = []
     state = workspace / STATE_FOLDER
     for stage, made, kept in _REFUSED:
         # a stage that fails by what it refuses leaves its reasons in the state folder and no output
-        is_failed = (state / kept).is_file()
-        path = state / kept if is_failed else workspace / made
+        path = state / kept if stage == failed else workspace / made
         rows += [{"stage": stage, **{key: one.get(key) for key in _TOLD}} for one in _rejections(path)]
-        if is_failed:
+        if stage == failed:
             # what is there of later stages is of an earlier run
             break
     return rows

@@ -26,6 +26,7 @@ from pydantic import SecretStr
 
 from flows import artifacts, naming, remotes, versioning
 from flows.disk import disk_faults_told
+from flows.mending import mend_after_kill
 from flows.pipeline import main
 from flows.processes import last_words, run_git, run_supervised
 from monai_tl.errors import ConfigError, StageError
@@ -109,11 +110,22 @@ def _train(workspace: Path, stage_time_out_s: float | None, lock_handle: int) ->
     return branch
 
 
+def is_going_on(workspace: Path) -> bool:
+    """Whether a training works in the clone, also one that a person has started."""
+    try:
+        os.close(versioning.lock_workspace(workspace, _LOCK, wait_s=0.0))
+    except versioning.WorkspaceBusyError:
+        return True
+    return False
+
+
 def bring_clone(workspace: Path) -> Path:
     """The clone at the commit that is checked out in the workspace; made where there is none or no whole one.
 
+    Call with the clone held: what a kill has left in it is undone.
+
     Raises:
-        ConfigError: The workspace is not the root of a git repository with a commit.
+        ConfigError: The workspace is not the root of a git repository with a commit that DVC knows.
     """
     head = _git(workspace, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     if not head or not (workspace / ".git").exists():
@@ -127,8 +139,14 @@ def bring_clone(workspace: Path) -> Path:
         shutil.rmtree(clone, ignore_errors=True)
         clone.parent.mkdir(parents=True, exist_ok=True)
         _must(clone.parent, "clone", "--quiet", "--no-checkout", str(workspace.resolve()), clone.name)
+    # the clone is held, so a lock in it is a dead command's
+    (clone / ".git/index.lock").unlink(missing_ok=True)
     _must(clone, "fetch", "--quiet", "origin", head)
     _must(clone, "checkout", "--quiet", "--force", "--detach", head)
+    if not (clone / ".dvc").is_dir():
+        # DVC would take the workspace around it for the clone's own
+        raise ConfigError("the commit holds no .dvc/config; commit what 'dvc init' wrote", "clone")
+    mend_after_kill(clone)
     remotes.share_cache(workspace, clone)
     return clone
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from flows.processes import run_git
 from monai_tl.errors import MonaiTLError
 from monai_tl.stages import STATE_FOLDER
 
@@ -60,9 +60,7 @@ def save_experiment(workspace: Path, name: str, files: Sequence[str]) -> bool:
 
 
 def _git(workspace: Path, environment: Mapping[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=workspace, env=dict(environment), capture_output=True, text=True, check=False
-    )
+    done = run_git(arguments, workspace, environment)
     if done.returncode != 0:
         raise MonaiTLError(f"'git {arguments[0]}' failed: {done.stderr.strip() or 'no message'}")
     return done.stdout.strip()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from httpx import HTTPError
 from prefect import get_client
 from prefect.runtime import flow_run
 
@@ -49,7 +51,8 @@ def of_promotion() -> str:
 
 def rename(name: str) -> None:
     """Give the run that goes on another name: its data were not yet pinned when it began."""
-    with get_client(sync_client=True) as client:
+    # a server that is busy for a moment must not end the run
+    with suppress(HTTPError), get_client(sync_client=True) as client:
         client.set_flow_run_name(flow_run.id, name)
 
 

@@ -92,7 +92,7 @@ def training(stage_time_out_s: float | None = None) -> dict[str, str]:
             except StageError:
                 # perhaps by what it refused; a server that is away must not hide why
                 with suppress(HTTPError):
-                    artifacts.publish_refused(workspace)
+                    artifacts.publish_refused(workspace, step.stage)
                 raise
         artifacts.publish_results(workspace, outcomes)
     return outcomes

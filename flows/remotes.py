@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flows import versioning
+from flows.revision import git_lines
 from monai_tl.errors import ConfigError
 
 PAUSES_S = (2.0, 8.0, 30.0)
@@ -66,14 +67,14 @@ def bring_data(workspace: Path, tell: Callable[[str], None] = _quiet, pauses_s: 
     """Put in place what is pinned: from the cache, and what is not there from the remote.
 
     Args:
-        workspace: Of the ``.dvc`` files.
+        workspace: Of the ``.dvc`` files that git knows.
         tell: Gets a sentence before each further try.
         pauses_s: Before the second try, the third, …
 
     Raises:
         ConfigError: It is nowhere, or the remote failed to the last try.
     """
-    pins = sorted(path.name for path in workspace.glob("*.dvc") if path.is_file())
+    pins = git_lines(workspace, "-c", "core.quotePath=false", "ls-files", "--", "*.dvc")
     # not by whether the folders exist: one may hold a part, after a kill
     if pins and not _is_in_cache(pins, workspace):
         _over_the_line(["pull", "--force", *pins], workspace, tell, pauses_s)

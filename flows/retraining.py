@@ -30,7 +30,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 
 from flows import versioning
-from flows.clone import commit_pin, training_in_clone
+from flows.clone import commit_pin, is_going_on, training_in_clone
 from flows.processes import last_words, run_supervised
 from monai_tl.config import Params, load_params
 from monai_tl.errors import StageError
@@ -73,6 +73,7 @@ def learn_from_labels(workspace: Path, params: Params, training: str | None, is_
     except versioning.WorkspaceBusyError:
         logger.info("labels wait: another run holds the workspace")
         return
+    in_clone = training is not None and training.startswith(f"{training_in_clone.name}/")
     try:
         for run in _note(workspace, handle, "look")["runs"]:
             step = _step_after(run)
@@ -82,11 +83,16 @@ def learn_from_labels(workspace: Path, params: Params, training: str | None, is_
         noted = _note(workspace, handle, "take")
         if noted["states"].get("taken"):
             pin = versioning.add_data(workspace, params.ingest.source, handle)
-            if training and training.startswith(f"{training_in_clone.name}/"):
+            if in_clone:
                 # a clone has what is committed
                 commit_pin(workspace, pin, "Labels that came through the inbox")
             noted = _note(workspace, handle, "added")
-        if _is_time(noted, params, is_alarm):
+        if not _is_time(noted, params, is_alarm):
+            pass
+        elif in_clone and is_going_on(workspace):
+            # it would find the clone busy, and fail
+            logger.info("labels wait: a training goes on in the clone")
+        else:
             run = _ask_for_training(training, noted["key"], noted["n_cases"], logger.info)
             if run:
                 noted = _note(workspace, handle, "training", run)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 _TOO_MANY = "several experiments have this name; give the commit of one"
+_GIT_S = 60.0
 _NOT_THERE = "is no revision or experiment of this workspace, or its results were not committed; see 'dvc exp show'"
 
 
@@ -62,8 +63,13 @@ def fetch(revision: str, path: str, out: Path, workspace: Path) -> str | None:
 
 
 def git_lines(workspace: Path, *arguments: str) -> list[str]:
-    """What git says, line by line; none where it fails."""
-    done = subprocess.run(["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False)
+    """What git says, line by line; none where it fails or hangs."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False, timeout=_GIT_S
+        )
+    except subprocess.TimeoutExpired:
+        return []
     return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
 
 

@@ -101,7 +101,7 @@ class Inspection:
     changes: Mapping[str, list[Any]]
 
 
-def lock_workspace(workspace: Path, name: str = "run.lock") -> int:
+def lock_workspace(workspace: Path, name: str = "run.lock", wait_s: float | None = None) -> int:
     """Take the workspace, or with a lock of another name its clone, for one run; closing the descriptor gives it back.
 
     Raises:
@@ -110,9 +110,9 @@ def lock_workspace(workspace: Path, name: str = "run.lock") -> int:
     path = workspace / STATE_FOLDER / name
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + _LOCK_WAIT_S
+    deadline = time.monotonic() + (_LOCK_WAIT_S if wait_s is None else wait_s)
     while not _try_lock(handle):
-        if time.monotonic() > deadline:
+        if time.monotonic() >= deadline:
             os.close(handle)
             raise WorkspaceBusyError("another run of this workspace is going on; wait for its end, then run again")
         time.sleep(0.1)

@@ -11,8 +11,8 @@ from monai_tl.pipeline_file import INPUTS
 from monai_tl.workspace import PIPELINE_FILE
 
 _NO_CLONE = (
-    "the training runs in a clone, which has what git has, and {}; commit params.yaml, dvc.yaml, inputs or what "
-    "'dvc add' wrote for them, or train in the workspace itself with --in-place"
+    "the training runs in a clone, which has what git has, and {}; commit params.yaml, dvc.yaml, .dvc/config, inputs "
+    "or what 'dvc add' wrote for them, or train in the workspace itself with --in-place"
 )
 
 
@@ -37,7 +37,8 @@ def check_commit(workspace: Path, params: Params) -> None:
     files = [Path(name) for name in done.stdout.split("\0") if name]
     committed = {*files, *(folder for file in files for folder in file.parents)}
     inputs = [getattr(getattr(params, name.split(".")[0]), name.split(".")[1]) for name in INPUTS]
-    needed = {Path(PARAMS_FILE), Path(PIPELINE_FILE), *(_pin_or_itself(workspace, Path(one)) for one in inputs if one)}
+    needed = {Path(one) for one in (PARAMS_FILE, PIPELINE_FILE, ".dvc/config")}
+    needed |= {_pin_or_itself(workspace, Path(one)) for one in inputs if one}
     missing = {one for one in needed if not one.is_absolute() and (workspace / one).exists()} - committed
     if missing:
         listed = ", ".join(sorted(map(str, missing)))

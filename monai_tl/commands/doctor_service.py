@@ -51,6 +51,9 @@ def _locks(folder: Path) -> Iterator[Finding]:
     """Locks that live on after whoever held them; those of the kernel cannot."""
     run = folder / STATE_FOLDER / "run.lock"
     yield Finding("workspace lock", "held by a run that goes on" if _is_held(run) else "free")
+    if (folder / CLONE).is_dir():
+        held = _is_held(folder / STATE_FOLDER / "clone.lock")
+        yield Finding("lock of the clone", "held by a training that goes on" if held else "free")
     for place in (folder, folder / CLONE):
         index = place / ".git" / "index.lock"
         if index.is_file() and not _processes_in(place, (b"git",)):
@@ -106,6 +109,9 @@ def _is_held(path: Path) -> bool:
 
 def _orphans(folder: Path) -> Iterator[Finding]:
     """Processes of this workspace whose parent is gone: whoever started them cannot end them any more."""
+    if any(word in _command_line(1) for word in (b"prefect", b"monai_tl", b"monai-tl")):
+        # in a container of the service, whose first process is the parent of all runs
+        return
     lost = [pid for pid in _processes_in(folder, _OURS) if _parent(pid) == 1 and pid != os.getpid()]
     if lost:
         listed = " ".join(map(str, lost))

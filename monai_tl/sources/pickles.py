@@ -8,10 +8,12 @@ through here, and what stands in the file bounds what is read from it.
 from __future__ import annotations
 
 import io
+import lzma
 import pickle
 import pickletools
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +85,7 @@ def _archived_pickles(content: bytes, path: Path) -> Iterator[bytes]:
                     yield archive.read(record)
     except (
         zipfile.BadZipFile, ValueError, OverflowError, OSError, EOFError, NotImplementedError, RuntimeError,
+        zlib.error, lzma.LZMAError,
     ) as error:  # fmt: skip
         raise WeightsError(f"{path}: is a truncated or damaged torch file ({error}); fetch it again") from None
 

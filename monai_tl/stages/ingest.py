@@ -102,6 +102,8 @@ def ingest(
         DataError: No case is left, or more than ``max_rejected_fraction`` of the image series is refused.
         PrivacyError: The key is too short.
     """
+    # what an earlier run left there is no longer true
+    (cache_root.parent / REJECTED_FILE).unlink(missing_ok=True)
     listed = read_listed(source, config)
     hasher = Pseudonyms(key)
     with tidy_cache(cache_root), whole_folder(out) as folder:
@@ -194,8 +196,6 @@ def _check_share(
     """Refuse to go on with too little, and then leave the reasons where they outlive the output that is not made."""
     refused = [one for one in rejected if one.kind in ("series", "case") and one.code not in _NO_VOLUME]
     n_images = len(cases) + len(refused)
-    # what an earlier run left there is no longer true
-    reasons.unlink(missing_ok=True)
     if cases and len(refused) <= config.max_rejected_fraction * n_images:
         return
     if not rejected:

@@ -60,6 +60,7 @@ def run(workspace: Path, params: Params) -> None:
     failed: list[Rejection] = []
     # the output is dropped where the stage fails, the reasons must not be
     kept_reasons = workspace / STATE_FOLDER / "preprocess_failed.json"
+    kept_reasons.unlink(missing_ok=True)
     with tidy_cache(cache.root), whole_folder(workspace / "artifacts/prepared") as folder:
         work = _Work(manifest.folder, plan, params.preprocess, code_digest(*_CODE), cache, folder)
         prepare = partial(_prepare, work=work)

@@ -62,12 +62,15 @@ def test_refused_studies_are_told_by_pseudonym_and_code_with_cases_that_could_no
     ]
     # preprocess failed by what it could not prepare: what it had made before is of another run
     write_list(tmp_path / ".monai_tl/preprocess_failed.json", rejection("case-2", "case", "no_foreground"))
-    assert [row["item"] for row in refused_rows(tmp_path)] == ["series-0", "case-2"]
+    assert [row["item"] for row in refused_rows(tmp_path, "preprocess")] == ["series-0", "case-2"]
     # and so did ingest, after which nothing else ran
     write_list(tmp_path / ".monai_tl/rejected.json", rejection("series-3", "series", "mixed"))
-    assert [row["item"] for row in refused_rows(tmp_path)] == ["series-3"]
+    assert [row["item"] for row in refused_rows(tmp_path, "ingest")] == ["series-3"]
+    # that night is over: DVC has brought back outputs of an earlier one, and no stage's code has run
+    assert refused_rows(tmp_path) == rows
+    assert refused_rows(tmp_path, "evaluate") == rows
     (tmp_path / ".monai_tl/rejected.json").write_text('{"rejected": 1')
-    assert refused_rows(tmp_path) == []
+    assert refused_rows(tmp_path, "ingest") == []
 
 
 def test_the_published_table_is_cut_and_holds_no_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -141,7 +141,7 @@ def test_without_what_a_clone_needs_it_is_said_before_anything_is_served(
 
     write_params(tmp_path)
     params = load_params(tmp_path)
-    for name in ("dvc.yaml", "data.dvc", "data/image", f"{params.plan.source}/card.yaml"):
+    for name in ("dvc.yaml", ".dvc/config", "data.dvc", "data/image", f"{params.plan.source}/card.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     (tmp_path / ".gitignore").write_text("/data/")
@@ -150,8 +150,8 @@ def test_without_what_a_clone_needs_it_is_said_before_anything_is_served(
     assert "not the root of a git repository with a commit" in refusal()
     git(tmp_path, "add", PARAMS_FILE, "dvc.yaml")
     git(tmp_path, "commit", "-qm", "x")
-    assert f"no commit holds data.dvc, {params.plan.source};" in refusal()
-    git(tmp_path, "add", "data.dvc")
+    assert f"no commit holds .dvc/config, data.dvc, {params.plan.source};" in refusal()
+    git(tmp_path, "add", "data.dvc", ".dvc/config")
     git(tmp_path, "commit", "-qm", "y")
     assert f"no commit holds {params.plan.source};" in refusal()
     # staged is not committed
