@@ -26,7 +26,6 @@ from pydantic import SecretStr
 
 from flows import artifacts, naming, remotes, versioning
 from flows.disk import disk_faults_told
-from flows.mending import mend_after_kill
 from flows.pipeline import main
 from flows.processes import last_words, run_git, run_supervised
 from monai_tl.errors import ConfigError, StageError
@@ -146,7 +145,6 @@ def bring_clone(workspace: Path) -> Path:
     if not (clone / ".dvc").is_dir():
         # DVC would take the workspace around it for the clone's own
         raise ConfigError("the commit holds no .dvc/config; commit what 'dvc init' wrote", "clone")
-    mend_after_kill(clone)
     remotes.share_cache(workspace, clone)
     return clone
 
