@@ -72,6 +72,10 @@ def served(base) -> Iterator[Server]:
     place = clone(base, base.folder.parent / "served")
     # the lock file and the products that are compared are the workspace's own
     with serving(place, place.folder.parent / "serve.log", "--interval", "20", "--in-place") as server:
+        until(lambda: server.runs("RUNNING", "COMPLETED"), 120, "a scheduled run begins")
+        # further ones would be cancelled, each after the start of a process, and take turns with those of the tests
+        for deployment in server.post("deployments/filter", {}):
+            server.post(f"deployments/{deployment['id']}/pause_deployment", {})
         until(lambda: server.runs("COMPLETED"), 500, "a scheduled run completes")
         yield server
 
@@ -165,9 +169,6 @@ def test_nothing_of_a_patient_reaches_the_dashboard(served, scheduled):
 
 
 def test_nothing_changed_is_quick_and_does_no_work(served, scheduled, record_property):
-    # runs of the schedule would take turns with these
-    for deployment in served.post("deployments/filter", {}):
-        served.post(f"deployments/{deployment['id']}/pause_deployment", {})
     until(lambda: not served.runs("RUNNING"), 60, "scheduled runs end")
     walls, imports = [], []
     for _ in range(4):
