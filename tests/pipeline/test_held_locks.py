@@ -15,6 +15,7 @@ from workspaces import ROOT, Place
 
 from flows import versioning
 from monai_tl.errors import ConfigError, DataError, StageError
+from monai_tl.json_lines import MARK, mark_line
 
 pytestmark = pytest.mark.pipeline
 
@@ -88,7 +89,8 @@ def test_a_lock_that_is_held_for_a_moment_is_waited_for(
     workspace: Path, handle: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(versioning, "_DVC_LOCK_PAUSES_S", (0.1, 0.1))
-    tries = write_code(workspace)
+    # as a stage tells that it works, by which it is known that it ran
+    tries = write_code(workspace, f"print({mark_line(MARK, {})!r})")
     told: list[str] = []
     with lock_of_dvc(workspace) as event:
 
