@@ -7,7 +7,7 @@ PATH   := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint types imports pipeline realdata long fuzz docs bench serve source supply sbom wheel clean
+.PHONY: help install install-dev demo test lint types imports pipeline realdata heavy long fuzz docs bench serve source supply sbom wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -48,6 +48,10 @@ imports: install-dev  ## who may import whom
 
 pipeline: install-dev  ## tests that run DVC, a Prefect server or many processes
 	python -m pytest -q -m '(pipeline or slow) and not long' -n 2 --dist loadfile
+
+# the real data first: one file of them takes longest, and the waits of the others fill the gaps
+heavy: install-dev  ## the tests of pipeline and realdata at once, as the gate runs them
+	python -m pytest -q -m '(pipeline or slow or realdata) and not long' -n 2 --dist loadfile --no-loadscope-reorder tests/realdata tests
 
 long: install-dev  ## tests that take many minutes each: random kills, leaks of a whole run, the shipped source anew
 	python -m pytest -q -m long -n 2 --dist loadfile

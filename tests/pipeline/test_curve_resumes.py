@@ -9,7 +9,7 @@ import pytest
 import yaml
 from workspaces import Place, make_real, make_site
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 CURVE = """
 curve:

@@ -18,7 +18,7 @@ from monai_tl.commands import inbox, registry
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
 from monai_tl.files import sha256_file
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 
 def call(workspace: Path, *command: str) -> None:

@@ -19,7 +19,7 @@ ROWS = dict(re.findall(r"^\| `make ([a-z-]+)` \| (.*) \|$", README, re.MULTILINE
 # installed before, and not repeated in each row
 INSTALLS_FIRST = {"demo": "install", "docs": "install", "bench": "install", "serve": "install", "source": "install"}
 INSTALLS_FIRST |= dict.fromkeys(("supply", "sbom", "wheel"), "install")
-INSTALLS_DEV_FIRST = ("test", "lint", "types", "imports", "pipeline", "long", "fuzz", "realdata")
+INSTALLS_DEV_FIRST = ("test", "lint", "types", "imports", "pipeline", "heavy", "long", "fuzz", "realdata")
 PREPARES = INSTALLS_FIRST | dict.fromkeys(INSTALLS_DEV_FIRST, "install-dev")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -90,7 +90,7 @@ def test_the_gate_runs_targets_that_exist() -> None:
     called = re.findall(r"^make ([a-z -]+?)(?: &)?$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     targets = [target for line in called for target in line.split()]
     beside = ["lint", "types", "imports", "fuzz"]
-    assert targets == ["install-dev", "test", *beside, "pipeline", "docs", "supply", "realdata"]
+    assert targets == ["install-dev", "test", *beside, "heavy", "docs", "supply"]
     assert set(targets) <= set(ROWS)
 
 
@@ -101,14 +101,14 @@ def test_the_gate_fails_with_what_it_runs_in_the_background() -> None:
     for number in started:
         (name,) = re.fullmatch(r"(\w+)=\$!", lines[number + 1]).groups()
         # before anything else is installed into the environment it runs in
-        assert number < lines.index("make pipeline") < lines.index(f'wait "${name}"') < lines.index("make docs")
+        assert number < lines.index("make heavy") < lines.index(f'wait "${name}"') < lines.index("make docs")
 
 
 def test_the_gate_asks_for_a_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Elsewhere a missing one skips tests; the gate gets one, and then none of them may skip."""
     text = (ROOT / ".ci/run").read_text()
     assert text.index("install -y --no-install-recommends chromium") < text.index(f"export {REQUIRED}=1")
-    assert text.index(f"export {REQUIRED}=1") < text.index("make pipeline")
+    assert text.index(f"export {REQUIRED}=1") < text.index("make heavy")
     assert "NO BROWSER CAN BE HAD" in text
     monkeypatch.setattr("browser.shutil.which", lambda _: None)
     for value, outcome in (("1", pytest.fail.Exception), ("", pytest.skip.Exception)):
@@ -120,7 +120,7 @@ def test_the_gate_asks_for_a_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_the_gate_asks_for_a_pacs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text = (ROOT / ".ci/run").read_text()
     assert text.index("orthanc || install_orthanc") < text.index(f"if orthanc; then export {orthanc.REQUIRED}=1; else")
-    assert text.index(f"export {orthanc.REQUIRED}=1") < text.index("make pipeline")
+    assert text.index(f"export {orthanc.REQUIRED}=1") < text.index("make heavy")
     # what the gate looks for is what the tests look for
     assert str(orthanc.PLUGIN) in text
     assert "NO ORTHANC CAN BE HAD" in text
