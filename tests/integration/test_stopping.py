@@ -53,11 +53,12 @@ def workspace(origin: Path, tmp_path: Path) -> Path:
 
 
 def parts(workspace: Path) -> list[Path]:
-    return [path for path in workspace.rglob("*.part") if path.is_dir()]
+    # os.walk passes over what goes while one looks
+    return [Path(root) / name for root, names, _ in os.walk(workspace) for name in names if name.endswith(".part")]
 
 
 def images_in_parts(workspace: Path) -> list[Path]:
-    return [path for part in parts(workspace) for path in part.rglob("*") if path.is_file()]
+    return [Path(root) / name for part in parts(workspace) for root, _, names in os.walk(part) for name in names]
 
 
 def start(workspace: Path, *, jobs: int) -> subprocess.Popen[bytes]:
