@@ -6,20 +6,19 @@ was up to date gets none: the table of stages says so, and a night in which noth
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from httpx import HTTPError
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.versioning import Step
-from monai_tl.json_lines import MARK
+from monai_tl.json_lines import MARK, parse_marked
 
 UPDATE_EVERY_S = 2.0
 """An artifact is written no more often than this, but for its end."""
@@ -42,7 +41,7 @@ class ProgressBoard:
 
     def take(self, line: str) -> None:
         """Follow a stage's own progress line; other lines are not for here."""
-        record = parse_progress(line)
+        record = parse_marked(line, MARK)
         if record is None or not self._is_time():
             return
         done, total = float(record.get("done", 0)), float(record.get("total", 0))
@@ -77,14 +76,3 @@ class ProgressBoard:
 def boards_of(steps: Sequence[Step]) -> dict[str, ProgressBoard]:
     """A board for each stage of a pipeline, by its name."""
     return {stage: ProgressBoard(stage, n_steps) for stage, n_steps in Counter(step.stage for step in steps).items()}
-
-
-def parse_progress(line: str) -> dict[str, Any] | None:
-    """The record of a stage's progress line; None for any other line."""
-    if not line.startswith(MARK):
-        return None
-    try:
-        record = json.loads(line[len(MARK) :])
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None

@@ -87,12 +87,11 @@ def learn_from_labels(workspace: Path, params: Params, training: str | None, is_
                 # a clone has what is committed
                 commit_pin(workspace, pin, "Labels that came through the inbox")
             noted = _note(workspace, handle, "added")
-        if not _is_time(noted, params, is_alarm):
-            pass
-        elif in_clone and is_going_on(workspace):
+        is_time = _is_time(noted, params, is_alarm)
+        if is_time and in_clone and is_going_on(workspace):
             # it would find the clone busy, and fail
             logger.info("labels wait: a training goes on in the clone")
-        else:
+        elif is_time:
             run = _ask_for_training(training, noted["key"], noted["n_cases"], logger.info)
             if run:
                 noted = _note(workspace, handle, "training", run)

@@ -25,6 +25,17 @@ def mark_line(mark: str, record: dict[str, Any]) -> str:
     return mark + json.dumps(record, ensure_ascii=True)
 
 
+def parse_marked(line: str, mark: str) -> dict[str, Any] | None:
+    """The record of such a line; None for any other line."""
+    if not line.startswith(mark):
+        return None
+    try:
+        record = json.loads(line[len(mark) :])
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
 class JsonLines(io.TextIOBase):
     """Standard output while ``--json`` holds: whoever prints, only whole JSON objects leave.
 

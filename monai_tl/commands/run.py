@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,14 +9,14 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rich.console import Console
 
 from monai_tl.commands.run_views import EventView, LiveView, PlainView, View
 from monai_tl.config import load_params
 from monai_tl.effort import describe_effort, read_effort
-from monai_tl.json_lines import MARK, OUTCOME_MARK, VARIABLE, are_events_on, write_event
+from monai_tl.json_lines import MARK, OUTCOME_MARK, VARIABLE, are_events_on, parse_marked, write_event
 from monai_tl.pipeline_file import check_sections
 from monai_tl.report.terminal import show_results
 from monai_tl.stages import STATE_FOLDER
@@ -124,7 +123,7 @@ def follow(stream: Iterable[bytes], view: View, record: IO[str]) -> list[str]:
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     running = ""
     for line in _lines(stream):
-        outcome, progress = _parsed(line, OUTCOME_MARK), _parsed(line, MARK)
+        outcome, progress = parse_marked(line, OUTCOME_MARK), parse_marked(line, MARK)
         if outcome is not None and "n_steps" in outcome:
             view.plan(int(outcome["n_steps"]))
         elif outcome is not None:
@@ -142,16 +141,6 @@ def follow(stream: Iterable[bytes], view: View, record: IO[str]) -> list[str]:
 def _lines(stream: Iterable[bytes]) -> Iterator[str]:
     for line in stream:
         yield line.decode("utf-8", errors="replace").rstrip()
-
-
-def _parsed(line: str, mark: str) -> dict[str, Any] | None:
-    if not line.startswith(mark):
-        return None
-    try:
-        content = json.loads(line[len(mark) :])
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def failure(last: list[str]) -> str:

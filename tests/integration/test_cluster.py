@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from cluster_work import end_itself, work_of
-from ingested import make_case, write_cases
+from ingested import make_case, small_params, write_cases
 from small_cohort import tree_digest
 
-from monai_tl.config import EvaluateConfig, IngestConfig, NetworkConfig, Params
+from monai_tl.config import EvaluateConfig, IngestConfig
 from monai_tl.dataset.manifest import read_manifest
 from monai_tl.dataset.nifti import write_image
 from monai_tl.errors import ConfigError, WorkerLostError
@@ -105,16 +105,7 @@ def test_ingest_gives_the_same_bytes_everywhere_also_when_a_worker_is_killed(
 def test_preparing_and_scoring_give_the_same_everywhere(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = Params.model_validate({
-        "ingest": {"source": "data", "classes": [{"name": "liver"}, {"name": "tumour"}]},
-        "split": {"n_folds": 2, "test_fraction": 0.3},
-        "plan": {
-            "source": None,
-            "network": NetworkConfig(name="unet", arguments={"channels": [4, 8], "strides": [2]}).model_dump(),
-            "spacing_mm": [6.0, 6.0, 6.0],
-        },
-        "finetune": {"arms": ["scratch"]},
-    })  # fmt: skip
+    params = small_params()
     write_cases(tmp_path / "one", 8)
     found = {}
     for executor in (*HERE, address_of(cluster)):

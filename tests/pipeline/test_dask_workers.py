@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 import pytest
 from balls import CASE_IDS, make_config, make_plan, train_scratch, write_workspace
 from finished_run import RunShape, make_finished_run
-from ingested import make_case, write_cases
+from ingested import make_case, small_params, write_cases
 from small_cohort import tree_digest
 from workspaces import ROOT, free_port, until
 
-from monai_tl.config import IngestConfig, NetworkConfig, Params, PlanConfig, PredictConfig
+from monai_tl.config import IngestConfig, Params, PlanConfig, PredictConfig
 from monai_tl.dataset.manifest import read_manifest
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dicom.deidentify import create_key
@@ -130,19 +130,6 @@ def write_source(folder: Path) -> None:
         write_image(folder / pair["label"], label, affine)
         pairs.append(pair)
     (folder / "dataset.json").write_text(json.dumps({"name": "t", "modality": {"0": "CT"}, "training": pairs}))
-
-
-def small_params(**ingest: str) -> Params:
-    return Params.model_validate({
-        "ingest": {"source": "data", "classes": [{"name": "liver"}, {"name": "tumour"}], **ingest},
-        "split": {"n_folds": 2, "test_fraction": 0.3},
-        "plan": {
-            "source": None,
-            "network": NetworkConfig(name="unet", arguments={"channels": [4, 8], "strides": [2]}).model_dump(),
-            "spacing_mm": [6.0, 6.0, 6.0],
-        },
-        "finetune": {"arms": ["scratch"]},
-    })  # fmt: skip
 
 
 def test_ingest_is_the_same_after_a_worker_was_killed(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monai_tl.config import NetworkConfig, Params
 from monai_tl.dataset.nifti import write_image
 from monai_tl.dataset.transforms import to_matrix
 from monai_tl.labels import ClassSpec, LabelScheme
@@ -70,3 +71,17 @@ def write_cases(workspace: Path, n_cases: int, modality: str = "CT", unlabelled:
         folder / "dataset.json"
     )
     return case_ids
+
+
+def small_params(**ingest: str) -> Params:
+    """For cases of ``write_cases``, on the smallest network from scratch."""
+    return Params.model_validate({
+        "ingest": {"source": "data", "classes": [{"name": "liver"}, {"name": "tumour"}], **ingest},
+        "split": {"n_folds": 2, "test_fraction": 0.3},
+        "plan": {
+            "source": None,
+            "network": NetworkConfig(name="unet", arguments={"channels": [4, 8], "strides": [2]}).model_dump(),
+            "spacing_mm": [6.0, 6.0, 6.0],
+        },
+        "finetune": {"arms": ["scratch"]},
+    })  # fmt: skip

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from flows import progress
-from flows.progress import ProgressBoard, boards_of, parse_progress
+from flows.progress import ProgressBoard, boards_of
 from flows.versioning import Step
-from monai_tl.json_lines import MARK, mark_line
+from monai_tl.json_lines import MARK, mark_line, parse_marked
 
 
 @dataclass
@@ -46,10 +46,10 @@ def line(done: int, total: int, stage: str = "ingest") -> str:
 
 
 def test_progress_lines_and_others():
-    assert parse_progress('@progress {"stage": "ingest", "done": 1, "total": 2, "note": ""}')["done"] == 1
-    assert parse_progress("@progress nonsense") is None
-    assert parse_progress("@progress [1]") is None
-    assert parse_progress("ingest: 1/2") is None
+    assert parse_marked('@progress {"stage": "ingest", "done": 1, "total": 2, "note": ""}', MARK)["done"] == 1
+    assert parse_marked("@progress nonsense", MARK) is None
+    assert parse_marked("@progress [1]", MARK) is None
+    assert parse_marked("ingest: 1/2", MARK) is None
 
 
 def test_each_stage_has_a_bar_of_its_own_and_trainings_share_one(written: Written):
