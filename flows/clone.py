@@ -27,7 +27,7 @@ from pydantic import SecretStr
 from flows import artifacts, naming, remotes, versioning
 from flows.disk import disk_faults_told
 from flows.pipeline import main
-from flows.processes import last_words, run_git, run_supervised
+from flows.processes import git_said, last_words, run_git, run_supervised
 from monai_tl.errors import ConfigError, StageError
 from monai_tl.looks import bring_looks
 from monai_tl.stages import STATE_FOLDER
@@ -188,11 +188,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _must(folder: Path, *arguments: str) -> str:
-    done = run_git(arguments, folder, _WHO)
-    if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise ConfigError(f"git {arguments[0]}: {said}", "clone")
-    return done.stdout.strip()
+    return git_said(arguments, folder, _WHO)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import IO, Literal, cast
 
 from flows.disk import with_advice
+from monai_tl.errors import ConfigError
 from monai_tl.json_lines import VARIABLE
 
 HELPER_VARIABLE = "MONAI_TL_HELPER_TIME_OUT_S"
@@ -147,6 +148,19 @@ def run_git(arguments: Sequence[str], folder: Path, more: Mapping[str, str]) -> 
             for pipe in (process.stdout, process.stderr):
                 cast("IO[str]", pipe).close()
     return subprocess.CompletedProcess(process.args, process.returncode, said, complained)
+
+
+def git_said(arguments: Sequence[str], folder: Path, more: Mapping[str, str]) -> str:
+    """What git says, without the end of its last line; see ``run_git``.
+
+    Raises:
+        ConfigError: It failed; with its last line.
+    """
+    done = run_git(arguments, folder, more)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        raise ConfigError(f"git {arguments[0]}: {said}", "git")
+    return done.stdout.removesuffix("\n")
 
 
 def last_words(lines: Sequence[str], code: int | None) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flows import versioning
-from flows.revision import git_lines
+from flows.processes import git_said
 from monai_tl.errors import ConfigError
 
 PAUSES_S = (2.0, 8.0, 30.0)
@@ -72,9 +72,10 @@ def bring_data(workspace: Path, tell: Callable[[str], None] = _quiet, pauses_s: 
         pauses_s: Before the second try, the third, …
 
     Raises:
-        ConfigError: It is nowhere, or the remote failed to the last try.
+        ConfigError: It is nowhere, git failed, or the remote did to the last try.
     """
-    pins = git_lines(workspace, "-c", "core.quotePath=false", "ls-files", "--", "*.dvc")
+    # its names end with a NUL, and so are as they are
+    pins = git_said(["ls-files", "-z", "--", "*.dvc"], workspace, {}).split("\0")[:-1]
     # not by whether the folders exist: one may hold a part, after a kill
     if pins and not _is_in_cache(pins, workspace):
         _over_the_line(["pull", "--force", *pins], workspace, tell, pauses_s)

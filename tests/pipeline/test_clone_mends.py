@@ -47,6 +47,13 @@ def test_a_lock_that_a_kill_has_left_is_taken_away(workspace: Path) -> None:
     assert [(there / name / "image").read_text() for name in ("data", "sources/one")] == ["data", "sources/one"]
 
 
+def test_data_that_git_cannot_name_are_not_taken_as_none(workspace: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(workspace, tmp_path / "ws")
+    (broken / ".git/index").write_bytes(b"no index")
+    with pytest.raises(ConfigError, match=r"git ls-files: .*index"):
+        remotes.bring_data(broken, pauses_s=())
+
+
 def test_a_commit_without_dvc_is_no_workspace_to_train_from(workspace: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(workspace, tmp_path / "ws", ignore=shutil.ignore_patterns(".monai_tl"))
     git(bare, "rm", "-rq", "--cached", ".dvc")
