@@ -28,6 +28,7 @@ from flows import artifacts, naming, remotes, versioning
 from flows.disk import disk_faults_told
 from flows.pipeline import main
 from flows.processes import git_said, last_words, run_git, run_supervised
+from flows.takeover import take_over
 from monai_tl.errors import ConfigError, StageError
 from monai_tl.looks import bring_looks
 from monai_tl.stages import STATE_FOLDER
@@ -46,6 +47,7 @@ _TAIL_LINES = 12
     flow_run_name=naming.of_training_in_clone,
     persist_result=False,
     validate_parameters=True,
+    on_running=[take_over],
 )
 def training_in_clone(stage_time_out_s: float | None = None) -> str:
     """Train on what the workspace's commit pins, and put the result on a branch.

@@ -38,7 +38,7 @@ PENDING_S = 300
 """A run that somebody took and that has not begun after so long never will: images of containers come sooner."""
 _BLOCK = "monai-tl-messages"
 _LEASE_S = 60
-_BEAT, _BEGUN = "prefect.flow-run.heartbeat", "prefect.flow-run.Running"
+BEAT, _BEGUN = "prefect.flow-run.heartbeat", "prefect.flow-run.Running"
 _TAKEN = {"prefect.flow-run.Pending", "prefect.flow-run.Submitting"}
 """First by the worker, then for the process that it is about to start."""
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
@@ -47,13 +47,7 @@ _TOLD = ("prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-ru
 _WORDS = '{"event": "{{ event.event }}", "time": "{{ event.occurred }}", "resource": "{{ event.resource.id }}"}'
 """No payload: whoever gets it looks at the dashboard, which asks for a password."""
 
-
-_CRASHED = ChangeFlowRunState(
-    name="Crashed", state=StateType.CRASHED, message="its process has shown no life any more", force=False
-)
-_NEVER_BEGAN = ChangeFlowRunState(
-    name="Crashed", state=StateType.CRASHED, message="it was taken and never began: its worker is gone", force=False
-)
+NO_LIFE, NEVER_BEGAN = "its process has shown no life any more", "it was taken and never began: its worker is gone"
 
 
 def n_gpus() -> int:
@@ -97,9 +91,9 @@ def set_up() -> None:
     ends = {f"prefect.flow-run.{name}" for name in _ENDS}
     words = "A run that shows no life any more is marked as crashed, so that the next one can take over"
     # one that was killed before its first sign of life has begun all the same
-    _bring(_silent(CRASH, words, {_BEAT, _BEGUN}, {_BEAT, *ends}, SILENCE_S, _CRASHED))
+    _bring(_silent(CRASH, words, {BEAT, _BEGUN}, {BEAT, *ends}, SILENCE_S, NO_LIFE))
     words = "A run whose worker died before it began is marked as crashed"
-    _bring(_silent(STUCK, words, _TAKEN, {_BEGUN, *ends}, PENDING_S, _NEVER_BEGAN))
+    _bring(_silent(STUCK, words, _TAKEN, {_BEGUN, *ends}, PENDING_S, NEVER_BEGAN))
     url = os.environ.get(WEBHOOK_VARIABLE, "")
     if url:
         block: Any = Webhook(url=SecretStr(url)).save(_BLOCK, overwrite=True)
@@ -113,9 +107,7 @@ def set_up() -> None:
         )
 
 
-def _silent(
-    name: str, words: str, after: set[str], expect: set[str], seconds: int, action: ChangeFlowRunState
-) -> AutomationCore:
+def _silent(name: str, words: str, after: set[str], expect: set[str], seconds: int, message: str) -> AutomationCore:
     """Acts on a run of which nothing that was expected has come in time."""
     return AutomationCore(
         name=name,
@@ -129,7 +121,7 @@ def _silent(
             threshold=1,
             within=timedelta(seconds=seconds),
         ),
-        actions=[action],
+        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message, force=False)],
     )
 
 

@@ -24,6 +24,7 @@ from flows.pipeline import main
 from flows.processes import last_words, run_supervised
 from flows.progress import ProgressBoard
 from flows.retraining import learn
+from flows.takeover import take_over
 from monai_tl.errors import StageError
 from monai_tl.json_lines import MARK
 from monai_tl.stages import STATE_FOLDER
@@ -58,7 +59,9 @@ def segment_new(workspace: Path, time_out_s: float | None) -> None:
     board.finish("inbox", "ran")
 
 
-@flow(name="inbox", flow_run_name=naming.of_inbox, persist_result=False, validate_parameters=True)
+@flow(
+    name="inbox", flow_run_name=naming.of_inbox, persist_result=False, validate_parameters=True, on_running=[take_over]
+)
 def inbox(time_out_s: float | None = None, training: str | None = None) -> dict[str, int]:
     """Segment what has come since the last run, show what became of it, and learn from labels that came back.
 

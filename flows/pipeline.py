@@ -21,6 +21,7 @@ from flows import artifacts, naming, progress, versioning
 from flows.disk import disk_faults_told
 from flows.guards import gpu_slot
 from flows.server import server_for
+from flows.takeover import take_over
 from monai_tl.config import load_params
 from monai_tl.errors import MonaiTLError, StageError
 from monai_tl.json_lines import MARK, OUTCOME_MARK, VARIABLE, mark_line
@@ -59,7 +60,13 @@ def bring_up_to_date(
     return outcome
 
 
-@flow(name="training", flow_run_name=naming.of_training, persist_result=False, validate_parameters=True)
+@flow(
+    name="training",
+    flow_run_name=naming.of_training,
+    persist_result=False,
+    validate_parameters=True,
+    on_running=[take_over],
+)
 def training(stage_time_out_s: float | None = None) -> dict[str, str]:
     """Bring every stage of the current workspace up to date and show the result.
 

@@ -11,6 +11,8 @@ from types import FrameType
 from typing import Any
 
 _WORKERS_S = 2.0
+_asked: list[int] = []
+"""Signals that have come."""
 
 
 def stop_tidily() -> None:
@@ -22,6 +24,11 @@ def stop_tidily() -> None:
         signal.signal(number, _stop)
 
 
+def stop_status() -> int | None:
+    """The exit status of a process that was asked to stop: 143 for SIGTERM, 130 for SIGINT; None while it was not."""
+    return 128 + _asked[0] if _asked else None
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     """Signal handler.
 
@@ -29,6 +36,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
         SystemExit: 143, for SIGTERM.
         KeyboardInterrupt: For SIGINT.
     """
+    _asked.append(number)
     # a second order, e.g. the kernel's when the parent ends, must not break into the tidying up
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -246,6 +246,32 @@ def test_a_name_that_is_anothers_by_now_is_not_swept(tmp_path: Path, monkeypatch
     assert (left / "image").read_text() == "mine"
 
 
+SWALLOWED = """
+import os, signal, sys
+from monai_tl import cli
+
+def work():
+    try:
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        signal.sigtimedwait([], 5)
+    except BaseException:
+        raise ValueError("a library's own") from None
+
+cli.app = work
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "status", "words"), [("SIGTERM", 143, ""), ("SIGINT", 130, "Stopped. ")])
+def test_an_order_to_end_that_a_library_makes_an_error_of_is_no_fault(number: str, status: int, words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED, number], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == status
+    assert done.stderr.startswith(words)
+    assert "fault" not in done.stderr
+
+
 STUBBORN = """
 import os, signal, sys, time
 from monai_tl.parallel import map_cases

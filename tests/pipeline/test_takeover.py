@@ -1,0 +1,96 @@
+"""A run that begins ends what is dead: what the server's automations never saw, since a killed server forgot it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow, get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.events import emit_event
+from prefect.events.filters import EventFilter, EventIDFilter
+from prefect.testing.utilities import prefect_test_harness
+from workspaces import until
+
+from flows.takeover import end_dead, take_over
+
+pytestmark = pytest.mark.pipeline
+
+
+@flow(name="training")
+def training() -> None:
+    """Never called: its runs are made as a worker would."""
+
+
+@flow(name="inbox")
+def inbox() -> None:
+    """Likewise."""
+
+
+@flow(name="somebody-else")
+def foreign() -> None:
+    """Likewise."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real one, with a database of its own and no automation."""
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+def deploy(one: Any) -> UUID:
+    with get_client(sync_client=True) as client:
+        return client.create_deployment(client.create_flow(one), "here")
+
+
+def run_of(deployment: UUID, *states: StateType) -> UUID:
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run_from_deployment(deployment)
+        for state in states:
+            client.set_flow_run_state(run.id, State(type=state), force=True)
+        return run.id
+
+
+def states(*runs: UUID) -> list[str]:
+    with get_client(sync_client=True) as client:
+        return [str(client.read_flow_run(run).state_type.value) for run in runs]
+
+
+def is_known(event: UUID) -> bool:
+    with get_client(sync_client=True) as client:
+        return bool(client.read_events(EventFilter(id=EventIDFilter(id=[event])), limit=1).events)
+
+
+def test_only_what_is_dead_is_ended() -> None:
+    first, second, other = deploy(training), deploy(inbox), deploy(foreign)
+    stuck = run_of(first, StateType.PENDING)
+    stuck_inbox = run_of(second, StateType.PENDING)
+    silent = run_of(first, StateType.PENDING, StateType.RUNNING)
+    alive = run_of(first, StateType.PENDING, StateType.RUNNING)
+    inbox_silent = run_of(second, StateType.PENDING, StateType.RUNNING)
+    not_ours = run_of(other, StateType.PENDING)
+    planned = run_of(first)
+    own = run_of(first, StateType.PENDING, StateType.RUNNING)
+    everyone = (stuck, stuck_inbox, silent, alive, inbox_silent, not_ours, planned, own)
+    before = states(*everyone)
+
+    # nothing of it is old enough
+    with get_client(sync_client=True) as client:
+        take_over(None, client.read_flow_run(own), None)
+    assert states(*everyone) == before
+
+    time.sleep(3.0)
+    beat = time.monotonic()
+    event = emit_event("prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{alive}"})
+    assert event is not None
+    until(lambda: is_known(event.id), 60, "the server has the sign of life")
+    # shorter than any run has been what it is, and longer ago than the sign of life
+    silence_s = time.monotonic() - beat + 1.5
+    ended = end_dead(first, own, pending_s=silence_s, silence_s=silence_s)
+    assert set(ended) == {stuck, stuck_inbox, silent}
+    after = dict(zip(everyone, before, strict=True)) | dict.fromkeys(ended, "CRASHED")
+    assert states(*everyone) == list(after.values())
