@@ -87,7 +87,7 @@ def _run() -> None:
 
 
 def _stop_if_asked() -> None:
-    """Libraries may make an error of their own of the order to end: pydantic does, while it builds a class."""
+    """Libraries may make an error of their own of the order to end: pydantic was seen to, while it built a class."""
     status = stop_status()
     if status is not None:
         sys.exit(status)
