@@ -52,19 +52,22 @@ def seal(folder: Path, beside: Iterable[Path] = ()) -> None:
 def check_sealed(folder: Path, recorded: str | None = None) -> None:
     """Make sure that all files of a folder are as they were when it was sealed, and no others.
 
+    Links to files are files: DVC makes them. Empty folders do not count, since DVC keeps none.
+
     Args:
         folder: An output of a stage. Files beside it that its manifest names are checked too.
         recorded: What dvc.lock has for the folder; None leaves that out. The manifest travels with the files, so
             that a whole folder of another run is one with them; dvc.lock is in git.
 
     Raises:
-        DataError: Code ``integrity``: a file has other content, is missing or was added; the manifest is missing or
-            damaged; or the folder is whole but not the one that dvc.lock names.
+        DataError: Code ``integrity``: a file has other content, is missing or was added (a pipe or a link to a folder
+            too); the manifest is missing or damaged; or the folder is whole but not the one that dvc.lock names.
     """
     expected = _read_manifest(folder)
     found = {path.as_posix(): _digests(folder / path) for path in _files(folder)}
     outside = {name: _digests(folder / name) for name in expected if name.startswith("../") if (folder / name).exists()}
-    faults = _faults(expected, {name: one.sha256 for name, one in {**found, **outside}.items()})
+    others = dict.fromkeys(_neither_file_nor_folder(folder) - expected.keys(), "")
+    faults = _faults(expected, {**others, **{name: one.sha256 for name, one in {**found, **outside}.items()}})
     if faults:
         more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise _broken(folder, f"{', '.join(faults[:_SHOWN])}{more} since the stage wrote it")
@@ -142,6 +145,12 @@ def _read_manifest(folder: Path) -> dict[str, str]:
 def _files(folder: Path) -> list[Path]:
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in found if path != Path(MANIFEST))
+
+
+def _neither_file_nor_folder(folder: Path) -> set[str]:
+    """Pipes, sockets, devices, links to folders and links to nothing."""
+    paths = (path for path in folder.rglob("*") if not path.is_file() and (path.is_symlink() or not path.is_dir()))
+    return {path.relative_to(folder).as_posix() for path in paths}
 
 
 def _digests(path: Path) -> Digests:

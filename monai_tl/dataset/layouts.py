@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from monai_tl.errors import DataError
 from monai_tl.files import read_json
+from monai_tl.modality import known_modality
 
 DESCRIPTION = "dataset.json"
 PATIENTS = "patients.json"
@@ -22,6 +23,7 @@ _KNOWN_CHANNELS = frozenset((
     "t1post", "t1w", "t2", "t2*", "t2-flair", "t2flair", "t2w",
 ))  # fmt: skip
 _MR_WORDS = ("MR", "T1", "T2", "FLAIR", "ADC", "DWI", "DIFFUSION")
+_TERM_OF = {"PET": "PT", "PD": "MR", "PDW": "MR", "SWI": "MR", "HBV": "MR"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class NiftiDataset:
 
     Attributes:
         name: As its description gives it, else empty.
-        modality: ``CT``, ``MR`` or what the description says, in capitals.
+        modality: ``CT``, ``MR`` or another term of DICOM; ``OT`` where the description has no known word.
         channels: What each channel holds; empty where the description does not say it for all in known words.
     """
 
@@ -216,7 +218,10 @@ def _patients(root: Path) -> dict[str, str]:
 
 
 def _inside(root: Path, text: str) -> Path:
-    """A listed path, which must stay in the folder."""
+    """A listed path, whose text must not lead out of the folder.
+
+    Links in the folder are the user's own and are followed: DVC makes some, with cache.type symlink.
+    """
     path = root / text
     if "\0" in text or Path(text).is_absolute() or not path.name.endswith(_ENDINGS):
         raise DataError(f"{DESCRIPTION} must list relative paths of .nii or .nii.gz files")
@@ -237,10 +242,10 @@ def _channel_names(channels: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _modality(channels: Mapping[str, str]) -> str:
-    names = [name.upper() for name in channels.values()]
+    """A term of DICOM for a known word, since any other text may name somebody; ``OT`` where there is none."""
+    names = [name.strip().upper() for name in channels.values()]
     if any(word in name for name in names for word in _MR_WORDS):
         return "MR"
     if any(name.startswith("CT") for name in names):
         return "CT"
-    plain = re.sub(r"[^A-Z0-9]", "", names[0])[:16] if names else ""
-    return plain or "OT"
+    return next(filter(None, (known_modality(_TERM_OF.get(name, name)) for name in names)), "OT")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
@@ -29,10 +31,17 @@ _LARGE_IMAGE = 64 << 20
 _LARGE_LABEL = 512 << 20
 """Label maps of small organs do shrink to a thousandth."""
 _HEAD_BYTES = 600
+_START_BYTES = 64 << 10
+"""Packed, the head is in these."""
+_SURPLUS_BYTES = 1024
+"""What may stand behind the voxels."""
+_PIECE_BYTES = 4096
+_PORTION_BYTES = 16 << 20
 _SLAB_BYTES = 1 << 20
 _QFORM_TOLERANCE_MM = 0.1
 _MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 _GZIP = 16 + zlib.MAX_WBITS
+_GZIP_MARK = b"\x1f\x8b"
 _GZIP_FAULTS: tuple[Any, ...] = (isal_zlib.error, EOFError)
 
 
@@ -188,29 +197,45 @@ def _read(path: Path, what: str, large: int, image_shape: tuple[int, ...] | None
     return _scaled(array, header, what), _affine_of(header, what)
 
 
-def _load(path: Path, what: str, large: int, image_shape: tuple[int, ...] | None) -> tuple[_Header, bytes]:
+def _load(
+    path: Path, what: str, large: int, image_shape: tuple[int, ...] | None
+) -> tuple[_Header, bytes | NDArray[np.uint8]]:
     """Header and unpacked content; the content is as long as the header says, and its checksum is right."""
     try:
-        packed = path.read_bytes()
+        # a pipe would be waited for, and a device may have no end
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{what} is a folder, a pipe or a device; give the file itself")
+        with path.open("rb", buffering=_START_BYTES) as stream:
+            return _load_open(stream, what, large, image_shape)
     except OSError as error:
         raise DataError(f"{what} cannot be read: {error.strerror}; check the path and its permissions") from None
-    is_gzip = packed[:2] == b"\x1f\x8b"
-    try:
-        head = isal_zlib.decompressobj(wbits=_GZIP).decompress(packed, _HEAD_BYTES) if is_gzip else packed[:_HEAD_BYTES]
-        header = _header(head, what)
-        if image_shape is not None and sorted(header.shape[:3]) != sorted(image_shape):
-            raise GeometryError(
-                f"{what} is {list(header.shape)} voxels, its image {list(image_shape)}; resample it onto its image"
-            )
-        expected = _expected_bytes(header, len(packed), is_gzip, what)
-        if is_gzip and expected > max(large, _BOMB_RATIO * len(packed)):
-            raise DataError(
-                f"{what} would unpack from {len(packed)} to {expected} bytes, more than any scan shrinks; do not use "
-                "it, or store it unpacked (.nii) if it is what it should be"
-            )
-        content = _unpack(packed, expected, what) if is_gzip else packed
     except _GZIP_FAULTS:
         raise DataError(f"{what} is damaged (its gzip stream or checksum is wrong); copy it again") from None
+
+
+def _load_open(
+    stream: BinaryIO, what: str, large: int, image_shape: tuple[int, ...] | None
+) -> tuple[_Header, bytes | NDArray[np.uint8]]:
+    stored = os.fstat(stream.fileno()).st_size
+    head = stream.read(_START_BYTES)
+    is_gzip = head[:2] == _GZIP_MARK
+    if is_gzip:
+        head = isal_zlib.decompressobj(wbits=_GZIP).decompress(head, _HEAD_BYTES)
+    header = _header(head[:_HEAD_BYTES], what)
+    if image_shape is not None and sorted(header.shape[:3]) != sorted(image_shape):
+        raise GeometryError(
+            f"{what} is {list(header.shape)} voxels, its image {list(image_shape)}; resample it onto its image"
+        )
+    expected = _expected_bytes(header, stored, is_gzip, what)
+    if is_gzip and expected > max(large, _BOMB_RATIO * stored):
+        raise DataError(
+            f"{what} would unpack from {stored} to {expected} bytes, more than any scan shrinks; do not use "
+            "it, or store it unpacked (.nii) if it is what it should be"
+        )
+    if not is_gzip and stored > expected + _SURPLUS_BYTES:
+        raise DataError(f"{what} holds {stored} bytes where its header says {expected}; it is damaged: copy it again")
+    stream.seek(0)
+    content = _unpack(stream, expected, what) if is_gzip else stream.read(expected)
     if len(content) < expected:
         raise DataError(f"{what} ends after {len(content)} of {expected} bytes; copy it again")
     return header, content
@@ -270,21 +295,27 @@ def _expected_bytes(header: _Header, packed_bytes: int, is_gzip: bool, what: str
     return n_bytes
 
 
-def _unpack(packed: bytes, expected: int, what: str) -> bytes:
-    """Unpack to the end of each gzip member, so that its checksum is verified; no more than the header announced."""
-    parts: list[bytes] = []
-    room = expected + 1024
-    while packed[:2] == b"\x1f\x8b":
-        unpacker = isal_zlib.decompressobj(wbits=_GZIP)
-        part = unpacker.decompress(packed, room + 1)
-        room -= len(part)
-        if room < 0:
-            raise DataError(f"{what} unpacks to more than its header says; it is damaged: copy it again")
-        if not unpacker.eof:
-            raise EOFError
-        parts.append(part)
-        packed = unpacker.unused_data
-    return b"".join(parts)
+def _unpack(stream: BinaryIO, expected: int, what: str) -> NDArray[np.uint8]:
+    """Unpack to the end of each gzip member, so that its checksum is verified; no more than the header announced.
+
+    Each member is begun with a small piece, and what was read beyond its end is read again: there may be millions.
+    """
+    content, filled = np.empty(expected + _SURPLUS_BYTES, np.uint8), 0
+    while (packed := stream.read(2)) == _GZIP_MARK:
+        unpacker, n_next = isal_zlib.decompressobj(wbits=_GZIP), _PIECE_BYTES
+        while not unpacker.eof:
+            part = unpacker.decompress(packed, _PORTION_BYTES)
+            if not packed and not part:
+                raise EOFError
+            if filled + len(part) > len(content):
+                raise DataError(f"{what} unpacks to more than its header says; it is damaged: copy it again")
+            content[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
+            filled += len(part)
+            stream.seek(-len(unpacker.unconsumed_tail or unpacker.unused_data), os.SEEK_CUR)
+            if not unpacker.eof:
+                packed = stream.read(n_next)
+                n_next = min(2 * n_next, _SLAB_BYTES)
+    return content[:filled]
 
 
 def _channels_first(array: NDArray[Any]) -> NDArray[Any]:

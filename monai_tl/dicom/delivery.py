@@ -10,10 +10,10 @@ from pydicom.datadict import tag_for_keyword
 
 from monai_tl.dicom.index import OTHER_MODALITIES
 from monai_tl.dicom.label_object import LABEL_CLASSES
-from monai_tl.dicom.modality import MODALITY_OF
 from monai_tl.dicom.raw_values import RawValues
 from monai_tl.dicom.reading import scan_file
 from monai_tl.errors import DicomError
+from monai_tl.modality import MODALITY_OF
 
 _TAG_OF = {
     keyword: int(tag_for_keyword(keyword) or 0) for keyword in ("StudyInstanceUID", "SOPClassUID", "Modality", "Rows")

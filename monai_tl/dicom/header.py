@@ -14,10 +14,10 @@ from pydicom.datadict import tag_for_keyword
 
 from monai_tl.dicom.identity import IDENTITY_TAGS, words_of_values
 from monai_tl.dicom.lookup import LookupTable, read_lookup
-from monai_tl.dicom.modality import known_modality
 from monai_tl.dicom.raw_values import RawValues, decode, plain_text
 from monai_tl.dicom.reading import FileMeta, dicom_faults, scan_file
 from monai_tl.dicom.scan import PixelPlace, Scanned
+from monai_tl.modality import known_modality
 
 _SCANNER_TEXTS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel")
 _SCANNER_NUMBERS = {"MagneticFieldStrength": 50.0, "SliceThickness": 1000.0, "KVP": 1000.0, "EchoTime": 10_000.0}

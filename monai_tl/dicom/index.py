@@ -22,8 +22,8 @@ from monai_tl.dicom.label_object import (
     refused_with_series,
 )
 from monai_tl.dicom.listing import list_files
-from monai_tl.dicom.modality import MODALITY_OF
 from monai_tl.errors import DicomError
+from monai_tl.modality import MODALITY_OF
 from monai_tl.parallel import map_cases
 from monai_tl.records import Rejection
 

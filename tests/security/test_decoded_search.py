@@ -47,6 +47,8 @@ FORMS: dict[str, Callable[[], bytes]] = {
     "JSON": lambda: json.dumps({"name": TEXT}).encode(),
     "JSON in JSON": lambda: json.dumps(json.dumps({"name": TEXT})).encode(),
     "percent": lambda: urllib.parse.quote(f"/data/{TEXT}/a").encode(),
+    # as a code of a fixed form is made of a free text
+    "letters and digits": lambda: b"KANARINNE07B",
     "zip": lambda: _zip(RAW),
     "base64 in gzip in zip": lambda: _zip(gzip.compress(base64.b64encode(RAW))),
 }

@@ -25,12 +25,25 @@ def _swap(folder: Path) -> None:
     other.write_bytes(first)
 
 
+def _link_in_place(folder: Path) -> None:
+    moved = (folder / "case-a").rename(folder.parent / "case-a")
+    (folder / "case-a").symlink_to(moved)
+
+
 CHANGES = {
     "tampered": (lambda folder: (folder / "case-a/image.npy").write_text("voxels of A"), "case-a/image.npy has other"),
     "truncated": (lambda folder: (folder / "case-a/image.npy").write_text(""), "case-a/image.npy has other"),
     "swapped": (_swap, "case-a/image.npy has other content, case-b/image.npy has other"),
     "missing": (lambda folder: (folder / "case-b/é").unlink(), "case-b/é is missing"),
     "added": (lambda folder: (folder / "case-a/label.npy").write_text("x"), "case-a/label.npy was added"),
+    "pipe added": (lambda folder: os.mkfifo(folder / "case-a/pipe"), "case-a/pipe was added"),
+    "link to a folder added": (lambda folder: (folder / "case-c").symlink_to("/etc"), "case-c was added"),
+    "link to nothing added": (lambda folder: (folder / "gone").symlink_to("nowhere"), "gone was added"),
+    "link in place of a folder": (_link_in_place, "case-a/image.npy is missing, case-a was added"),
+    "pipe in place of a file": (
+        lambda folder: ((folder / "case-b/é").unlink(), os.mkfifo(folder / "case-b/é")),
+        "case-b/é is missing since",
+    ),
     "without manifest": (lambda folder: (folder / MANIFEST).unlink(), "is missing or damaged"),
     "manifest of noise": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe"), "is missing or damaged"),
     "manifest emptied": (lambda folder: (folder / MANIFEST).write_text(""), "was added"),
@@ -63,6 +76,13 @@ def test_what_is_changed_after_the_stage_is_found(folder: Path, change: str) -> 
         check_sealed(folder)
     assert caught.value.code == "integrity"
     assert "doctor --cache" in str(caught.value)
+
+
+def test_links_to_files_are_files(folder: Path) -> None:
+    """DVC makes them, with cache.type symlink."""
+    path = folder / "case-a/image.npy"
+    path.symlink_to(path.rename(folder.parent / "object"))
+    check_sealed(folder)
 
 
 def test_one_file_of_an_output_is_checked_alone(folder: Path) -> None:

@@ -6,7 +6,12 @@ Single damages of a header, NaN and infinite values and messages are tested in t
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +83,15 @@ def _claim(shape: tuple[int, ...], kind: type = nibabel.Nifti1Header, ending: st
     return make
 
 
+def _sparse(shape: tuple[int, ...], n_bytes: int) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = _claim(shape)(folder)
+        os.truncate(path, n_bytes)
+        return path
+
+    return make
+
+
 def _flipped(folder: Path) -> Path:
     path = _whole(folder / "a.nii.gz")
     content = bytearray(path.read_bytes())
@@ -113,6 +127,11 @@ VOLUMES = {
     "30000^3": (_claim((30000, 30000, 30000)), "claims 27000000000352 bytes"),
     "30000^3 in gzip": (_claim((30000, 30000, 30000), ending=".nii.gz"), "claims 27000000000352 bytes"),
     "100000^3 in NIfTI-2": (_claim((100000, 100000, 100000), nibabel.Nifti2Header), "claims 1000000000000544 bytes"),
+    "30000^3 in a gigabyte": (_sparse((30000, 30000, 30000), 1 << 30), "claims 27000000000352 bytes"),
+    "gigabyte behind a volume": (
+        _sparse((10, 10, 10), 1 << 30),
+        "1073741824 bytes where its header says 1352",
+    ),
     "gigabyte of zeros": (_bomb, "more than any scan shrinks"),
     "gigabyte behind a small header": (_bomb_behind_a_small_header, "unpacks to more than its header says"),
     "one bit": (_flipped, "checksum"),
@@ -144,6 +163,70 @@ def test_it_is_refused_within_the_memory_of_its_file(tmp_path: Path, name: str) 
         # a label map may shrink further, but it cannot be larger than its image
         read_label(path, (12, 14, 16))
     assert _peak_kib(reset=False) - before < MAX_GROWTH_KIB
+
+
+def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nii")
+    (tmp_path / "device.nii").symlink_to("/dev/zero")
+    (tmp_path / "folder.nii").mkdir()
+    # in a process of its own, which can be ended, with 4 GiB
+    program = """
+import resource, sys
+from pathlib import Path
+from monai_tl.dataset.nifti import read_image
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+for path in sys.argv[1:]:
+    try:
+        read_image(Path(path))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    arguments = [sys.executable, "-c", program, *map(str, sorted(tmp_path.iterdir()))]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "DataError the image file is a folder, a pipe or a device; give the file itself\n" * 3
+
+
+def test_a_link_to_a_file_is_that_file(tmp_path: Path) -> None:
+    """DVC makes them, with cache.type symlink."""
+    link = tmp_path / "b.nii.gz"
+    link.symlink_to(_whole(tmp_path / "a.nii.gz"))
+    assert np.array_equal(read_image(link)[0], read_image(tmp_path / "a.nii.gz")[0])
+
+
+def _members(content: bytes, n_bytes: int) -> list[bytes]:
+    """As pigz and bgzip write them."""
+    return [_packed(content[start : start + n_bytes], 0) for start in range(0, len(content), n_bytes)]
+
+
+def test_empty_gzip_members_take_time_in_step_with_their_number(tmp_path: Path) -> None:
+    """Twenty bytes each; to copy what is left for each of them takes ten seconds for these 4 MB."""
+    first, *others = _members(_whole(tmp_path / "a.nii").read_bytes(), 512)
+    empty = zlib.compressobj(wbits=31).flush()
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(first + empty * (4_000_000 // len(empty)) + b"".join(others))
+    started = time.process_time()
+    assert np.array_equal(read_image(path)[0], read_image(tmp_path / "a.nii")[0])
+    assert time.process_time() - started < 4
+
+
+@pytest.mark.parametrize("n_bytes", [700, 4096, 65280])
+def test_files_of_many_members_are_read(tmp_path: Path, n_bytes: int) -> None:
+    rng = np.random.default_rng(0)
+    write_image(tmp_path / "a.nii", rng.integers(0, 4000, (80, 80, 40)).astype(np.int16), AFFINE)
+    content = (tmp_path / "a.nii").read_bytes()
+    path = tmp_path / "a.nii.gz"
+    members = _members(content, n_bytes)
+    # bgzip ends a file with an empty one
+    path.write_bytes(b"".join(members) + zlib.compressobj(wbits=31).flush())
+    assert np.array_equal(read_image(path)[0], read_image(tmp_path / "a.nii")[0])
+    path.write_bytes(b"".join(members[:-1]))
+    with pytest.raises(MonaiTLError, match=rf"ends after {(len(members) - 1) * n_bytes} of {len(content)} bytes"):
+        read_image(path)
+    whole = b"".join(members)
+    for cut in (1, 9, len(members[-1]) - 2):
+        path.write_bytes(whole[:-cut])
+        with pytest.raises(MonaiTLError, match="checksum"):
+            read_image(path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")

@@ -184,7 +184,7 @@ def found_in(
     forms: dict[bytes, str] = {}
     for text in texts:
         written = {text.encode(code, "replace") for code in ("utf-8", "latin-1")} | {json.dumps(text)[1:-1].encode()}
-        forms |= {one.lower(): text for one in written}
+        forms |= {one.lower(): text for one in (*written, *_as_code(text))}
     # what all have in common is looked for first: one pass in place of hundreds
     stems, hashes = _stems(forms), PlainHashes(texts)
     found = set()
@@ -204,6 +204,13 @@ def found_in(
                 if any(stem in lower for stem in stems):
                     found |= {f"{text} in {name}" for one, text in forms.items() if one in lower}
     return sorted(found)
+
+
+def _as_code(text: str) -> Iterator[bytes]:
+    """Its letters and digits, cut to what DICOM's codes hold; none where chance makes such digits too."""
+    plain = re.sub(r"[^A-Z0-9]", "", text.upper())[:16]
+    if len(plain) >= 8 and re.search(r"[G-Z]", plain):
+        yield plain.encode()
 
 
 def _stems(forms: Iterable[bytes]) -> set[bytes]:

@@ -13,8 +13,12 @@ from ingested import make_case
 N_CASES = 8
 
 
-def write_talking_volumes(root: Path, canaries: Canaries) -> None:
-    """Images and labels of ``ingested.make_case``; two cases of the first patient."""
+def write_talking_volumes(root: Path, canaries: Canaries, modality: str = "CT") -> None:
+    """Images and labels of ``ingested.make_case``; two cases of the first patient.
+
+    Args:
+        modality: The known word beside the planted one; empty for none.
+    """
     plant = canaries.plant
     pairs, patients = [], {}
     for number in range(N_CASES):
@@ -28,8 +32,9 @@ def write_talking_volumes(root: Path, canaries: Canaries) -> None:
         patients[name] = plant(f"patient of case {number}") if number != 1 else patients[pairs[0]["image"][11:-7]]
     described = {key: plant(f"{key} of the data set") for key in ("description", "reference", "licence", "release")}
     labels = {"0": "background", "1": plant("name of label 1"), "2": plant("name of label 2")}
+    channels = {key: {"0": f"{modality} {plant(f'{key} of the data set')}"} for key in ("modality", "channel_names")}
     content = {
-        "name": plant("name of the data set"), **described, "tensorImageSize": "3D", "modality": {"0": "CT"},
+        "name": plant("name of the data set"), **described, "tensorImageSize": "3D", **channels,
         "labels": labels, "numTraining": N_CASES, "numTest": 0, "training": pairs, "test": [],
     }  # fmt: skip
     (root / "dataset.json").write_text(json.dumps(content))

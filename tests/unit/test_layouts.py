@@ -79,6 +79,30 @@ def test_channels_are_named_in_known_words_only(tmp_path, names, kept):
     assert read_nnunet(tmp_path).channels == kept
 
 
+@pytest.mark.parametrize("layout", ["decathlon", "nnunet"])
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"0": "MRI"}, "MR"),
+        ({"0": "T1w", "1": "T2w"}, "MR"),
+        ({"0": "PD"}, "MR"),
+        ({"0": "SWI"}, "MR"),
+        ({"0": "CT scan"}, "CT"),
+        ({"0": "PET"}, "PT"),
+        ({"0": "us"}, "US"),
+        ({"0": "noNorm", "1": "US"}, "US"),
+        # any other text may be somebody's name
+        ({"0": "Hans Huber 1234567"}, "OT"),
+        ({"0": "HUBER"}, "OT"),
+        ({}, "OT"),
+    ],
+)
+def test_the_modality_is_a_term_of_dicom(tmp_path, layout, names, told):
+    described = {"modality": names, "training": []} if layout == "decathlon" else {"channel_names": names}
+    describe(tmp_path, described)
+    assert (read_decathlon if layout == "decathlon" else read_nnunet)(tmp_path).modality == told
+
+
 def test_a_folder_without_description_has_no_layout(tmp_path):
     assert layout_of(tmp_path) is None
 

@@ -22,6 +22,6 @@ _TERMS = frozenset((
 ))  # fmt: skip
 
 
-def known_modality(text: str, sop_class: str) -> str:
+def known_modality(text: str, sop_class: str = "") -> str:
     """A defined term, from Modality or else from the kind of object; empty where neither tells."""
     return text if text in _TERMS else MODALITY_OF.get(sop_class, "")
