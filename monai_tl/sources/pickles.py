@@ -99,7 +99,7 @@ def _has_one_list(content: bytes) -> bool:
         wide_mark, _, _, size, place = _WIDE_END.unpack_from(content, at)
         if named != at or wide_mark != b"PK\x06\x06":
             return False
-    return mark == b"PK\x05\x06" and n_comment == 0 and place + size == at
+    return bool(mark == b"PK\x05\x06" and n_comment == 0 and place + size == at)
 
 
 def _check_pickles(content: bytes, path: Path, n_most: int) -> None:
