@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from monai_tl.errors import ConfigError
 
+_MAX_REPEATED = 20_000
+
 
 def read_text(path: Path, missing: str) -> str:
     """A text file of the user's.
@@ -34,7 +36,7 @@ def read_text(path: Path, missing: str) -> str:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML as plain data; a key given twice is a fault.
+    """Parse YAML as plain data; a key given twice is a fault, and so are aliases that grow without measure.
 
     Raises:
         ConfigError: It is no YAML; names the line.
@@ -51,7 +53,13 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice (YAML would silently keep the last)."""
+    """SafeLoader that refuses a key given twice (YAML would silently keep the last), and aliases without measure."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None:
+            _unfolded(node, {})
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -61,6 +69,25 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for with all its aliases written out.
+
+    Args:
+        node: A value of a document.
+        known: The same of the nodes that were looked at before, by ``id``; 0 while one is being looked at.
+    """
+    if id(node) not in known:
+        known[id(node)] = 0
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_unfolded(one, known) for one in inner)
+    fault = f"aliases stand for more than {_MAX_REPEATED} values" if known[id(node)] else "an anchor holds itself"
+    # without aliases each value counts once
+    if not known[id(node)] or known[id(node)] - len(known) > _MAX_REPEATED:
+        raise yaml.composer.ComposerError(None, None, fault, node.start_mark)
+    return known[id(node)]
 
 
 def fault_lines(error: ValidationError, model: type[BaseModel]) -> list[str]:

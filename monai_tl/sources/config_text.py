@@ -153,8 +153,7 @@ def _is_deeper(content: Any, limit: int) -> bool:
     level = [content]
     for _ in range(limit):
         level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
-        # a YAML anchor may be there many times; once is enough
-        level = list({id(item): item for item in level if isinstance(item, dict | list)}.values())
+        level = [item for item in level if isinstance(item, dict | list)]
         if not level:
             return False
     return True
@@ -173,7 +172,7 @@ def _parse_json(text: str) -> Any:
 
 
 class _Resolver:
-    """Looks values up, counting them: YAML's anchors and circles of references must come to an end."""
+    """Looks values up, counting them: circles of references must come to an end."""
 
     def __init__(self, config: ConfigText) -> None:
         self.config = config

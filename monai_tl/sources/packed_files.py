@@ -20,7 +20,10 @@ MAX_WEIGHTS = 8 << 30
 _MAX_MEMBERS = 20_000
 _MAX_INFLATED = 16 << 30
 _MAX_RATIO = 200
-"""Of a member; trained weights hardly shrink, text shrinks to a tenth, a bomb to a thousandth or less."""
+"""Of a member; text shrinks to a tenth, a bomb to a thousandth or less."""
+_LARGE = 64 << 20
+_MAX_RATIO_LARGE = 4
+"""Of a member larger than that, which can only be weights: they hardly shrink, and lie in memory as a whole."""
 _ENCRYPTED = 0x1
 
 
@@ -159,7 +162,8 @@ def _member_fault(item: zipfile.ZipInfo, seen: set[str]) -> str:
         return "is encrypted"
     if name in seen:
         return "is there twice"
-    if item.file_size > _MAX_RATIO * item.compress_size + MAX_TEXT:
+    ratio = _MAX_RATIO_LARGE if item.file_size > _LARGE else _MAX_RATIO
+    if item.file_size > ratio * item.compress_size + MAX_TEXT:
         return f"would inflate from {item.compress_size} to {item.file_size} bytes"
     return ""
 

@@ -176,7 +176,9 @@ def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...
         steps.append(known[0])
         content = held[known[0]]
     if not _is_state(content):
-        keys = ", ".join(sorted(map(str, content))[:8]) if isinstance(content, Mapping) else type(content).__name__
+        # of keys that are no text, the text could be endless
+        named = [key[:64] for key in content if isinstance(key, str)] if isinstance(content, Mapping) else []
+        keys = ", ".join(sorted(named)[:8]) or type(content).__name__
         raise WeightsError(
             f"{path}: no dictionary of tensors found (there is: {keys[:160]!r}); save the network's state_dict() alone"
         )

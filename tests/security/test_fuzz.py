@@ -25,6 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module", autouse=True)
 def sequential() -> object:
+    # imported here, else the first card would be charged with the time and memory of it
+    import monai_tl.networks.builders  # noqa: F401
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MONAI_TL_EXECUTOR", "sequential")
         yield
@@ -119,6 +122,14 @@ def test_values_are_changed_and_the_text_still_parses(name: str) -> None:
     parts = [part for content in made for part in content.split(b"\n=====\n")]
     n_parsed = sum(_parses(part, json.loads if name == "bundle" else yaml.safe_load) for part in parts)
     assert n_parsed > 0.9 * len(parts)
+
+
+def test_aliases_are_made_that_unfold_without_end(tmp_path: Path) -> None:
+    """And refused before anything unfolds them."""
+    made = [with_other_values(_seeds("card")[0], random.Random(number)) for number in range(200)]
+    grown = [content for content in made if content.count(b"*id0") > 80]
+    assert len(grown) > 2
+    assert {outcome("card", content, tmp_path) for content in grown[:3]} == {"SourceError"}
 
 
 def _parses(content: bytes, parse: object) -> bool:

@@ -67,6 +67,15 @@ def test_a_card_is_read(tmp_path: Path) -> None:
     assert source.weights_path == tmp_path / "weights.safetensors"
 
 
+def test_aliases_of_a_card_that_unfold_without_end_are_refused(tmp_path: Path) -> None:
+    """The types take them as they are; the network's arguments would be 9**12 numbers."""
+    levels = ["&a0 [1]", *(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 13))]
+    text = yaml.safe_dump(CONTENT).replace("channels:\n    - 4\n", f"channels:\n    - [{', '.join(levels)}]\n", 1)
+    assert "&a12" in text
+    with pytest.raises(SourceError, match=r"card\.yaml: 1 fault\n.*no valid YAML: aliases stand for more"):
+        read_source(_write(tmp_path, text))
+
+
 @pytest.mark.parametrize(
     ("path", "value", "fault"),
     [

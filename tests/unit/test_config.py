@@ -7,6 +7,7 @@ import yaml
 
 from monai_tl.config import Params, load_params, parse_params
 from monai_tl.errors import ConfigError
+from monai_tl.faults import parse_yaml
 from monai_tl.stages import STAGE_NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -284,3 +285,26 @@ def test_a_class_may_have_a_tolerance_of_its_own_and_must_be_there():
         content["evaluate"]["class_tolerances_mm"] = wrong
         with pytest.raises(ConfigError, match=f"evaluate.class_tolerances_mm.*{words}"):
             parse_params(content)
+
+
+@pytest.mark.parametrize("level", ["[{}]", "{{b: [{}]}}"], ids=["lists", "mappings"])
+def test_aliases_that_stand_for_more_than_anyone_writes_are_refused(level: str):
+    lines = ["a0: &a0 {b: 1, c: 2}"]
+    lines += [f"a{n}: &a{n} {level.format(', '.join([f'*a{n - 1}'] * 9))}" for n in range(1, 7)]
+    with pytest.raises(ConfigError, match=r"line 5: no valid YAML: aliases stand for more than 20000"):
+        parse_yaml("\n".join(lines), "card.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: [1, *a]}", "&a {*a : 1}"])
+def test_an_anchor_that_holds_itself_is_refused(text: str):
+    with pytest.raises(ConfigError, match="no valid YAML"):
+        parse_yaml(text, "card.yaml")
+
+
+def test_aliases_of_a_size_are_read():
+    text = "a: &a {b: 1, c: &c [1, 2]}\ne: [*a, *c, *c]"
+    assert parse_yaml(text, "card.yaml") == {"a": {"b": 1, "c": [1, 2]}, "e": [{"b": 1, "c": [1, 2]}, [1, 2], [1, 2]]}
+
+
+def test_as_many_values_as_one_likes_are_read_without_aliases():
+    assert parse_yaml(f"[{', '.join('1' * 21_000)}]", "labels.yaml") == [1] * 21_000

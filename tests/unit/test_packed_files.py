@@ -76,6 +76,17 @@ def test_a_bomb_is_refused_before_it_is_read(tmp_path: Path) -> None:
         open_zip(path)
 
 
+def test_large_members_may_not_shrink_as_text_does(tmp_path: Path) -> None:
+    """Up to the ratio of text, six megabytes would become a gigabyte in memory before a hash is looked at."""
+    fresh = os.urandom(1 << 20)
+    path = _zip(tmp_path / "a.zip", ("models/model.pt", (fresh + bytes(4 << 20)) * 14))
+    with pytest.raises(SourceError, match=r"'models/model.pt' would inflate from 1\d{7} to 73400320 bytes"):
+        open_zip(path)
+    # as far as weights of float32 with empty halves do
+    half = (fresh + bytes(1 << 20)) * 33
+    assert open_zip(_zip(tmp_path / "b.zip", ("models/model.pt", half))).read("models/model.pt", 1 << 30) == half
+
+
 def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     """A bomb whose many members all point to the same packed bytes: each alone looks harmless."""
     path = _zip(tmp_path / "a.zip", *((f"m{i}", os.urandom(1000) if i == 0 else b"") for i in range(50)))

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -204,9 +205,10 @@ def test_what_is_no_plain_dense_tensor_is_refused(tmp_path: Path, tensor: torch.
         _load(tmp_path, _saved({"a": torch.ones(2), "b": tensor}))
 
 
-def _with_pickle(payload: bytes) -> bytes:
-    """A torch archive whose content is this pickle."""
-    made = io.BytesIO()
+def _with_pickle(payload: bytes, before: bytes = b"") -> bytes:
+    """A torch archive whose content is this pickle, behind other bytes."""
+    made = io.BytesIO(before)
+    made.seek(len(before))
     with zipfile.ZipFile(io.BytesIO(_saved({"a": torch.ones(2)}))) as whole, zipfile.ZipFile(made, "w") as archive:
         for item in whole.infolist():
             archive.writestr(item.filename, payload if item.filename.endswith("data.pkl") else whole.read(item))
@@ -223,6 +225,75 @@ def _hex_of_hex(n: int) -> bytes:
     text = b"X\x40\x00\x00\x00" + b"a" * 64
     first, more = b"X\x06\x00\x00\x00latin1\x86R", b"X\x03\x00\x00\x00hEx\x86R"
     return b"\x80\x02" + b"c_codecs\nencode\n" * (n + 1) + text + first + more * n + b"."
+
+
+def _key_of_tuples(n: int) -> bytes:
+    """A pickle whose key is a tuple that holds one tuple twice, and so on: hashing it takes 2**n steps."""
+    return b"\x80\x02}K\x01" + b"".join(b"q%ch%c\x86" % (k, k) for k in range(n)) + b"K\x01s."
+
+
+def _set_of_tuples(n: int) -> bytes:
+    return b"\x80\x02c__builtin__\nset\n]" + _key_of_tuples(n)[3:-4] + b"a\x85R."
+
+
+def _copied_often(n: int) -> bytes:
+    """A pickle that makes bytes of one text n times."""
+    text, codec = b"X" + n.to_bytes(4, "little") + b"a" * n, b"X\x06\x00\x00\x00latin1"
+    made = b"]q\x00c_codecs\nencode\nq\x01" + text + codec + b"\x86q\x02"
+    return b"\x80\x02" + made + b"h\x00" + b"h\x01h\x02Ra" * n + b"."
+
+
+def _encoded(text: str, codec: bytes) -> bytes:
+    words = (b"X" + len(word).to_bytes(4, "little") + word for word in (text.encode(), codec))
+    return b"\x80\x02}X\x01\x00\x00\x00ac_codecs\nencode\n" + b"".join(words) + b"\x86Rs."
+
+
+def _loaded_often(n: int) -> bytes:
+    """A torch file whose one record is asked for by many names that are one for torch."""
+    record = b"A" * 24
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        pids = []
+        for k in range(n):
+            name = bytes(byte + 32 * (k >> bit & 1) for bit, byte in enumerate(record))
+            pids.append(
+                b"(X\x07\x00\x00\x00storagectorch\nByteStorage\nX\x18\x00\x00\x00"
+                + name
+                + b"X\x03\x00\x00\x00cpuJ"
+                + (1 << 20).to_bytes(4, "little")
+                + b"tQa"
+            )
+        archive.writestr("a/data.pkl", b"\x80\x02]" + b"".join(pids) + b".")
+        archive.writestr("a/version", b"3\n")
+        archive.writestr("a/data/" + record.decode(), b"\x01" * (1 << 20))
+    return made.getvalue()
+
+
+def _two_archives() -> tuple[bytes, bytes]:
+    """One pickle that fills the memory and one that does not, of one length."""
+    evil = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05" + (3 << 30).to_bytes(5, "little") + b"\x85R."
+    n = len(evil) - 11
+    return evil, b"\x80\x02}X" + n.to_bytes(4, "little") + b"k" * n + b"Ns."
+
+
+def _behind_another() -> bytes:
+    """Python corrects the places in an archive that begins later; torch does not, and reads the first."""
+    evil, good = _two_archives()
+    return _with_pickle(evil) + _with_pickle(good)
+
+
+def _two_lists() -> bytes:
+    """Python takes the list of records right before the end; torch the one that the end names."""
+
+    def listed(archive: bytes) -> bytes:
+        n, size, place = struct.unpack("<HII", archive[-12:-2])
+        numbers = struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, n, n, size, place)
+        return archive[:-22] + b"PK\x06\x06" + numbers
+
+    evil, good = _two_archives()
+    first = listed(_with_pickle(evil))
+    end = b"PK\x06\x07" + struct.pack("<IQI", 0, len(first) - 56, 1)
+    return listed(both := _with_pickle(good, before=first)) + end + both[-22:]
 
 
 def _many_records() -> bytes:
@@ -246,6 +317,20 @@ BOMBS = {
     "old tensor by size": lambda: _with_pickle(_called(b"torch\nFloatTensor", 1 << 30)),
     "storage by size": lambda: _with_pickle(_called(b"torch.storage\nUntypedStorage", 3 << 30)),
     "hex of hex": lambda: _with_pickle(_hex_of_hex(26)),
+    "call without an end": lambda: _called(b"__builtin__\nbytearray", 3 << 30)[:-2],
+    "call without an end in an archive": lambda: _with_pickle(_called(b"__builtin__\nbytearray", 3 << 30)[:-2]),
+    "call before what is no pickle": lambda: _called(b"__builtin__\nbytearray", 3 << 30)[:-1] + b"\xff.",
+    "hex of hex without an end": lambda: _with_pickle(_hex_of_hex(26)[:-1]),
+    "one text made bytes often": lambda: _with_pickle(_copied_often(40_000)),
+    "one record by many names": lambda: _loaded_often(3000),
+    "key of tuples": lambda: _with_pickle(_key_of_tuples(40)),
+    "key of tuples in an old file": lambda: _key_of_tuples(40),
+    "set of tuples": lambda: _with_pickle(_set_of_tuples(40)),
+    "codec that takes for ever": lambda: _with_pickle(
+        _encoded("".join(chr(0x4E00 + 7919 * k % 20_000) for k in range(100_000)), b"punycode")
+    ),
+    "archive behind another": _behind_another,
+    "archive of two lists": _two_lists,
     "stride of none": lambda: _saved({"a": torch.zeros(1).as_strided((2**38,), (0,))}),
     "one buffer claimed often": lambda: _saved({str(k): _SHARED[k:] for k in range(3000)}),
     "seventy thousand records": _many_records,
@@ -331,6 +416,33 @@ def test_three_wrappers_are_found_and_named(tmp_path: Path) -> None:
     state = _load(tmp_path, _saved({"checkpoint": {"model": {"state_dict": TENSORS}}}))
     assert _same(state)
     assert state.notes == ("the weights were found under 'checkpoint' / 'model' / 'state_dict'",)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_what_training_programs_keep_beside_the_weights_is_read(tmp_path: Path, new: bool) -> None:
+    """Optimiser, shared tuples, sets, bytes: nothing of it is taken for a bomb."""
+    betas = (0.9, 0.999)
+    optimiser = {
+        "state": {k: {"exp_avg": tensor} for k, tensor in enumerate(TENSORS.values())},
+        "param_groups": [{"lr": 0.1, "betas": betas, "params": [k]} for k in range(100)],
+    }
+    network = torch.nn.Conv3d(1, 2, 3)
+    shape = (96, 96, 96)
+    beside = {
+        "optimizer": optimiser,
+        "logging": [{"loss of training": 0.5, "shape": shape, "n": Counter("ab")} for _ in range(200)],
+        "by size": {shape: {1, 2}, (shape, shape): b"\xff", 2**70: 1j},
+    }
+    content = {**beside, "state_dict": network.state_dict()}
+    state = _load(tmp_path, _saved(content, _use_new_zipfile_serialization=new))
+    assert set(state.tensors) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("key", [(1, (2, 3)), 3, b"\xff"])
+def test_keys_that_are_no_text_are_not_shown(tmp_path: Path, key: object) -> None:
+    """Text of what a stranger nested could be endless."""
+    with pytest.raises(WeightsError, match=r"there is: 'epoch'\)"):
+        _load(tmp_path, _saved({key: 1, "epoch": 2}))
 
 
 def test_a_tensor_beside_the_weights_is_not_taken_for_them(tmp_path: Path) -> None:
