@@ -74,17 +74,34 @@ def check_sealed(folder: Path, recorded: str | None = None) -> None:
             raise _broken(folder, f"it is whole, but not the one that {LOCK_FILES[0]} names")
 
 
-def check_sealed_file(folder: Path, path: Path) -> None:
-    """The same for one file that a folder's manifest names.
+def check_sealed_part(folder: Path, path: Path) -> None:
+    """The same for one file that a folder's manifest names, or for a folder in it.
 
     Raises:
         DataError: Code ``integrity``.
     """
     name = Path(os.path.relpath(path, folder)).as_posix()
-    expected = {key: value for key, value in _read_manifest(folder).items() if key == name}
-    found = {name: _digests(path).sha256} if path.is_file() else {}
+    expected = {key: value for key, value in _read_manifest(folder).items() if Path(key).is_relative_to(name)}
+    files = [Path(name)] if path.is_file() else [one for one in _files(folder) if one.is_relative_to(name)]
+    found = {one.as_posix(): _digests(folder / one).sha256 for one in files}
     for fault in _faults(expected, found):
         raise _broken(folder, f"{fault} since the stage wrote it")
+
+
+def check_if_sealed(folder: Path) -> None:
+    """The same for a folder that was sealed by itself, or as part of the one it lies in; of any other nothing is known.
+
+    Raises:
+        DataError: Code ``integrity``.
+    """
+    folder = folder.resolve()
+    if (folder / MANIFEST).is_file():
+        check_sealed(folder)
+    # a file of that name may also be somebody's own, of other things
+    elif (folder.parent / MANIFEST).is_file() and any(
+        Path(name).is_relative_to(folder.name) for name in _read_manifest(folder.parent)
+    ):
+        check_sealed_part(folder.parent, folder)
 
 
 def recorded_outputs(workspace: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai_tl import stages
 from monai_tl.config import Params
-from monai_tl.integrity import check_sealed, check_sealed_file, recorded_outputs, seal
+from monai_tl.integrity import check_sealed, check_sealed_part, recorded_outputs, seal
 from monai_tl.stages import CURVE, STAGES
 
 
@@ -27,7 +27,7 @@ def run_sealed_stage(name: str, workspace: Path, params: Params, matrix: Mapping
         for folder in _folders_of(item, workspace):
             path = workspace / item
             if path.is_file():
-                check_sealed_file(folder, path)
+                check_sealed_part(folder, path)
             else:
                 check_sealed(folder, recorded.get(folder.relative_to(workspace).as_posix()))
     stages.run_stage(name, workspace, params, matrix)

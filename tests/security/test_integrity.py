@@ -12,7 +12,7 @@ import pytest
 from monai_tl import stages
 from monai_tl.config import Params
 from monai_tl.errors import DataError
-from monai_tl.integrity import MANIFEST, check_sealed, check_sealed_file, damaged_copies, recorded_outputs, seal
+from monai_tl.integrity import MANIFEST, check_sealed, check_sealed_part, damaged_copies, recorded_outputs, seal
 from monai_tl.stages.sealing import run_sealed_stage
 
 FILES = {"dataset.json": "{}", "case-a/image.npy": "voxels of a", "case-b/image.npy": "voxels of b", "case-b/é": ""}
@@ -67,9 +67,9 @@ def test_what_is_changed_after_the_stage_is_found(folder: Path, change: str) -> 
 
 def test_one_file_of_an_output_is_checked_alone(folder: Path) -> None:
     (folder / "case-b/image.npy").write_text("changed")
-    check_sealed_file(folder, folder / "dataset.json")
+    check_sealed_part(folder, folder / "dataset.json")
     with pytest.raises(DataError, match="other content"):
-        check_sealed_file(folder, folder / "case-b/image.npy")
+        check_sealed_part(folder, folder / "case-b/image.npy")
 
 
 def _locked(workspace: Path, digest: str) -> None:
