@@ -70,7 +70,7 @@ def check_sealed(folder: Path, recorded: str | None = None) -> None:
         raise _broken(folder, f"{', '.join(faults[:_SHOWN])}{more} since the stage wrote it")
     if recorded is not None:
         found[MANIFEST] = _digests(folder / MANIFEST)
-        if _directory_md5({name: one.md5 for name, one in found.items()}) != recorded:
+        if directory_md5({name: one.md5 for name, one in found.items()}) != recorded:
             raise _broken(folder, f"it is whole, but not the one that {LOCK_FILES[0]} names")
 
 
@@ -170,7 +170,7 @@ def _digests(path: Path) -> Digests:
     return Digests(ours.hexdigest(), theirs.hexdigest())
 
 
-def _directory_md5(files: Mapping[str, str]) -> str:
+def directory_md5(files: Mapping[str, str]) -> str:
     """DVC's hash of a folder: of its list of hashes and names, as JSON in the order of names."""
     listed = [{"md5": files[name], "relpath": name} for name in sorted(files)]
     return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -247,8 +247,8 @@ def fetch_prod(workspace: Path) -> Path:
         if (found := promote.model_digest(fetched)) != expected:
             raise DataError(
                 f"the model of {live.name} ({path} at commit {live.commit[:12]}) is not the one that was promoted: DVC "
-                f"gives sha256 {found[:12]}, {promote.PROMOTED_FILE} has {expected[:12]}. DVC's copy of it is damaged or "
-                "was changed: 'monai-tl doctor --cache' names damaged copies in its cache; remove these, bring them "
+                f"gives sha256 {found[:12]}, {promote.PROMOTED_FILE} has {expected[:12]}. DVC's copy of it is damaged "
+                "or was changed: 'monai-tl doctor --cache' names damaged copies in its cache; remove these, bring them "
                 "back from the remote ('dvc fetch'), or put another version in production",
                 "integrity",
             )
