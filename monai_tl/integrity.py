@@ -105,15 +105,25 @@ def check_if_sealed(folder: Path) -> None:
 
 
 def recorded_outputs(workspace: Path) -> dict[str, str]:
-    """Path of each output → DVC's hash of it, from DVC's lock files as plain YAML; empty where there is none."""
+    """Path of each output → DVC's hash of it, from DVC's lock files as plain YAML; empty where there is none.
+
+    Raises:
+        DataError: Code ``integrity``: a lock file cannot be read.
+    """
     found: dict[str, str] = {}
     for name in LOCK_FILES:
+        if not (workspace / name).exists():
+            continue
         try:
-            stages = parse_yaml(read_text(workspace / name, ""), name)["stages"]
+            stages = parse_yaml(read_text(workspace / name, ""), name).get("stages", {})
             outputs = [one for entry in stages.values() for one in entry.get("outs", ())]
             found |= {str(one["path"]): str(one[one.get("hash", "md5")]) for one in outputs}
         except (ConfigError, KeyError, TypeError, AttributeError):
-            continue
+            raise DataError(
+                f"{name}: cannot be read, so nothing tells whether inputs are those of its record; bring it back from "
+                f"git ('git checkout -- {name}'), or remove it, and run again",
+                "integrity",
+            ) from None
     return found
 
 

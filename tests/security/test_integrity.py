@@ -175,6 +175,26 @@ def test_under_dvc_the_inputs_are_those_of_its_record(workspace: Path, monkeypat
         _run("finetune", workspace)
 
 
+@pytest.mark.parametrize("text", ["{broken", "", "stages: [1]\n", "stages: {ingest: {outs: [1]}}\n", b"\xff"])
+@pytest.mark.parametrize("name", ["dvc.lock", "curve/dvc.lock"])
+def test_a_record_that_cannot_be_read_is_not_taken_for_none(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | bytes
+) -> None:
+    path = workspace / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(_Ran):
+        _run("finetune", workspace)
+    monkeypatch.setenv("DVC_STAGE", "finetune@transfer-0-0")
+    with pytest.raises(DataError, match=rf"{name}: cannot be read.*git checkout -- {name}") as caught:
+        _run("finetune", workspace)
+    assert caught.value.code == "integrity"
+    # DVC writes one without stages for other things
+    path.write_text("schema: '2.0'\n")
+    with pytest.raises(_Ran):
+        _run("finetune", workspace)
+
+
 def test_outputs_are_sealed_with_what_lies_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(*_: object) -> None:
         for name in ("reports/html/report.html", "reports/metrics.json", "reports/plots/cases.csv"):
