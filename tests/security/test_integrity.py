@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from monai_tl import stages
+from monai_tl.commands import audit_privacy, rank
 from monai_tl.config import parse_params
 from monai_tl.errors import DataError
 from monai_tl.integrity import MANIFEST, check_sealed, check_sealed_part, damaged_copies, recorded_outputs, seal
@@ -164,6 +165,23 @@ def test_a_stage_does_not_start_on_inputs_that_were_changed(workspace: Path, nam
     (workspace / path).write_text("changed")
     with pytest.raises(DataError, match=f"{Path(path).name} has other content"):
         _run(name, workspace)
+
+
+@pytest.mark.parametrize("name", ["cases", "split", "plan", "prepared"])
+def test_the_privacy_audit_reads_what_the_stages_wrote(workspace: Path, name: str) -> None:
+    (workspace / "artifacts" / name / "content.json").write_text("changed")
+    with pytest.raises(DataError, match=rf"artifacts/{name}: content\.json (has other content|was added)"):
+        audit_privacy.run(workspace, PARAMS)
+
+
+@pytest.mark.parametrize(("name", "file"), [("cases", "dataset.json"), ("split", "split.json")])
+def test_sources_are_ranked_by_what_the_stages_wrote(workspace: Path, name: str, file: str) -> None:
+    for one, text in (("cases", "dataset.json"), ("split", "split.json")):
+        (workspace / "artifacts" / one / text).write_text("{}")
+        seal(workspace / "artifacts" / one)
+    (workspace / "artifacts" / name / file).write_text("{ }")
+    with pytest.raises(DataError, match=rf"artifacts/{name}: {file} has other content"):
+        rank.run([workspace / "source"], workspace, PARAMS)
 
 
 def test_under_dvc_the_inputs_are_those_of_its_record(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
