@@ -170,11 +170,18 @@ def render(found: Mapping[str, str]) -> str:
     )
 
 
-def blobs(repository: Path) -> Iterator[tuple[str, str, str]]:
-    """Id, path and text of every file in every commit; what is not text is left out."""
+_PRINTABLE = re.compile(rb"[\t\x20-\x7e]{16,}|(?:[\t\x20-\x7e]\0){16,}")
+"""What can be read in bytes that are no text, also in UTF-16; shorter runs are no secret."""
+
+
+def texts(repository: Path) -> Iterator[tuple[str, str, str]]:
+    """Id, place and text of all that a repository keeps: files of every commit, messages, names of files and refs.
+
+    Of files that are no text, the runs of letters in them; what is compressed there is left out.
+    """
     git = ["git", "-C", str(repository)]
-    lines = subprocess.run([*git, "rev-list", "--objects", "--all"], capture_output=True, text=True, check=True).stdout
-    names = dict(line.split(" ", 1) for line in lines.splitlines() if " " in line)
+    listed = subprocess.run([*git, "rev-list", "--objects", "--all"], capture_output=True, check=True).stdout
+    names = {one[0]: one[2] for one in (line.partition(" ") for line in _decoded(listed).splitlines())}
     asked = "\n".join(names).encode()
     content = subprocess.run([*git, "cat-file", "--batch"], input=asked, capture_output=True, check=True).stdout
     position = 0
@@ -183,8 +190,22 @@ def blobs(repository: Path) -> Iterator[tuple[str, str, str]]:
         identity, kind, size = content[position:end].decode().split()
         data = content[end + 1 : end + 1 + int(size)]
         position = end + 2 + int(size)
-        if kind == "blob" and b"\0" not in data:
-            yield identity, names[identity], data.decode("utf-8", "replace")
+        if kind != "tree":
+            text = b"\n".join(run.replace(b"\0", b"") for run in _PRINTABLE.findall(data)) if b"\0" in data else data
+            yield identity, names[identity] if kind == "blob" else f"the message of a {kind}", _decoded(text)
+    for place, command in _NAMES.items():
+        yield "", place, _decoded(subprocess.run([*git, *command], capture_output=True, check=True).stdout)
+
+
+_NAMES = {
+    # the list of objects has one name for each content
+    "the name of a file": ("-c", "core.quotePath=false", "log", "--all", "-m", "--format=", "--name-only"),
+    "the name of a ref": ("for-each-ref", "--format=%(refname)"),
+}
+
+
+def _decoded(content: bytes) -> str:
+    return content.decode("utf-8", "replace")
 
 
 PLUGINS = (
@@ -210,19 +231,20 @@ PLUGINS = (
 
 
 def secrets(repository: Path) -> list[str]:
-    """Secrets in any version of any file, by detect-secrets: kind, path and start of the blob's id."""
+    """Secrets in all that git keeps, by detect-secrets: kind, place and start of the object's id."""
     from detect_secrets.core.scan import scan_line
     from detect_secrets.settings import transient_settings
 
     found = set()
     with transient_settings({"plugins_used": [{"name": name} for name in PLUGINS]}):
         seen: dict[str, list[str]] = {}
-        for identity, path, text in blobs(repository):
+        for identity, path, text in texts(repository):
             for written in text.splitlines():
                 line = functools.reduce(lambda rest, example: rest.replace(example, ""), EXAMPLES, written)
                 if line not in seen:
                     seen[line] = [one.type for one in scan_line(line)] if _MAY_HOLD.search(line) else []
-                found |= {f"{kind} in {path} ({identity[:12]})" for kind in seen[line]}
+                where = f"{path} ({identity[:12]})" if identity else path
+                found |= {f"{kind} in {where}" for kind in seen[line]}
     return sorted(found)
 
 

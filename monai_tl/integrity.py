@@ -73,33 +73,60 @@ def check_sealed(folder: Path, recorded: str | None = None) -> None:
         raise _broken(folder, f"{', '.join(faults[:_SHOWN])}{more} since the stage wrote it")
     if recorded is not None:
         found[MANIFEST] = _digests(folder / MANIFEST)
-        if _directory_md5({name: one.md5 for name, one in found.items()}) != recorded:
+        if directory_md5({name: one.md5 for name, one in found.items()}) != recorded:
             raise _broken(folder, f"it is whole, but not the one that {LOCK_FILES[0]} names")
 
 
-def check_sealed_file(folder: Path, path: Path) -> None:
-    """The same for one file that a folder's manifest names.
+def check_sealed_part(folder: Path, path: Path) -> None:
+    """The same for one file that a folder's manifest names, or for a folder in it.
 
     Raises:
         DataError: Code ``integrity``.
     """
     name = Path(os.path.relpath(path, folder)).as_posix()
-    expected = {key: value for key, value in _read_manifest(folder).items() if key == name}
-    found = {name: _digests(path).sha256} if path.is_file() else {}
+    expected = {key: value for key, value in _read_manifest(folder).items() if Path(key).is_relative_to(name)}
+    files = [Path(name)] if path.is_file() else [one for one in _files(folder) if one.is_relative_to(name)]
+    found = {one.as_posix(): _digests(folder / one).sha256 for one in files}
     for fault in _faults(expected, found):
         raise _broken(folder, f"{fault} since the stage wrote it")
 
 
+def check_if_sealed(folder: Path) -> None:
+    """The same for a folder that was sealed by itself, or as part of the one it lies in; of any other nothing is known.
+
+    Raises:
+        DataError: Code ``integrity``.
+    """
+    folder = folder.resolve()
+    if (folder / MANIFEST).is_file():
+        check_sealed(folder)
+    # a file of that name may also be somebody's own, of other things
+    elif (folder.parent / MANIFEST).is_file() and any(
+        Path(name).is_relative_to(folder.name) for name in _read_manifest(folder.parent)
+    ):
+        check_sealed_part(folder.parent, folder)
+
+
 def recorded_outputs(workspace: Path) -> dict[str, str]:
-    """Path of each output → DVC's hash of it, from DVC's lock files as plain YAML; empty where there is none."""
+    """Path of each output → DVC's hash of it, from DVC's lock files as plain YAML; empty where there is none.
+
+    Raises:
+        DataError: Code ``integrity``: a lock file cannot be read.
+    """
     found: dict[str, str] = {}
     for name in LOCK_FILES:
+        if not (workspace / name).exists():
+            continue
         try:
-            stages = parse_yaml(read_text(workspace / name, ""), name)["stages"]
+            stages = parse_yaml(read_text(workspace / name, ""), name).get("stages", {})
             outputs = [one for entry in stages.values() for one in entry.get("outs", ())]
             found |= {str(one["path"]): str(one[one.get("hash", "md5")]) for one in outputs}
         except (ConfigError, KeyError, TypeError, AttributeError):
-            continue
+            raise DataError(
+                f"{name}: cannot be read, so nothing tells whether inputs are those of its record; bring it back from "
+                f"git ('git checkout -- {name}'), or remove it, and run again",
+                "integrity",
+            ) from None
     return found
 
 
@@ -162,7 +189,7 @@ def _digests(path: Path) -> Digests:
     return Digests(ours.hexdigest(), theirs.hexdigest())
 
 
-def _directory_md5(files: Mapping[str, str]) -> str:
+def directory_md5(files: Mapping[str, str]) -> str:
     """DVC's hash of a folder: of its list of hashes and names, as JSON in the order of names."""
     listed = [{"md5": files[name], "relpath": name} for name in sorted(files)]
     return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"

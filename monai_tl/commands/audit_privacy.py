@@ -13,6 +13,7 @@ from monai_tl.dataset.manifest import read_manifest, read_unprepared
 from monai_tl.dataset.splits import patients_of
 from monai_tl.errors import ConfigError, DataError
 from monai_tl.files import write_json
+from monai_tl.integrity import check_if_sealed
 from monai_tl.metrics.cohort import BootstrapRule
 from monai_tl.metrics.membership import (
     AttackStrength,
@@ -75,7 +76,7 @@ def run(
 
     Raises:
         ConfigError: An arm that was not trained, or an odd number of references.
-        DataError: There are too few patients on one side, or a file is missing.
+        DataError: There are too few patients on one side, or a file is missing or was changed since its stage.
     """
     trained = params.finetune.arms
     if odd := [arm for arm in arms or () if arm not in trained]:
@@ -83,6 +84,8 @@ def run(
     if n_references < 0 or n_references % 2:
         raise ConfigError(f"--references: is {n_references}, and must be even: they train in pairs", "arguments")
     artifacts, settings = workspace / "artifacts", params.evaluate
+    for name in ("cases", "split", "plan", "prepared"):
+        check_if_sealed(artifacts / name)
     manifest = read_manifest(artifacts / "cases")
     shared = _Run(
         workspace=workspace,

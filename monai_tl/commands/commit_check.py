@@ -7,6 +7,7 @@ from pathlib import Path
 
 from monai_tl.config import PARAMS_FILE, Params
 from monai_tl.errors import ConfigError
+from monai_tl.pins import pin_of
 from monai_tl.pipeline_file import INPUTS
 from monai_tl.workspace import PIPELINE_FILE
 
@@ -38,14 +39,9 @@ def check_commit(workspace: Path, params: Params) -> None:
     committed = {*files, *(folder for file in files for folder in file.parents)}
     inputs = [getattr(getattr(params, name.split(".")[0]), name.split(".")[1]) for name in INPUTS]
     needed = {Path(one) for one in (PARAMS_FILE, PIPELINE_FILE, ".dvc/config")}
-    needed |= {_pin_or_itself(workspace, Path(one)) for one in inputs if one}
+    # the file by which DVC pins it or a folder around it, where there is one
+    needed |= {pin_of(workspace, Path(one)) or Path(one) for one in inputs if one}
     missing = {one for one in needed if not one.is_absolute() and (workspace / one).exists()} - committed
     if missing:
         listed = ", ".join(sorted(map(str, missing)))
         raise ConfigError(_NO_CLONE.format(f"no commit holds {listed}"), "serve")
-
-
-def _pin_or_itself(workspace: Path, path: Path) -> Path:
-    """What git must have of an input: the file by which DVC pins it or a folder around it, where there is one."""
-    pins = [Path(f"{one}.dvc") for one in (path, *path.parents)]
-    return next((pin for pin in pins if (workspace / pin).is_file()), path)

@@ -80,11 +80,8 @@ def _describe(workspace: Path) -> tuple[dict[str, Any], Verdict | None]:
         raise PromotionError(f"{INDEX_FILE} is damaged: it names no arm; run the export stage again")
     if any(not name.startswith(f"{arm}-") for name in models):
         raise PromotionError(f"{INDEX_FILE} names the arm {arm}, but the exported models are others; export again")
-    digest = sha256_of(
-        *(part for path in _files(folder) for part in (path.relative_to(folder).as_posix(), sha256_file(path)))
-    )
     found = {
-        "model_sha256": digest,
+        "model_sha256": model_digest(folder),
         "arm": arm,
         "seed": index.get("seed"),
         "models": models,
@@ -95,6 +92,12 @@ def _describe(workspace: Path) -> tuple[dict[str, Any], Verdict | None]:
         "data": data_hashes(workspace),
     }
     return found, verdict
+
+
+def model_digest(folder: Path) -> str:
+    """Hex sha256 over name and content of each file of a model, as records have it in ``model_sha256``."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return sha256_of(*(part for path in paths for part in (path.relative_to(folder).as_posix(), sha256_file(path))))
 
 
 def _promote(workspace: Path, accept_undecided: bool) -> str:
@@ -249,10 +252,6 @@ def _earlier(path: Path) -> list[dict[str, Any]]:
     ] != list(range(1, len(earlier) + 1)):
         raise PromotionError(f"{path.name} is damaged; bring it back from git")
     return earlier
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _origin(ensemble: Ensemble) -> dict[str, str | None]:

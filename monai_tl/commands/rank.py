@@ -15,6 +15,7 @@ from monai_tl.dataset.manifest import DATASET_FILE, Manifest, read_manifest
 from monai_tl.dataset.splits import check_split, patients_of, split_patients
 from monai_tl.errors import ConfigError, DataError, SourceError, describe_fault
 from monai_tl.files import code_digest, sha256_files, sha256_of, write_json, write_text
+from monai_tl.integrity import check_if_sealed
 from monai_tl.records import Fingerprint, Fold, Split
 from monai_tl.report.ranking import ranking_page, ranking_table
 from monai_tl.stages import STATE_FOLDER
@@ -61,7 +62,7 @@ def run(
 
     Raises:
         ConfigError: No source, or numbers that make no sense.
-        DataError: Cases or split are missing, or too few.
+        DataError: Cases or split are missing, too few, or were changed since their stage.
         SourceError: None of the sources could be ranked.
     """
     _check(sources, n_cases, steps, n_seeds)
@@ -137,6 +138,7 @@ def _make_task(workspace: Path, params: Params, n_cases: int, steps: int, n_seed
             raise DataError(
                 f"artifacts/{folder} is missing in the workspace; run 'monai-tl stage {stage}' or 'monai-tl run' first"
             )
+        check_if_sealed(file.parent)
     manifest = read_manifest(workspace / "artifacts/cases")
     split = Split.read(workspace / "artifacts/split/split.json")
     check_split(split, manifest.cases)

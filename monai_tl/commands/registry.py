@@ -219,10 +219,11 @@ def stage_mark(workspace: Path) -> str:
 
 
 def fetch_prod(workspace: Path) -> Path:
-    """The folder of the model in production, brought from DVC where it is not here yet.
+    """The folder of the model in production, brought from DVC where it is not here yet or was changed here.
 
     Raises:
-        ConfigError: No version is in production, or DVC has it no more.
+        ConfigError: No version is in production, nothing records what it is, or DVC has it no more.
+        DataError: Code ``integrity``: what DVC has is not the model that was promoted.
     """
     live = next((one for one in versions(workspace) if one.is_prod), None)
     if live is None:
@@ -230,11 +231,31 @@ def fetch_prod(workspace: Path) -> Path:
             f"inbox.model: is null, and no version is in stage {PROD}; promote one (monai-tl promote --stage {PROD} "
             "--approve), or give the folder of a model"
         )
+    expected = live.record.get("model_sha256")
+    if not expected:
+        raise ConfigError(
+            f"inbox.model: the commit of {live.name} has no record of its model ({promote.PROMOTED_FILE}), so nothing "
+            f"tells whether it is whole; promote it with 'monai-tl promote --stage {PROD} --approve'"
+        )
     folder = workspace / STATE_FOLDER / _MODELS / f"{live.name}-{live.commit[:12]}"
-    if not folder.is_dir():
-        with temporary_folder(folder.parent, folder.name) as temporary:
-            fetch_of_revision(live.commit, f"{EXPORT_FOLDER}/{MODEL_FOLDER}", temporary / MODEL_FOLDER, workspace)
-            (temporary / MODEL_FOLDER).rename(folder)
+    if folder.is_dir() and promote.model_digest(folder) == expected:
+        return folder
+    path = f"{EXPORT_FOLDER}/{MODEL_FOLDER}"
+    with temporary_folder(folder.parent, folder.name) as temporary:
+        fetched = temporary / MODEL_FOLDER
+        fetch_of_revision(live.commit, path, fetched, workspace)
+        if (found := promote.model_digest(fetched)) != expected:
+            raise DataError(
+                f"the model of {live.name} ({path} at commit {live.commit[:12]}) is not the one that was promoted: DVC "
+                f"gives sha256 {found[:12]}, {promote.PROMOTED_FILE} has {expected[:12]}. DVC's copy of it is damaged "
+                "or was changed: 'monai-tl doctor --cache' names damaged copies in its cache; remove these, bring them "
+                "back from the remote ('dvc fetch'), or put another version in production",
+                "integrity",
+            )
+        if folder.exists():
+            # goes with the temporary folder
+            folder.rename(temporary / "changed")
+        fetched.rename(folder)
     return folder
 
 

@@ -25,6 +25,7 @@ from monai_tl.errors import ConfigError, ContractError, DataError, DicomError, d
 from monai_tl.files import sha256_of, sweep_abandoned, whole_folder, write_json
 from monai_tl.geometry import Affine, spacing_of
 from monai_tl.inference import Predictor, load_models, with_engine
+from monai_tl.integrity import check_if_sealed
 from monai_tl.metrics.counting import CaseCounting
 from monai_tl.progress import Progress
 from monai_tl.records import Fingerprint, Rejection, RejectionList
@@ -123,7 +124,7 @@ def run(
 
     Raises:
         ConfigError: No such identity, folder of studies, mode, engine or direction; or the engine is not installed.
-        DataError: Nothing could be segmented; rejected.json says why.
+        DataError: Nothing could be segmented; rejected.json says why. Or the model was changed since it was sealed.
         PrivacyError: The key is missing or readable by others.
         SourceError: A model cannot be loaded, or takes more than one channel.
         OSError: The results cannot be written.
@@ -208,10 +209,13 @@ def load_model(
     """Load what ``run`` is given as model; see there.
 
     Raises:
+        DataError: Code ``integrity``: it is not as its manifest has it; one without a manifest is taken as it is.
         ConfigError: No such mode, engine or direction; or the engine is not installed.
         SourceError: A model cannot be loaded, or takes more than one channel.
     """
     wanted = _Wanted(mode, engine, tuple(flips))
+    for folder in given:
+        check_if_sealed(folder)
     ensemble = read_ensemble(given)
     folders, settings, note = ensemble.folders, ensemble.settings, ""
     if settings is None:

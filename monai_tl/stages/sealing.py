@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from monai_tl import stages
 from monai_tl.config import Params
-from monai_tl.integrity import check_sealed, check_sealed_file, recorded_outputs, seal
+from monai_tl.integrity import check_sealed, check_sealed_part, recorded_outputs, seal
+from monai_tl.pins import check_pinned
 from monai_tl.stages import CURVE, STAGES
 
 
 def run_sealed_stage(name: str, workspace: Path, params: Params, matrix: Mapping[str, str]) -> None:
     """``monai_tl.stages.run_stage`` between two looks: inputs are as they were written, and outputs get manifests.
 
-    Under DVC (it sets DVC_STAGE) each input is also the one that dvc.lock names. By hand stages may be run that DVC
-    knows nothing of.
+    Under DVC (it sets DVC_STAGE) each input is also the one that dvc.lock names, and what the user has given is what
+    its pin names. By hand stages may be run that DVC knows nothing of.
 
     Raises:
         MonaiTLError: As ``run_stage``; DataError with code ``integrity`` where an input was changed.
     """
-    recorded = recorded_outputs(workspace) if os.environ.get("DVC_STAGE") else {}
+    is_of_dvc = bool(os.environ.get("DVC_STAGE"))
+    recorded = recorded_outputs(workspace) if is_of_dvc else {}
     stage = next(item for item in (*STAGES, *CURVE) if item.name == name)
     for item in stage.deps:
         for folder in _folders_of(item, workspace):
             path = workspace / item
             if path.is_file():
-                check_sealed_file(folder, path)
+                check_sealed_part(folder, path)
             else:
                 check_sealed(folder, recorded.get(folder.relative_to(workspace).as_posix()))
+    for given in _given(stage.deps, params) if is_of_dvc else ():
+        check_pinned(workspace, given)
     stages.run_stage(name, workspace, params, matrix)
     outputs = [workspace / item.format(**matrix) for item in stage.outs]
     beside = [workspace / item for item in (*stage.metrics, *stage.plots)]
     for folder in outputs:
         seal(folder, [path for path in beside if path.is_file()])
+
+
+def _given(items: Iterable[str], params: Params) -> Iterator[Path]:
+    """Inputs that params.yaml names."""
+    for item in items:
+        if item.startswith("{"):
+            section, key = item.strip("{}").split(".")
+            value = getattr(getattr(params, section), key)
+            if value is not None:
+                yield Path(value)
 
 
 def _folders_of(item: str, workspace: Path) -> Iterator[Path]:

@@ -11,20 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from workspaces import CURVE as CURVE_SECTION
 from workspaces import ROOT, Place, make_real, make_site
 
+from monai_tl.stages import CURVE, STAGES
+
 PROGRAM = ROOT / "tests/support/stage_kills.py"
-MATRIX = {"finetune": ["arm=transfer", "fold=0", "seed=0"]}
-STAGES = ("ingest", "split", "plan", "preprocess", "finetune", "predict", "evaluate", "export")
+MATRIX = {
+    "finetune": ["arm=transfer", "fold=0", "seed=0"],
+    "curve_label": ["labels=all", "strategy=scratch", "seed=0"],
+    "curve_step": ["steps=2", "strategy=scratch", "seed=0"],
+}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A workspace in which every stage has run."""
+    """A workspace in which every stage has run, those of the curve too."""
     root = tmp_path_factory.mktemp("kills")
     place = make_real(root / "workspace", make_site(root / "site"))
     place.extra["MONAI_TL_EXECUTOR"] = "sequential"
+    params = place.folder / "params.yaml"
+    params.write_text(params.read_text() + CURVE_SECTION)
     place.run("monai_tl", "run", "--plain")
+    place.run("monai_tl", "curve", "--plain")
     return place
 
 
@@ -52,6 +61,6 @@ def judge(found: dict[str, Any], n_kills: int) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [one.name for one in (*STAGES, *CURVE)])
 def test_a_hundred_kills_leave_no_trace(finished: Place, tmp_path: Path, stage: str) -> None:
     judge(kill_often(finished, tmp_path / "copy", stage, 100), 100)

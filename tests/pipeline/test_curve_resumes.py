@@ -7,19 +7,10 @@ import subprocess
 
 import pytest
 import yaml
-from workspaces import Place, make_real, make_site
+from workspaces import CURVE, Place, make_real, make_site
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
-CURVE = """
-curve:
-  labels: [all]
-  strategies: [scratch]
-  seeds: [0]
-  steps: [2]
-  steps_labels: all
-  training: {max_steps: null, validate_every: null, val_fraction: 0.25, keep_weights: false}
-"""
 PREPARING = ("ingest", "split", "plan", "preprocess")
 POINTS = ("curve_label@all-scratch-0", "curve_step@2-scratch-0")
 

@@ -14,9 +14,9 @@ import pytest
 from inbox_world import study_uid, write_model, write_params, write_study, write_workspace
 from workspaces import ROOT
 
-from monai_tl.commands import inbox, registry
+from monai_tl.commands import inbox, promote, registry
 from monai_tl.dicom.deidentify import Pseudonyms, load_key
-from monai_tl.files import sha256_file
+from monai_tl.files import sha256_file, write_json
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
@@ -26,7 +26,9 @@ def call(workspace: Path, *command: str) -> None:
 
 
 def put_in_prod(workspace: Path) -> None:
-    """A commit with the model as DVC has it, and the tag that a promotion sets once it has judged."""
+    """A commit with the model as DVC has it and its record, and the tag that a promotion sets once it has judged."""
+    digest = promote.model_digest(workspace / "artifacts/export/model")
+    write_json(workspace / promote.PROMOTED_FILE, {"promotions": [{"number": 1, "model_sha256": digest}]})
     call(workspace, sys.executable, "-m", "dvc", "add", "-q", "artifacts/export")
     call(workspace, "git", "add", "--all")
     call(workspace, "git", "commit", "-qm", "A model")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from monai_tl import stages
-from monai_tl.config import Params
+from monai_tl.commands import audit_privacy, rank
+from monai_tl.config import parse_params
 from monai_tl.errors import DataError
-from monai_tl.integrity import MANIFEST, check_sealed, check_sealed_file, damaged_copies, recorded_outputs, seal
+from monai_tl.integrity import MANIFEST, check_sealed, check_sealed_part, damaged_copies, recorded_outputs, seal
+from monai_tl.pins import check_pinned
 from monai_tl.stages.sealing import run_sealed_stage
 
 FILES = {"dataset.json": "{}", "case-a/image.npy": "voxels of a", "case-b/image.npy": "voxels of b", "case-b/é": ""}
@@ -87,9 +92,9 @@ def test_links_to_files_are_files(folder: Path) -> None:
 
 def test_one_file_of_an_output_is_checked_alone(folder: Path) -> None:
     (folder / "case-b/image.npy").write_text("changed")
-    check_sealed_file(folder, folder / "dataset.json")
+    check_sealed_part(folder, folder / "dataset.json")
     with pytest.raises(DataError, match="other content"):
-        check_sealed_file(folder, folder / "case-b/image.npy")
+        check_sealed_part(folder, folder / "case-b/image.npy")
 
 
 def _locked(workspace: Path, digest: str) -> None:
@@ -129,6 +134,9 @@ def test_objects_of_dvcs_cache_that_are_not_what_they_were_are_named(tmp_path: P
     assert [path.name for path in damaged_copies(tmp_path)] == ["eb5ffee6ae2fec3ad71c777531578f"]
 
 
+PARAMS = parse_params({"ingest": {"source": "data/a", "classes": [{"name": "liver"}]}, "plan": {"source": "s"}})
+
+
 class _Ran(Exception):
     """The stage was reached."""
 
@@ -156,7 +164,7 @@ def workspace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _run(name: str, workspace: Path) -> None:
-    run_sealed_stage(name, workspace, Params.model_construct(), {})
+    run_sealed_stage(name, workspace, PARAMS, {})
 
 
 INPUTS = [
@@ -179,12 +187,49 @@ def test_a_stage_does_not_start_on_inputs_that_were_changed(workspace: Path, nam
         _run(name, workspace)
 
 
+@pytest.mark.parametrize("name", ["cases", "split", "plan", "prepared"])
+def test_the_privacy_audit_reads_what_the_stages_wrote(workspace: Path, name: str) -> None:
+    (workspace / "artifacts" / name / "content.json").write_text("changed")
+    with pytest.raises(DataError, match=rf"artifacts/{name}: content\.json (has other content|was added)"):
+        audit_privacy.run(workspace, PARAMS)
+
+
+@pytest.mark.parametrize(("name", "file"), [("cases", "dataset.json"), ("split", "split.json")])
+def test_sources_are_ranked_by_what_the_stages_wrote(workspace: Path, name: str, file: str) -> None:
+    for one, text in (("cases", "dataset.json"), ("split", "split.json")):
+        (workspace / "artifacts" / one / text).write_text("{}")
+        seal(workspace / "artifacts" / one)
+    (workspace / "artifacts" / name / file).write_text("{ }")
+    with pytest.raises(DataError, match=rf"artifacts/{name}: {file} has other content"):
+        rank.run([workspace / "source"], workspace, PARAMS)
+
+
 def test_under_dvc_the_inputs_are_those_of_its_record(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _locked(workspace, "0" * 32 + ".dir")
     with pytest.raises(_Ran):
         _run("finetune", workspace)
     monkeypatch.setenv("DVC_STAGE", "finetune@transfer-0-0")
     with pytest.raises(DataError, match=r"dvc\.lock names"):
+        _run("finetune", workspace)
+
+
+@pytest.mark.parametrize("text", ["{broken", "", "stages: [1]\n", "stages: {ingest: {outs: [1]}}\n", b"\xff"])
+@pytest.mark.parametrize("name", ["dvc.lock", "curve/dvc.lock"])
+def test_a_record_that_cannot_be_read_is_not_taken_for_none(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | bytes
+) -> None:
+    path = workspace / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(_Ran):
+        _run("finetune", workspace)
+    monkeypatch.setenv("DVC_STAGE", "finetune@transfer-0-0")
+    with pytest.raises(DataError, match=rf"{name}: cannot be read.*git checkout -- {name}") as caught:
+        _run("finetune", workspace)
+    assert caught.value.code == "integrity"
+    # DVC writes one without stages for other things
+    path.write_text("schema: '2.0'\n")
+    with pytest.raises(_Ran):
         _run("finetune", workspace)
 
 
@@ -206,3 +251,83 @@ def test_outputs_are_sealed_with_what_lies_beside_them(tmp_path: Path, monkeypat
     (tmp_path / "reports/metrics.json").write_text("better")
     with pytest.raises(DataError, match=r"\.\./metrics\.json has other content"):
         check_sealed(tmp_path / "reports/html")
+
+
+INPUT_FILES = {"a/1.dcm": "slice 1", "a/é": "slice 2", "b/3.dcm": "slice 3", "b/notes.tmp": "ignored"}
+
+
+def _dvc(workspace: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=workspace, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("link", ["copy", "symlink"])
+def test_input_that_dvc_restored_is_what_its_pin_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str
+) -> None:
+    """A changed object comes back from the cache, and DVC finds nothing changed."""
+    _dvc(tmp_path, "init", "-q", "--no-scm")
+    (tmp_path / ".dvc/config").write_text(
+        f"[core]\n    no_scm = true\n    analytics = false\n[cache]\n    type = {link}\n"
+    )
+    (tmp_path / ".dvcignore").write_text("*.tmp\n")
+    for name, text in INPUT_FILES.items():
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text(text)
+    _dvc(tmp_path, "add", "-q", "data")
+    (tmp_path / "data/a/1.dcm").chmod(0o444)
+    reached: list[str] = []
+    monkeypatch.setattr(stages, "run_stage", lambda name, *_: reached.append(name))
+    monkeypatch.setenv("DVC_STAGE", "ingest")
+    _run("ingest", tmp_path)
+    assert reached == ["ingest"]
+    objects = [path for path in (tmp_path / ".dvc/cache/files/md5").glob("??/*") if path.is_file()]
+    (found,) = [path for path in objects if path.read_text() == "slice 1"]
+    found.chmod(0o644)
+    found.write_text("slice I")
+    found.chmod(0o444)
+    shutil.rmtree(tmp_path / "data")
+    _dvc(tmp_path, "checkout", "-q")
+    assert (tmp_path / "data/a/1.dcm").read_text() == "slice I"
+    assert "up to date" in _dvc(tmp_path, "status")
+    for name in ("ingest", "export"):
+        with pytest.raises(
+            DataError, match=r"data: .* not what data\.dvc names.*dvc add data.*doctor --cache"
+        ) as caught:
+            _run(name, tmp_path)
+        assert caught.value.code == "integrity"
+    # by hand, whatever the user likes
+    monkeypatch.delenv("DVC_STAGE")
+    _run("ingest", tmp_path)
+    assert reached == ["ingest", "ingest"]
+
+
+PIN = "outs:\n- md5: 900150983cd24fb0d6963f7d28e17f72\n  hash: md5\n  path: abc.txt\n"
+"""Of a file that holds ``abc``: RFC 1321."""
+
+
+@pytest.mark.parametrize(
+    ("pin", "content", "is_refused"),
+    [
+        (PIN, "abc", False),
+        (PIN, "abd", True),
+        (PIN, None, True),
+        (PIN.replace("  hash: md5\n", ""), "abd", False),
+        (PIN.replace("path: abc", "path: other"), "abd", False),
+        (f"wdir: elsewhere\n{PIN}", "abd", False),
+        ("outs: []\n", "abd", False),
+        (None, "abd", False),
+    ],
+    ids=["whole", "changed", "gone", "of an old DVC", "of another path", "from elsewhere", "of nothing", "no pin"],
+)
+def test_a_pin_of_one_file(tmp_path: Path, pin: str | None, content: str | None, is_refused: bool) -> None:
+    for name, text in {"abc.txt.dvc": pin, "abc.txt": content}.items():
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    expected = pytest.raises(DataError, match=r"not what abc\.txt\.dvc names") if is_refused else nullcontext()
+    with expected:
+        check_pinned(tmp_path, Path("abc.txt"))
+    # outside the workspace nothing is known
+    check_pinned(tmp_path, tmp_path / "abc.txt")
+    check_pinned(tmp_path, Path("..") / tmp_path.name / "abc.txt")

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -100,6 +101,51 @@ def test_a_secret_is_found_though_a_later_commit_took_it_away(tmp_path: Path, se
     (tmp_path / "a.txt").write_text("nothing here\n")
     _git(tmp_path, "commit", "-qam", "c")
     assert len(supply.secrets(tmp_path)) == 1
+
+
+TOKEN = "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345"
+
+
+def _name_a_file(folder: Path) -> None:
+    (folder / f"{TOKEN}.txt").write_text("nothing here\n")
+    _git(folder, "add", "-A")
+    _git(folder, "commit", "-qm", "b")
+    # gone again, and its content has another name too
+    _git(folder, "rm", "-q", f"{TOKEN}.txt")
+    _git(folder, "commit", "-qm", "c")
+
+
+def _commit_bytes(content: bytes) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "a.bin").write_bytes(content)
+        _git(folder, "add", "-A")
+        _git(folder, "commit", "-qm", "b")
+
+    return write
+
+
+PLACES = {
+    "message of a commit": lambda folder: _git(folder, "commit", "-q", "--allow-empty", "-m", f"b\n\nwith {TOKEN}"),
+    "message of a tag": lambda folder: _git(folder, "tag", "-am", f"with {TOKEN}", "v1"),
+    "name of a file": _name_a_file,
+    "name of a branch": lambda folder: _git(folder, "branch", TOKEN),
+    "file with a NUL byte": _commit_bytes(b"\0\1\2key=" + TOKEN.encode() + b"\0\xff"),
+    "text in UTF-16": _commit_bytes(f"the key: {TOKEN}".encode("utf-16")),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_secret_is_found_wherever_git_keeps_text(tmp_path: Path, place: str) -> None:
+    pytest.importorskip("detect_secrets")
+    _git(tmp_path, "init", "-q")
+    (tmp_path / "a.txt").write_text("nothing here\n")
+    _git(tmp_path, "add", "-A")
+    _git(tmp_path, "commit", "-qm", "a")
+    assert supply.secrets(tmp_path) == []
+    PLACES[place](tmp_path)
+    (found,) = supply.secrets(tmp_path)
+    assert "GitHub Token" in found
+    assert TOKEN not in found
 
 
 def test_the_gate_looks_at_all_of_it() -> None:

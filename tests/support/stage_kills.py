@@ -26,7 +26,7 @@ from monai_tl.config import load_params
 from monai_tl.errors import MonaiTLError
 from monai_tl.integrity import MANIFEST, check_sealed
 from monai_tl.looks import LOOKS_FILE
-from monai_tl.stages import STAGE_NAMES, STAGES, STATE_FOLDER
+from monai_tl.stages import CURVE, STAGES, STATE_FOLDER
 from monai_tl.stages.sealing import run_sealed_stage
 
 UNTIMED = {"effort.json"}
@@ -37,7 +37,7 @@ def preload() -> None:
     """What the stages import when they run; nothing is computed, for a forked child has one thread."""
     import importlib
 
-    for name in (*(f"monai_tl.stages.{stage}" for stage in STAGE_NAMES), "highdicom", "matplotlib.pyplot"):
+    for name in (*(f"monai_tl.stages.{stage.name}" for stage in (*STAGES, *CURVE)), "highdicom", "matplotlib.pyplot"):
         importlib.import_module(name)
 
 
@@ -65,7 +65,7 @@ def start(workspace: Path, stage: str, matrix: dict[str, str], *, interrupted: b
 
 
 def outputs(workspace: Path, stage: str, matrix: dict[str, str]) -> list[Path]:
-    found = next(one for one in STAGES if one.name == stage)
+    found = next(one for one in (*STAGES, *CURVE) if one.name == stage)
     return [workspace / item.format(**matrix) for item in (*found.outs, *found.metrics, *found.plots)]
 
 
@@ -74,7 +74,7 @@ def undo(workspace: Path, stage: str, matrix: dict[str, str]) -> None:
     for path in outputs(workspace, stage, matrix):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     shutil.rmtree(workspace / STATE_FOLDER, ignore_errors=True)
-    if stage == "evaluate":
+    if stage in ("evaluate", "curve_label", "curve_step"):
         (workspace / LOOKS_FILE).unlink(missing_ok=True)
 
 
@@ -109,7 +109,8 @@ def faults_of(workspace: Path, stage: str, matrix: dict[str, str], whole: dict[s
 
 def names_in(workspace: Path) -> set[str]:
     """Everything in the workspace but its state and what stands in folders of outputs by name."""
-    places = (workspace, workspace / "artifacts", workspace / "artifacts/models", workspace / "reports")
+    names = ("", "artifacts", "artifacts/models", "artifacts/curve/labels", "artifacts/curve/steps", "reports")
+    places = [workspace / name for name in (*names, "reports/curve")]
     return {str(path) for place in places if place.is_dir() for path in place.iterdir()}
 
 

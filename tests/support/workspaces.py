@@ -23,6 +23,16 @@ from monai_tl.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 MARK = "MONAI_TL_TEST_MARK"
+CURVE = """
+curve:
+  labels: [all]
+  strategies: [scratch]
+  seeds: [0]
+  steps: [2]
+  steps_labels: all
+  training: {max_steps: null, validate_every: null, val_fraction: 0.25, keep_weights: false}
+"""
+"""A section of params.yaml for a curve of two points."""
 
 
 @dataclass
