@@ -279,7 +279,8 @@ def _git(workspace: Path, *arguments: str) -> list[str]:
     done = subprocess.run(["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ConfigError(f"git {arguments[0]} failed in the workspace; it must be in a git repository", "workspace")
-    return done.stdout.split("\n")[:-1]
+    # a file that somebody edited may have no newline at its end
+    return done.stdout.removesuffix("\n").split("\n") if done.stdout else []
 
 
 def _gto(workspace: Path, *arguments: str) -> str:

@@ -45,7 +45,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def record(workspace: Path, digest: str | None) -> None:
     """Commit what a promotion notes, and tag the commit as GTO does."""
-    write_json(workspace / promote.PROMOTED_FILE, {"promotions": [{"number": 1, "model_sha256": digest}]})
+    path = workspace / promote.PROMOTED_FILE
+    write_json(path, {"promotions": [{"number": 1, "model_sha256": digest}]})
+    # as an editor may leave it
+    path.write_text(path.read_text().removesuffix("\n"))
     call(workspace, "git", "add", "-A")
     call(workspace, "git", "commit", "-qm", "A model")
     for tag in ("model@v0.0.1", "model#prod#1"):
