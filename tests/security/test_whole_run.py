@@ -29,17 +29,17 @@ from inbox_world import write_study
 from left_behind import left_in
 from talking_study import PATIENT_NUMBER, write_talking_study
 from talking_volumes import N_CASES, write_talking_volumes
+from workspaces import CURVE as CURVE_SECTION
 from workspaces import Place, make_real, make_site, until
 
 from monai_tl.commands import key
 from monai_tl.commands.phantom import canaries
 from monai_tl.config import parse_params
-from monai_tl.stages import ingest
+from monai_tl.stages import CURVE, STAGES, ingest
 
 # minutes, and longer on a busy machine: a dozen runs of the whole pipeline
 pytestmark = pytest.mark.long
 
-STAGES = ("ingest", "split", "plan", "preprocess", "finetune", "predict", "evaluate", "export")
 # found by Python itself in every process of the workspace
 BREAKS = """
 import os
@@ -99,24 +99,35 @@ def run(tmp_path_factory, planted) -> tuple[Place, Path]:
     # the name of whoever runs it is no patient's
     place.extra |= {"HOME": str(root / "home"), "TMPDIR": str(root / "tmp"), "MONAI_TL_EXECUTOR": "sequential"}
     name = next(text for text in canaries(0, 1, 8) if "Änne" in text)
-    for number, stage in enumerate(STAGES):
-        place.extra |= {"BREAK_STAGE": stage, "BREAK_TEXT": name, "BREAK_KIND": ("ValueError", "OSError")[number % 2]}
-        text = place.run("monai_tl", "run", "--plain", check=False)
-        assert f"{stage}" in text
-        assert "failed" in text or "unexpected" in text or "No such file" in text, text
-        (said / f"{stage}.txt").write_text(text)
-        if stage == "split":
+    for stage in STAGES:
+        (said / f"{stage.name}.txt").write_text(_break(place, stage.name, name, "run"))
+        if stage.name == "split":
             _write_groups(place, planted)
     # the stage alone, without what relays its output
     alone = place.run("monai_tl", "stage", "export", check=False)
     assert "monai-tl:" in alone
     (said / "alone.txt").write_text(alone)
+    params.write_text(params.read_text() + CURVE_SECTION)
+    for stage in CURVE:
+        (said / f"{stage.name}.txt").write_text(_break(place, stage.name, name, "curve"))
     place.extra = {key: value for key, value in place.extra.items() if not key.startswith("BREAK")}
+    (said / "points.txt").write_text(place.run("monai_tl", "curve", "--plain"))
+    assert list((place.folder / "reports/curve").iterdir())
     (said / "last.txt").write_text(place.run("monai_tl", "run", "--plain"))
     assert (place.folder / "artifacts/export/bundle").is_dir()
     (said / "inbox.txt").write_text(_work_on_inbox(place))
     _look_at_reports(place, said / "reports.txt", name)
     return place, root
+
+
+def _break(place: Place, stage: str, name: str, verb: str) -> str:
+    """What is said when a stage fails after its work, with an error of one kind or of the other."""
+    kind = ("ValueError", "OSError")[[one.name for one in (*STAGES, *CURVE)].index(stage) % 2]
+    place.extra |= {"BREAK_STAGE": stage, "BREAK_TEXT": name, "BREAK_KIND": kind}
+    text = place.run("monai_tl", verb, "--plain", check=False)
+    assert stage in text
+    assert "failed" in text or "unexpected" in text or "No such file" in text, text
+    return text
 
 
 def _write_groups(place: Place, planted: Canaries) -> None:
