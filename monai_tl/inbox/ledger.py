@@ -98,10 +98,12 @@ class Ledger:
         self._base.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._base.execute("COMMIT")
         except BaseException:
-            self._base.execute("ROLLBACK")
+            # a full disk has ended it already, and an error of that would stand in the place of the first
+            if self._base.in_transaction:
+                self._base.execute("ROLLBACK")
             raise
-        self._base.execute("COMMIT")
 
     def entries(self, *states: State) -> list[Entry]:
         """Rows in these states, or all; those that arrived first come first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis.strategies import integers, sampled_from
 
 from monai_tl.errors import MonaiTLError
 from monai_tl.inbox.entries import Known
-from monai_tl.inbox.ledger import Ledger, ledger_at
+from monai_tl.inbox.ledger import Ledger, ledger_at, ledger_faults
 from monai_tl.inbox.owners import is_alive, owner_in, sweep
 
 
@@ -250,3 +251,20 @@ class Against(RuleBasedStateMachine):
 
 Against.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 TestAnyOrderOfEvents = Against.TestCase
+
+
+@pytest.mark.parametrize("room", [1, 8192, 1 << 16], ids=["of a journal", "of a statement", "of the end"])
+def test_a_full_disk_is_told_as_one_and_over_once_there_is_room(tmp_path: Path, room: int) -> None:
+    """SQLite ends the transaction by itself then; that there is none left to undo is not what is wrong."""
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path, "key")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    many = [(f"content {n}", f"study {n}", 1, 0.0) for n in range(40_000)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(MonaiTLError, match=r"cannot be used: .*(disk|full)[^;]*;"), ledger_faults(path):
+            ledger.see_all(many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ledger.entries() == []
+    assert ledger.see_all(many[:1]) == 1
