@@ -7,7 +7,7 @@ server's memory for a moment, and goes with a server that is killed in it: such 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,29 +24,29 @@ FLOWS = ("training", "training-in-clone", "inbox", "promotion")
 _N_LOOKED_AT = 200
 
 
-def end_dead(deployment: UUID, own: UUID, pending_s: float = PENDING_S, silence_s: float = SILENCE_S) -> list[UUID]:
+def end_dead(own: UUID, pending_s: float = PENDING_S, silence_s: float = SILENCE_S) -> list[UUID]:
     """Mark as crashed what a run that begins knows to be dead; what it marked.
 
     That is each run of our flows that somebody took so long ago that it never will begin; and, since a deployment lets
-    one run begin at a time, each other run of the same deployment that is said to go on and shows no life.
+    one run begin at a time, each other run of the same deployment that is said to go on and shows no life. All times
+    are the server's: a run's state has the one at which it came to be.
 
     Args:
-        deployment: Of the run that begins.
         own: The run that begins.
-        pending_s: So old is a run that never will begin.
-        silence_s: So long has a dead one shown no life.
+        pending_s: So long before, a run was taken that never will begin.
+        silence_s: So long before, a dead one has last shown life.
     """
-    now, silence = datetime.now(UTC), timedelta(seconds=silence_s)
-    words = {}
+    silence, words = timedelta(seconds=silence_s), {}
     with get_client(sync_client=True) as client:
+        begun = client.read_flow_run(own)
         for run in _open_runs(client):
-            age = _age(run, now)
+            age = _age(run, begun)
             if run.state_type == StateType.PENDING:
                 if age > timedelta(seconds=pending_s):
                     words[run.id] = NEVER_BEGAN
                 continue
-            may_be_dead = run.deployment_id == deployment and run.id != own and age > silence
-            if may_be_dead and not _has_shown_life(client, run, now - silence):
+            may_be_dead = run.deployment_id == begun.deployment_id and run.id != own and age > silence
+            if may_be_dead and not _has_shown_life(client, run, begun, silence):
                 words[run.id] = NO_LIFE
         for identifier, message in words.items():
             client.set_flow_run_state(identifier, Crashed(message=message), force=False)
@@ -56,7 +56,7 @@ def end_dead(deployment: UUID, own: UUID, pending_s: float = PENDING_S, silence_
 def take_over(flow: Any, flow_run: FlowRun, state: Any) -> None:
     """Hook of our flows for the moment when a run begins; one that was started by hand leaves others alone."""
     if flow_run.deployment_id is not None:
-        end_dead(flow_run.deployment_id, flow_run.id)
+        end_dead(flow_run.id)
 
 
 def _open_runs(client: SyncPrefectClient) -> Sequence[FlowRun]:
@@ -68,12 +68,13 @@ def _open_runs(client: SyncPrefectClient) -> Sequence[FlowRun]:
     )
 
 
-def _age(run: FlowRun, now: datetime) -> timedelta:
-    """Since it came to be in its state."""
-    return now - run.state.timestamp if run.state else timedelta()
+def _age(run: FlowRun, begun: FlowRun) -> timedelta:
+    """How long before the one began the other came to be in its state."""
+    return begun.state.timestamp - run.state.timestamp if begun.state and run.state else timedelta()
 
 
-def _has_shown_life(client: SyncPrefectClient, run: FlowRun, since: datetime) -> bool:
+def _has_shown_life(client: SyncPrefectClient, run: FlowRun, begun: FlowRun, silence: timedelta) -> bool:
+    since = begun.state.timestamp - silence if begun.state else datetime.min
     beats = EventFilter(
         event=EventNameFilter(name=[BEAT]),
         occurred=EventOccurredFilter.model_validate({"since": since}),

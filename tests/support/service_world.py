@@ -27,7 +27,8 @@ from workspaces import Place, free_port, until
 from flows.server import is_healthy
 
 DASHBOARD_AUTH = "team:geheim"
-POOLS = ("gpu", "cpu")
+POOLS = {"gpu": 2, "cpu": 3}
+"""Pool → runs that its worker takes at a time."""
 WORKERS = tuple(f"{pool}-worker" for pool in POOLS)
 _PAUSE_S = 0.5
 """Between an end and a new start, as compose waits at first."""
@@ -236,7 +237,8 @@ def service_in(
     }
     for name, pool in zip(WORKERS, POOLS, strict=True):
         # a mark of its own: what ends with one is not the other's
-        command = [*around, *prefect, "worker", "start", "--pool", pool, "--type", "process"]
+        limit = ["--limit", str(POOLS[pool])]
+        command = [*around, *prefect, "worker", "start", "--pool", pool, "--type", "process", *limit]
         commands[name] = (command, Place(workspace, site, client))
     services = {name: Service(name, command, at, home / f"{name}.log") for name, (command, at) in commands.items()}
     world = World(place, _Dashboard(place, url, home / "server.log"), Orthanc(pacs_port), services)
