@@ -42,7 +42,7 @@ PARAMS = {
     "plan": {"source": "sources/hippodeep", "patch_size_vox": [36, 52, 36]},
     "finetune": {
         "strategy": "lp_ft",
-        "max_steps": 160,
+        "max_steps": 240,
         "head_steps": 60,
         "batch_size": 1,
         "average_power": 2,
