@@ -79,6 +79,15 @@ def _git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", *arguments], cwd=folder, env={**os.environ, **names}, check=True, capture_output=True)
 
 
+def _make_clean_repository(folder: Path) -> None:
+    pytest.importorskip("detect_secrets")
+    _git(folder, "init", "-q")
+    (folder / "a.txt").write_text("nothing here\n")
+    _git(folder, "add", "-A")
+    _git(folder, "commit", "-qm", "a")
+    assert supply.secrets(folder) == []
+
+
 @pytest.mark.parametrize(
     "secret",
     [
@@ -90,12 +99,7 @@ def _git(folder: Path, *arguments: str) -> None:
     ids=["private key", "cloud key", "password in an address", "token"],
 )
 def test_a_secret_is_found_though_a_later_commit_took_it_away(tmp_path: Path, secret: str) -> None:
-    pytest.importorskip("detect_secrets")
-    _git(tmp_path, "init", "-q")
-    (tmp_path / "a.txt").write_text("nothing here\n")
-    _git(tmp_path, "add", "-A")
-    _git(tmp_path, "commit", "-qm", "a")
-    assert supply.secrets(tmp_path) == []
+    _make_clean_repository(tmp_path)
     (tmp_path / "a.txt").write_text(f"some text\n{secret}\n")
     _git(tmp_path, "commit", "-qam", "b")
     (tmp_path / "a.txt").write_text("nothing here\n")
@@ -136,12 +140,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_secret_is_found_wherever_git_keeps_text(tmp_path: Path, place: str) -> None:
-    pytest.importorskip("detect_secrets")
-    _git(tmp_path, "init", "-q")
-    (tmp_path / "a.txt").write_text("nothing here\n")
-    _git(tmp_path, "add", "-A")
-    _git(tmp_path, "commit", "-qm", "a")
-    assert supply.secrets(tmp_path) == []
+    _make_clean_repository(tmp_path)
     PLACES[place](tmp_path)
     (found,) = supply.secrets(tmp_path)
     assert "GitHub Token" in found
