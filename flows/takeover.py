@@ -69,8 +69,8 @@ def _open_runs(client: SyncPrefectClient) -> Sequence[FlowRun]:
 
 
 def _age(run: FlowRun, begun: FlowRun) -> timedelta:
-    """How long before the one began the other came to be in its state."""
-    return begun.state.timestamp - run.state.timestamp if begun.state and run.state else timedelta()
+    """Between the one's beginning and the other's state; a clock that was set back makes nobody younger."""
+    return abs(begun.state.timestamp - run.state.timestamp) if begun.state and run.state else timedelta()
 
 
 def _has_shown_life(client: SyncPrefectClient, run: FlowRun, begun: FlowRun, silence: timedelta) -> bool:

@@ -90,7 +90,8 @@ def run(
     url = environment["PREFECT_API_URL"]
     drop_lock_of_dead(workspace, environment)
     known = workspace / STATE_FOLDER / SERVER_FILE
-    server = ["prefect", "server", "start", "--host", host, "--port", str(port)]
+    server = ["flows.clock", "--", sys.executable, "-m", "prefect", "server", "start", "--host", host]
+    server += ["--port", str(port)]
     when = ["--interval", str(schedule.every_s)] if schedule.cron is None else ["--cron", schedule.cron]
     deploy = ["flows.deploy", *when, *(["--in-place"] if in_place else [])]
     try:

@@ -103,6 +103,8 @@ def test_the_newest_checkpoint_is_that_of_the_last_step_whatever_the_clock_said(
 OF_THE_WORLD = ("monai_tl/inbox/", "monai_tl/dicom/web.py", "flows/clone.py")
 """Whether a folder has been quiet for a minute, when a study is tried again, the date in the name of a branch: a clock
 that jumps makes these early or late, and nothing is lost by it."""
+WATCH = "flows/clock.py"
+"""What asks whether the clock was set back."""
 
 
 def test_no_other_code_asks_what_time_it_is() -> None:
@@ -113,7 +115,7 @@ def test_no_other_code_asks_what_time_it_is() -> None:
     found = [
         f"{path.relative_to(root)}:{node.lineno}"
         for path in [*(root / "monai_tl").rglob("*.py"), *(root / "flows").rglob("*.py")]
-        if not path.relative_to(root).as_posix().startswith(OF_THE_WORLD)
+        if not path.relative_to(root).as_posix().startswith((*OF_THE_WORLD, WATCH))
         for node in ast.walk(ast.parse(path.read_text()))
         if (isinstance(node, ast.Attribute) and ast.unparse(node) in clocks)
         or (isinstance(node, ast.Attribute) and node.attr in ("st_mtime", "st_mtime_ns", "st_ctime"))

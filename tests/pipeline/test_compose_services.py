@@ -105,11 +105,13 @@ def test_the_server_runs_on_postgresql_and_asks_for_its_password(tmp_path: Path)
         wanted = {name: str(value) for name, value in SERVICES["server"]["environment"].items()}
         here = free_port()
         wanted |= {"PREFECT_SERVER_DATABASE_HOST": "127.0.0.1", "PREFECT_SERVER_DATABASE_PORT": str(port)}
-        wanted |= {"PREFECT_HOME": str(tmp_path / "prefect")}
-        here_instead = {"0.0.0.0": "127.0.0.1", "4200": str(here)}
-        command = [sys.executable, "-m", *(here_instead.get(one, one) for one in SERVICES["server"]["command"])]
         url = f"http://127.0.0.1:{here}/api"
-        with running(command, tmp_path / "server.log", env={**KEPT, **wanted}) as process:
+        wanted |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": url}
+        wanted |= {"PATH": f"{Path(sys.executable).parent}:{KEPT['PATH']}"}
+        here_instead = {"python": sys.executable, "0.0.0.0": "127.0.0.1", "4200": str(here)}
+        command = [here_instead.get(one, one) for one in SERVICES["server"]["command"]]
+        # the image's working folder is the repository, as the Dockerfile copies it
+        with running(command, tmp_path / "server.log", env={**KEPT, **wanted}, cwd=ROOT) as process:
             until(lambda: status(f"{url}/health") == 200 or process.poll() is not None, 120, "the server answers")
             assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
             assert is_healthy("server", {"4200": here})

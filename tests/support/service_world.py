@@ -22,7 +22,7 @@ import psutil
 import yaml
 from orthanc import AUTH, Orthanc, orthanc_command
 from prefect_server import Server
-from workspaces import Place, free_port, until
+from workspaces import ROOT, Place, free_port, until
 
 from flows.server import is_healthy
 
@@ -219,6 +219,7 @@ def service_in(
     own = {"PREFECT_SERVER_API_AUTH_STRING": DASHBOARD_AUTH, "PREFECT_HOME": str(home / "prefect"), "DO_NOT_TRACK": "1"}
     own |= {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
     own |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true", **more}
+    own |= {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": DASHBOARD_AUTH}
     client = {
         "PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": DASHBOARD_AUTH, "PREFECT_HOME": str(home / "client"),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json", "DO_NOT_TRACK": "1",
@@ -230,9 +231,11 @@ def service_in(
     place = Place(workspace, site, client)
     port = url.rsplit(":", 1)[1].removesuffix("/api")
     prefect = [sys.executable, "-m", "prefect"]
-    serve = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
+    serve = [sys.executable, "-m", "flows.clock", "--", *prefect, "server", "start", "--host", "127.0.0.1"]
+    serve += ["--port", port, "--no-ui"]
     commands = {
-        "server": (serve, Place(home, site, own)),
+        # where flows are, as in the image; it has nothing of the workspace's
+        "server": (serve, Place(home, ROOT, own)),
         "orthanc": (orthanc_command(home / "pacs", pacs_port), Place(home, site)),
     }
     for name, pool in zip(WORKERS, POOLS, strict=True):

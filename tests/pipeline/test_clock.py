@@ -1,0 +1,137 @@
+"""A server goes on planning when the clock on the wall is set back, and what is not its fault it leaves alone."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect_server import Server
+from workspaces import ROOT, Place, free_port, until
+
+from flows.server import is_healthy
+
+pytestmark = pytest.mark.pipeline
+
+AUTH = "team:geheim"
+EVERY_S = 30
+FLOWS = ("inbox", "somebody-else")
+
+
+class _Own(Server):
+    """One whose password is known."""
+
+    @property
+    def auth(self) -> str:
+        return AUTH
+
+
+@contextmanager
+def shifted(home: Path, clock: Path) -> Iterator[_Own]:
+    """A server under ``flows.clock``, whose clock on the wall is wrong by as much as a file says."""
+    library, port = home / "shifted_clock.so", free_port()
+    source = ROOT / "tests/support/shifted_clock.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source)], check=True)
+    url = f"http://127.0.0.1:{port}/api"
+    more = {
+        "LD_PRELOAD": str(library), "SHIFTED_CLOCK_FILE": str(clock), "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": AUTH, "PREFECT_SERVER_API_AUTH_STRING": AUTH,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+    }  # fmt: skip
+    place = Place(ROOT, ROOT, more)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    log = home / "server.log"
+    process = place.start("flows.clock", "--", *command, "--no-ui", output=log)
+    try:
+        until(lambda: is_healthy(url) or process.poll() is not None, 180, "the server answers")
+        assert process.poll() is None, log.read_text()
+        yield _Own(place, url, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        place.wait_for_end()
+
+
+def deploy(server: Server, flow: str) -> str:
+    """A deployment with a schedule, of which nobody takes runs; its id."""
+    body: dict[str, Any] = {"name": "here", "flow_id": server.post("flows/", {"name": flow})["id"]}
+    body["schedules"] = [{"schedule": {"interval": EVERY_S}, "active": True}]
+    return str(server.post("deployments/", body)["id"])
+
+
+def planned(server: Server, deployment: str) -> list[tuple[datetime, str]]:
+    """When and what will run, the next one in front; they are asked for all at once."""
+    wanted = {"deployments": {"id": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
+    wanted |= {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    found = server.post("flow_runs/filter", wanted)
+    return [(datetime.fromisoformat(run["expected_start_time"]), run["id"]) for run in found]
+
+
+def take(server: Server, deployment: str, before: datetime) -> None:
+    """What becomes of runs that are due all at once: all but one are cancelled, as our deployments have it."""
+    for when, run in planned(server, deployment):
+        if when <= before:
+            server.post(
+                f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}
+            )
+
+
+def is_planned_soon(server: Server, deployment: str, now: datetime) -> bool:
+    """Whether runs come one after the other from now on."""
+    ahead = [when - now for when, _ in planned(server, deployment) if when > now]
+    gaps = [after - before for before, after in zip([timedelta(), *ahead], ahead, strict=False)]
+    return len(ahead) >= 3 and all(gap <= timedelta(seconds=EVERY_S + 1) for gap in gaps[:3])
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    if shutil.which("gcc") is None:
+        pytest.skip("needs a C compiler")
+    return tmp_path
+
+
+@pytest.mark.parametrize("there", [7200, -7200])
+def test_runs_are_planned_at_once_after_the_clock_was_set_back(home: Path, there: int) -> None:
+    clock = home / "clock"
+    clock.write_text("0")
+    with shifted(home, clock) as server:
+        inbox, foreign = (deploy(server, flow) for flow in FLOWS)
+        for shift in (0, there, 0):
+            clock.write_text(str(shift))
+            time.sleep(3.0)
+
+            def now(shift: int = shift) -> datetime:
+                return datetime.now(UTC) + timedelta(seconds=shift)
+
+            def look() -> bool:
+                try:
+                    return is_planned_soon(server, inbox, now())
+                except OSError:
+                    return False  # it starts anew
+
+            until(look, 150, f"runs are planned with the clock {shift} s off")
+            for deployment in (inbox, foreign):
+                take(server, deployment, now() + timedelta(minutes=20))
+        schedules = server.get(f"deployments/{inbox}")["schedules"]
+        assert [one["schedule"]["interval"] for one in schedules] == [EVERY_S]
+        assert [one["active"] for one in schedules] == [True]
+        # one of somebody else's may have reasons that we do not know
+        runs = server.post("flow_runs/filter", {"deployments": {"id": {"any_": [foreign]}}})
+        its_own = server.get(f"deployments/{foreign}")["schedules"][0]["id"]
+        assert {one["created_by"]["id"] for one in runs} == {its_own}
+
+
+def test_a_server_that_ends_is_not_hidden(tmp_path: Path) -> None:
+    place = Place(tmp_path, ROOT, {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    assert place.start("flows.clock", "--", sys.executable, "-c", "raise SystemExit(7)").wait(60) == 7
+    assert place.start("flows.clock").wait(60) == 2
+    place.wait_for_end()
