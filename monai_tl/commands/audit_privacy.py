@@ -52,7 +52,7 @@ class _Run:
     bootstrap: BootstrapRule
 
     def model(self, arm: str, fold: int, seed: int) -> Path:
-        return self.workspace / "artifacts/models" / model_name(arm, fold, seed)
+        return trained_model(self.workspace, arm, fold, seed)
 
     def usable(self, case_ids: Sequence[str]) -> tuple[str, ...]:
         return tuple(case_id for case_id in case_ids if case_id not in self.unprepared)
@@ -106,6 +106,17 @@ def run(
     )
     write_json(out or workspace / AUDIT_FILE, audit.model_dump(mode="json"))
     return audit
+
+
+def trained_model(workspace: Path, arm: str, fold: int, seed: int) -> Path:
+    """Folder of a network that the run has trained.
+
+    Raises:
+        DataError: Code ``integrity``: it was changed since.
+    """
+    folder = workspace / "artifacts/models" / model_name(arm, fold, seed)
+    check_if_sealed(folder)
+    return folder
 
 
 def describe(audit: PrivacyAudit, written: Path) -> str:

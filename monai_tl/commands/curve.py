@@ -15,6 +15,7 @@ from monai_tl.config import PARAMS_FILE, Params, load_params, parse_params
 from monai_tl.errors import ConfigError
 from monai_tl.faults import parse_yaml
 from monai_tl.files import write_text
+from monai_tl.integrity import check_if_sealed
 from monai_tl.pipeline_file import check_sections, curve_text
 from monai_tl.records import Split
 from monai_tl.stages import CURVE_FILE, CURVE_TEMPLATE
@@ -60,10 +61,15 @@ def run(workspace: Path, *, plain: bool = False) -> int:
 
 
 def _n_pool(workspace: Path) -> int | None:
-    """Labelled cases outside the test set; None before the split."""
+    """Labelled cases outside the test set; None before the split.
+
+    Raises:
+        DataError: Code ``integrity``: the split was changed since its stage.
+    """
     path = workspace / "artifacts/split/split.json"
     if not path.is_file():
         return None
+    check_if_sealed(path.parent)
     fold = Split.read(path).folds[0]
     return len(fold.train) + len(fold.val)
 

@@ -18,7 +18,7 @@ from monai_tl.commands.finding import Finding
 from monai_tl.config import PARAMS_FILE, Params, load_params
 from monai_tl.dicom.deidentify import load_key
 from monai_tl.errors import ConfigError, MonaiTLError
-from monai_tl.integrity import damaged_copies
+from monai_tl.integrity import check_if_sealed, damaged_copies
 from monai_tl.parallel import n_jobs
 from monai_tl.pipeline_file import REFRESH, check_sections, pipeline_text
 from monai_tl.records import Plan
@@ -199,6 +199,7 @@ def _source(folder: Path) -> Finding:
 def _contract(folder: Path) -> Finding:
     """What the last plan found broken; one that is not accepted was made by an older version."""
     try:
+        check_if_sealed((folder / PLAN_PATH).parent)
         broken = [line for line in Plan.read(folder / PLAN_PATH).adaptations if line.status == "broken"]
     except MonaiTLError as error:
         return Finding("contract", *_halves(str(error)))

@@ -18,7 +18,7 @@ from monai_tl.progress import Progress
 from monai_tl.records import model_name
 from monai_tl.sources.card import Source, read_source, write_source
 from monai_tl.sources.weights import load_state
-from monai_tl.stages import run_stage
+from monai_tl.stages.sealing import run_sealed_stage
 
 
 class CardText(BaseModel):
@@ -107,8 +107,8 @@ def _rebuild(text: CardText, params_file: Path, data: Path, out: Path) -> str:
 def _pretrain(params: Params, text: CardText, workspace: Path, out: Path, rebuild: str) -> Source:
     fold, seed = params.finetune.folds[0], params.finetune.seed
     for stage in ("ingest", "split", "plan", "preprocess"):
-        run_stage(stage, workspace, params, {})
-    run_stage("finetune", workspace, params, {"arm": "scratch", "fold": str(fold), "seed": str(seed)})
+        run_sealed_stage(stage, workspace, params, {})
+    run_sealed_stage("finetune", workspace, params, {"arm": "scratch", "fold": str(fold), "seed": str(seed)})
     model = read_source(workspace / "artifacts/models" / model_name("scratch", fold, seed))
     state = load_state(model.weights_path, model.card.weights.sha256)
     changes = {

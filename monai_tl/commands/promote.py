@@ -209,12 +209,18 @@ def data_hashes(workspace: Path) -> dict[str, str]:
 
 
 def _lock_entries(workspace: Path, stage: str, kind: str) -> dict[str, str]:
+    """What dvc.lock has of a stage; empty where there is none, as after a run without DVC."""
+    path = workspace / "dvc.lock"
+    if not path.exists():
+        return {}
     try:
-        content = parse_yaml(read_text(workspace / "dvc.lock", ""), "dvc.lock")
-        entries = content["stages"][stage][kind]
+        entries = parse_yaml(read_text(path, ""), path.name).get("stages", {}).get(stage, {}).get(kind, ())
         return {str(one["path"]): str(one[one.get("hash", "md5")]) for one in entries}
     except (ConfigError, KeyError, TypeError, AttributeError):
-        return {}
+        raise PromotionError(
+            "dvc.lock cannot be read, so nothing tells whether the results are those of its record; bring it back "
+            "from git ('git checkout -- dvc.lock') or run again (monai-tl run), then promote"
+        ) from None
 
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:

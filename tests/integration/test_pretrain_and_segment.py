@@ -17,6 +17,7 @@ from monai_tl.commands import pretrain, segment
 from monai_tl.commands.phantom import canaries
 from monai_tl.errors import ConfigError, DataError, PrivacyError
 from monai_tl.files import sha256_file
+from monai_tl.integrity import seal
 from monai_tl.records import Fingerprint, Plan, RejectionList
 from monai_tl.sources.card import read_source
 
@@ -232,6 +233,7 @@ def test_nothing_segmented_is_an_error_with_reasons(home: Path, tmp_path: Path) 
     other = shutil.copytree(model_of(home), tmp_path / "mr")
     plan = Plan.read(other / "plan.json")
     plan.model_copy(update={"modality": "MR"}).write(other / "plan.json")
+    seal(other)
     (home / "empty").mkdir()
     with pytest.raises(DataError, match=r"no DICOM image was found in the folder given.* lists 0 refused"):
         segment.run(home / "empty", home / "nothing", [model_of(home)], key_file=home / "key")

@@ -262,9 +262,13 @@ def test_an_unfinished_run_is_refused(copy) -> None:
     refuse(workspace, "metrics.json is missing: the run is not finished")
 
 
-def test_a_lost_or_strange_dvc_lock_is_no_hindrance(copy) -> None:
+def test_without_a_dvc_lock_nothing_is_known_and_with_a_strange_one_nothing_goes_out(copy) -> None:
     workspace = copy("gain")
     assert promote.data_hashes(workspace) == {}
-    for text in ("", "stages: []", "stages: {ingest: {deps: [1]}}", "a: ["):
+    (workspace / "dvc.lock").write_text("schema: '2.0'\n")
+    assert promote.data_hashes(workspace) == {}
+    for text in ("", "stages: []", "stages: {ingest: {deps: [1]}, evaluate: [1]}", "a: ["):
         (workspace / "dvc.lock").write_text(text)
-        assert promote.data_hashes(workspace) == {}
+        with pytest.raises(PromotionError, match=r"dvc\.lock cannot be read"):
+            promote.data_hashes(workspace)
+        refuse(workspace, r"dvc\.lock cannot be read.*git checkout")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from monai_tl import stages
-from monai_tl.commands import audit_privacy, rank
+from monai_tl.commands import audit_privacy, curve, doctor, rank
 from monai_tl.config import parse_params
 from monai_tl.errors import DataError
 from monai_tl.integrity import MANIFEST, check_sealed, check_sealed_part, damaged_copies, recorded_outputs, seal
@@ -192,6 +192,26 @@ def test_the_privacy_audit_reads_what_the_stages_wrote(workspace: Path, name: st
     (workspace / "artifacts" / name / "content.json").write_text("changed")
     with pytest.raises(DataError, match=rf"artifacts/{name}: content\.json (has other content|was added)"):
         audit_privacy.run(workspace, PARAMS)
+
+
+@pytest.mark.parametrize("arm", PARAMS.finetune.arms)
+def test_the_privacy_audit_attacks_the_models_that_were_trained(workspace: Path, arm: str) -> None:
+    (workspace / f"artifacts/models/{arm}-0-0/content.json").write_text("changed")
+    with pytest.raises(DataError, match=rf"{arm}-0-0: content\.json has other content"):
+        audit_privacy.trained_model(workspace, arm, 0, 0)
+
+
+def test_the_curve_draws_labels_from_the_split_that_was_made(workspace: Path) -> None:
+    (workspace / "artifacts/split/split.json").write_text("{}")
+    with pytest.raises(DataError, match=r"artifacts/split: split\.json was added"):
+        curve._n_pool(workspace)
+
+
+def test_the_doctor_tells_of_a_plan_that_was_changed(workspace: Path) -> None:
+    (workspace / "artifacts/plan/content.json").write_text("changed")
+    found = doctor._contract(workspace)
+    assert "artifacts/plan: content.json has other content" in found.note
+    assert found.mend
 
 
 @pytest.mark.parametrize(("name", "file"), [("cases", "dataset.json"), ("split", "split.json")])
