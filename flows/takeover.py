@@ -40,7 +40,7 @@ def end_dead(own: UUID, pending_s: float = PENDING_S, silence_s: float = SILENCE
     with get_client(sync_client=True) as client:
         begun = client.read_flow_run(own)
         for run in _open_runs(client):
-            age = _age(run, begun)
+            age = age_of(run, begun)
             if run.state_type == StateType.PENDING:
                 if age > timedelta(seconds=pending_s):
                     words[run.id] = NEVER_BEGAN
@@ -68,7 +68,7 @@ def _open_runs(client: SyncPrefectClient) -> Sequence[FlowRun]:
     )
 
 
-def _age(run: FlowRun, begun: FlowRun) -> timedelta:
+def age_of(run: FlowRun, begun: FlowRun) -> timedelta:
     """Between the one's beginning and the other's state; a clock that was set back makes nobody younger."""
     return abs(begun.state.timestamp - run.state.timestamp) if begun.state and run.state else timedelta()
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow, get_client
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events import emit_event
 from prefect.events.filters import EventFilter, EventIDFilter
 from prefect.testing.utilities import prefect_test_harness
 from workspaces import until
 
-from flows.takeover import end_dead, take_over
+from flows.takeover import age_of, end_dead, take_over
 
 pytestmark = pytest.mark.pipeline
 
@@ -96,3 +97,13 @@ def test_only_what_is_dead_is_ended() -> None:
     assert set(ended) == {stuck, stuck_inbox, silent}
     after = dict(zip(everyone, before, strict=True)) | dict.fromkeys(ended, "CRASHED")
     assert states(*everyone, own) == [*after.values(), "RUNNING"]
+
+
+@pytest.mark.parametrize("set_back", [timedelta(), timedelta(hours=2)])
+def test_a_clock_that_was_set_back_makes_no_run_younger(set_back: timedelta) -> None:
+    began = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    old, own = (
+        FlowRun(flow_id=uuid4(), state=State(type=StateType.RUNNING, timestamp=moment))
+        for moment in (began - timedelta(hours=1) + set_back, began)
+    )
+    assert age_of(old, own) == timedelta(hours=1)
