@@ -194,6 +194,8 @@ def server_environment(workspace: Path, port: int, host: str = HOST) -> dict[str
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         # in memory, as Prefect has them, leases end with the server, and what they held is taken for ever
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # all that are planned are due at once when the clock jumps or the machine was off, and SQLite is then locked
+        "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "20",
         "PYTHONUNBUFFERED": "1",
     }
     forced = {"PREFECT_API_URL": url, "PREFECT_SERVER_UI_API_URL": shown, "PYTHONPATH": python_path()}

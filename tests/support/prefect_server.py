@@ -19,16 +19,19 @@ _TIME_OUT_S = 120
 
 
 def _asked(request: urllib.request.Request) -> bytes:
-    """The answer; a server that is busy for a moment (503) is asked again, as Prefect's own client does."""
-    for _ in range(20):
+    """The answer; a server that is busy for a moment (503) or starts anew is asked again, as Prefect's client does."""
+    for _ in range(30):
         try:
             with urllib.request.urlopen(request, timeout=_TIME_OUT_S) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
             if error.code != 503:
                 raise
-            time.sleep(1.0)
-    raise AssertionError("the server stays busy")
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+        time.sleep(1.0)
+    raise AssertionError("the server stays busy or away")
 
 
 @dataclass

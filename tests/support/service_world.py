@@ -220,6 +220,7 @@ def service_in(
     own |= {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
     own |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true", **more}
     own |= {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": DASHBOARD_AUTH}
+    own |= {"PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "20"}
     client = {
         "PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": DASHBOARD_AUTH, "PREFECT_HOME": str(home / "client"),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json", "DO_NOT_TRACK": "1",

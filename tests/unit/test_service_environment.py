@@ -18,6 +18,7 @@ CLOSED = {
     "PREFECT_SERVER_UI_API_URL": r"https?://[^*]+/api",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": r"prefect\.server\.concurrency\.lease_storage\.filesystem",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "20",
     "DO_NOT_TRACK": "1",
 }
 CLIENT = {
