@@ -45,8 +45,10 @@ def end_dead(own: UUID, pending_s: float = PENDING_S, silence_s: float = SILENCE
                 if age > timedelta(seconds=pending_s):
                     words[run.id] = NEVER_BEGAN
                 continue
-            may_be_dead = run.deployment_id == begun.deployment_id and run.id != own and age > silence
-            if may_be_dead and not _has_shown_life(client, run, begun, silence):
+            if run.deployment_id != begun.deployment_id or run.id == own:
+                continue
+            # of a time to come, it has lost its place to the one that begins; what it showed then says nothing of now
+            if age < -silence or (age > silence and not _has_shown_life(client, run, begun, silence)):
                 words[run.id] = NO_LIFE
         for identifier, message in words.items():
             client.set_flow_run_state(identifier, Crashed(message=message), force=False)
@@ -69,8 +71,8 @@ def _open_runs(client: SyncPrefectClient) -> Sequence[FlowRun]:
 
 
 def age_of(run: FlowRun, begun: FlowRun) -> timedelta:
-    """Between the one's beginning and the other's state; a clock that was set back makes nobody younger."""
-    return abs(begun.state.timestamp - run.state.timestamp) if begun.state and run.state else timedelta()
+    """How long before the one began the other came to be in its state; negative where the clock was set back since."""
+    return begun.state.timestamp - run.state.timestamp if begun.state and run.state else timedelta()
 
 
 def _has_shown_life(client: SyncPrefectClient, run: FlowRun, begun: FlowRun, silence: timedelta) -> bool:

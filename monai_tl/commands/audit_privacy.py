@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class _Run:
     bootstrap: BootstrapRule
 
     def model(self, arm: str, fold: int, seed: int) -> Path:
-        return trained_model(self.workspace, arm, fold, seed)
+        return self.workspace / "artifacts/models" / model_name(arm, fold, seed)
 
     def usable(self, case_ids: Sequence[str]) -> tuple[str, ...]:
         return tuple(case_id for case_id in case_ids if case_id not in self.unprepared)
@@ -84,7 +85,9 @@ def run(
     if n_references < 0 or n_references % 2:
         raise ConfigError(f"--references: is {n_references}, and must be even: they train in pairs", "arguments")
     artifacts, settings = workspace / "artifacts", params.evaluate
-    for name in ("cases", "split", "plan", "prepared"):
+    finetune = params.finetune
+    models = [model_name(*one) for one in itertools.product(trained, finetune.folds, finetune.seeds)]
+    for name in ("cases", "split", "plan", "prepared", *(f"models/{model}" for model in models)):
         check_if_sealed(artifacts / name)
     manifest = read_manifest(artifacts / "cases")
     shared = _Run(
@@ -106,17 +109,6 @@ def run(
     )
     write_json(out or workspace / AUDIT_FILE, audit.model_dump(mode="json"))
     return audit
-
-
-def trained_model(workspace: Path, arm: str, fold: int, seed: int) -> Path:
-    """Folder of a network that the run has trained.
-
-    Raises:
-        DataError: Code ``integrity``: it was changed since.
-    """
-    folder = workspace / "artifacts/models" / model_name(arm, fold, seed)
-    check_if_sealed(folder)
-    return folder
 
 
 def describe(audit: PrivacyAudit, written: Path) -> str:

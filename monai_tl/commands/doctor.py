@@ -116,6 +116,7 @@ def _files(folder: Path) -> Iterator[Finding]:
         (".git", "run 'git init'"),
         (".dvc", "run 'dvc init'"),
         (f"{FLOWS_FOLDER}/pipeline.py", "copy flows/ from a new workspace ('monai-tl init')"),
+        (f"{FLOWS_FOLDER}/clock.py", "copy flows/ from a new workspace ('monai-tl init')"),
     ):
         is_there = (folder / name).exists()
         yield Finding(name, "there" if is_there else "missing", "" if is_there else mend)

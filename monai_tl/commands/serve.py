@@ -25,7 +25,7 @@ from monai_tl.files import write_json
 from monai_tl.pipeline_file import check_sections
 from monai_tl.stages import STATE_FOLDER
 from monai_tl.supervise import supervised
-from monai_tl.workspace import check_installed_version, python_path
+from monai_tl.workspace import FLOWS_FOLDER, check_installed_version, flows_template, python_path
 
 HOST = "127.0.0.1"
 SERVER_FILE = "server.json"
@@ -36,6 +36,7 @@ REPORT_AUTH_FILE = "report.auth"
 _AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
 _REPORT_URL_VARIABLE = "MONAI_TL_REPORT_URL"
 _PORT_FILE = "report.port"
+_CLOCK = "clock"
 _LOOPBACK = ("127.0.0.1", "localhost")
 _ANY = "0.0.0.0"  # noqa: S104 - told with a warning
 _OPENED = (
@@ -79,6 +80,7 @@ def run(
     params = load_params(workspace)
     schedule = params.serve.overridden(interval, cron)
     check_sections(workspace)
+    check_flows(workspace)
     if not in_place:
         check_commit(workspace, params)
     _check_port(host, port)
@@ -90,7 +92,7 @@ def run(
     url = environment["PREFECT_API_URL"]
     drop_lock_of_dead(workspace, environment)
     known = workspace / STATE_FOLDER / SERVER_FILE
-    server = ["flows.clock", "--", sys.executable, "-m", "prefect", "server", "start", "--host", host]
+    server = [f"{FLOWS_FOLDER}.{_CLOCK}", "--", sys.executable, "-m", "prefect", "server", "start", "--host", host]
     server += ["--port", str(port)]
     when = ["--interval", str(schedule.every_s)] if schedule.cron is None else ["--cron", schedule.cron]
     deploy = ["flows.deploy", *when, *(["--in-place"] if in_place else [])]
@@ -116,6 +118,16 @@ def run(
         return 0
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def check_flows(workspace: Path) -> None:
+    """A workspace keeps its own flows, and may have been made before this was one of them."""
+    if not (workspace / FLOWS_FOLDER / f"{_CLOCK}.py").is_file():
+        raise ConfigError(
+            f"{FLOWS_FOLDER}/{_CLOCK}.py is not there, so the workspace's flows are older; copy what is missing or has "
+            f"changed from {flows_template() / FLOWS_FOLDER}",
+            "the workspace",
+        )
 
 
 def drop_lock_of_dead(workspace: Path, environment: Mapping[str, str]) -> None:

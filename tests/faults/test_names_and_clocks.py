@@ -104,7 +104,7 @@ OF_THE_WORLD = ("monai_tl/inbox/", "monai_tl/dicom/web.py", "flows/clone.py")
 """Whether a folder has been quiet for a minute, when a study is tried again, the date in the name of a branch: a clock
 that jumps makes these early or late, and nothing is lost by it."""
 WATCH = "flows/clock.py"
-"""What asks whether the clock was set back."""
+"""Asks whether the clock was set back."""
 
 
 def test_no_other_code_asks_what_time_it_is() -> None:

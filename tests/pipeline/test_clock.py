@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import signal
 import subprocess
@@ -12,11 +14,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from prefect.server.concurrency.lease_storage.filesystem import ConcurrencyLeaseStorage
 from prefect_server import Server
 from workspaces import ROOT, Place, free_port, until
 
+from flows.renewal import LONGEST_LEASE_S, shorten_leases
 from flows.server import is_healthy
 
 pytestmark = pytest.mark.pipeline
@@ -96,6 +101,12 @@ def schedules(server: Server, deployment: str) -> list[dict[str, Any]]:
     return list(server.get(f"deployments/{deployment}")["schedules"])
 
 
+def automations(server: Server) -> list[tuple[str, Any]]:
+    """Ids and contents, by name."""
+    found = sorted(server.post("automations/filter", {}), key=lambda one: str(one["name"]))
+    return [(one["id"], {name: one[name] for name in ("name", "description", "enabled", "actions")}) for one in found]
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     if shutil.which("gcc") is None:
@@ -111,6 +122,8 @@ def test_runs_are_planned_at_once_after_the_clock_was_set_back(home: Path, jump_
     clock.write_text(str(shifts[0]))
     with shifted(home, clock) as server:
         inbox, foreign = (deploy(server, flow) for flow in FLOWS)
+        server.place.run("flows.guards")
+        before = automations(server)
         for shift in shifts:
             clock.write_text(str(shift))
             time.sleep(3.0)
@@ -129,6 +142,10 @@ def test_runs_are_planned_at_once_after_the_clock_was_set_back(home: Path, jump_
                 take(server, deployment, now())
         assert [one["schedule"]["interval"] for one in schedules(server, inbox)] == [EVERY_S]
         assert [one["active"] for one in schedules(server, inbox)] == [True]
+        # what they waited for belongs to the time before
+        after = automations(server)
+        assert [content for _, content in after] == [content for _, content in before]
+        assert not {one for one, _ in after} & {one for one, _ in before}
         # one of somebody else's may have reasons that we do not know
         runs = server.post("flow_runs/filter", {"deployments": {"id": {"any_": [foreign]}}})
         assert {one["created_by"]["id"] for one in runs} == {one["id"] for one in schedules(server, foreign)}
@@ -138,4 +155,51 @@ def test_a_server_that_ends_is_not_hidden(tmp_path: Path) -> None:
     place = Place(tmp_path, ROOT, {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
     assert place.start("flows.clock", "--", sys.executable, "-c", "raise SystemExit(7)").wait(60) == 7
     assert place.start("flows.clock").wait(60) == 2
+    place.wait_for_end()
+
+
+def test_a_lease_of_a_time_to_come_ends_in_minutes(tmp_path: Path) -> None:
+    """Read by Prefect's own storage."""
+    storage = ConcurrencyLeaseStorage(tmp_path)
+    limit = uuid4()
+
+    async def make(*seconds: float) -> list[UUID]:
+        return [(await storage.create_lease([limit], timedelta(seconds=one))).id for one in seconds]
+
+    short, long = asyncio.run(make(30, 7200))
+    (tmp_path / "damaged.json").write_text("{")
+    begun = datetime.now(UTC)
+    assert shorten_leases(tmp_path, begun) == 1
+    assert shorten_leases(tmp_path, begun) == 0
+    ends = [asyncio.run(storage.read_lease(one)).expiration - begun for one in (short, long)]
+    assert ends[0] < timedelta(seconds=31)
+    assert ends[1] == timedelta(seconds=LONGEST_LEASE_S)
+    index = json.loads((tmp_path / "expirations.json").read_text())
+    assert datetime.fromisoformat(index[str(long)]) - begun == timedelta(seconds=LONGEST_LEASE_S)
+    assert (tmp_path / "damaged.json").read_text() == "{"
+    assert shorten_leases(tmp_path / "nowhere", begun) == 0
+
+
+_SLOW = """
+import signal, sys, time
+def end(*_):
+    time.sleep(4)
+    print("clean", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+def test_who_asks_twice_does_not_cut_short_the_servers_end(tmp_path: Path) -> None:
+    place = Place(tmp_path, ROOT, {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    log = tmp_path / "log"
+    process = place.start("flows.clock", "--", sys.executable, "-c", _SLOW, output=log)
+    until(lambda: "up" in log.read_text(), 60, "it runs")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert log.read_text().endswith("clean\n")
     place.wait_for_end()

@@ -16,6 +16,7 @@ from prefect.events.filters import EventFilter, EventIDFilter
 from prefect.testing.utilities import prefect_test_harness
 from workspaces import until
 
+from flows import takeover
 from flows.takeover import age_of, end_dead, take_over
 
 pytestmark = pytest.mark.pipeline
@@ -100,10 +101,25 @@ def test_only_what_is_dead_is_ended() -> None:
 
 
 @pytest.mark.parametrize("set_back", [timedelta(), timedelta(hours=2)])
-def test_a_clock_that_was_set_back_makes_no_run_younger(set_back: timedelta) -> None:
+def test_after_a_clock_was_set_back_runs_are_of_a_time_to_come(set_back: timedelta) -> None:
     began = datetime(2026, 5, 1, 12, tzinfo=UTC)
     old, own = (
         FlowRun(flow_id=uuid4(), state=State(type=StateType.RUNNING, timestamp=moment))
         for moment in (began - timedelta(hours=1) + set_back, began)
     )
-    assert age_of(old, own) == timedelta(hours=1)
+    assert age_of(old, own) == timedelta(hours=1) - set_back
+
+
+def test_one_of_a_time_to_come_is_dead_where_another_of_its_deployment_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it showed in that time says nothing of now; one that was taken then may begin yet."""
+    first, second = deploy(training), deploy(inbox)
+    running, taken = (run_of(first, StateType.PENDING, *more) for more in ((StateType.RUNNING,), ()))
+    elsewhere = run_of(second, StateType.PENDING, StateType.RUNNING)
+    emit_event("prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{running}"})
+    own = run_of(first, StateType.PENDING, StateType.RUNNING)
+    # the server stamps states itself: here the one that begins is two hours earlier instead
+    real = takeover.age_of
+    monkeypatch.setattr(takeover, "age_of", lambda run, begun: real(run, begun) - timedelta(hours=2))
+    # and runs that other tests have left
+    assert running in end_dead(own)
+    assert states(running, taken, elsewhere, own) == ["CRASHED", "PENDING", "RUNNING", "RUNNING"]

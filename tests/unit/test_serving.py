@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from flows.deploy import deployments
+from monai_tl.commands import serve
 from monai_tl.commands.commit_check import check_commit
 from monai_tl.config import PARAMS_FILE, ServeConfig, load_params
 from monai_tl.errors import ConfigError
@@ -170,3 +171,10 @@ def test_without_what_a_clone_needs_it_is_said_before_anything_is_served(
         check_commit(inner, params)
     monkeypatch.setenv("PATH", str(inner))
     assert "git is not installed" in refusal()
+
+
+def test_a_workspace_whose_flows_are_older_is_told_what_to_copy(tmp_path: Path) -> None:
+    serve.check_flows(ROOT)
+    (tmp_path / "flows").mkdir()
+    with pytest.raises(ConfigError, match=r"flows/clock\.py is not there.*copy what is missing.*flows"):
+        serve.check_flows(tmp_path)
