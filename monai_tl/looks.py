@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from monai_tl.config import PredictConfig
 from monai_tl.errors import DataError
-from monai_tl.files import held, sha256_of
+from monai_tl.files import held, sha256_of, sweep_abandoned
 from monai_tl.records import CaseRecord, Record
 
 LOOKS_FILE = "test_looks.json"
@@ -150,6 +150,8 @@ def _add(workspace: Path, entries: Iterable[tuple[Look, Sequence[str]]]) -> list
             if looks.find(look) is None:
                 looks = looks.with_look(look, images)
             kept.append(looks.find(look) or look)
+        # whoever was killed right after the file was in place left the folder it came from, and nothing is new now
+        sweep_abandoned(workspace, LOOKS_FILE)
         if looks is not before:
             looks.write(workspace / LOOKS_FILE)
     return kept

@@ -133,3 +133,12 @@ def test_looks_in_another_copy_of_the_workspace_come_along_once(tmp_path: Path) 
     assert [(one.models["m"], one.number) for one in read_looks(here).looks] == [("aa", 1), ("cc", 2), ("bb", 3)]
     assert [one.models["m"] for one in read_looks(there).looks] == ["aa", "bb"]
     assert look(here, "dd") == 4
+
+
+def test_what_a_killed_process_left_goes_though_nothing_is_new(tmp_path: Path) -> None:
+    """Killed after its file was in place and before the folder it was written in was removed."""
+    assert look(tmp_path, "aa") == 1
+    left = tmp_path / f".{LOOKS_FILE}.abcd_123.part"
+    left.mkdir()
+    assert look(tmp_path, "aa") == 1
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} - {".monai_tl"} == set()
