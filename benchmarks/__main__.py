@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.common import section, write_section
 
 NAMES = ("dicom", "step", "engine", "predict", "metrics", "pipeline")
-HOURS = ("transfer", "ladder", "harm", "scale", "privacy")
+HOURS = ("transfer", "ladder", "harm", "precision", "scale", "privacy")
 """Trainings on real images, and ten thousand cases; run only when named."""
 
 
