@@ -1,4 +1,4 @@
-"""Products in bfloat16 against float32 on real hippocampi: what it saves, and whether Dice moves more than by a seed."""
+"""bfloat16 against float32 on real hippocampi: what it saves, and whether Dice moves more than by a seed."""
 
 from __future__ import annotations
 
