@@ -210,6 +210,11 @@ def curve_point_of(root: Path, point: Point) -> Any:
     return CurvePoint.read(_folder(root, point, _n_steps(root, point)) / POINT_FILE)
 
 
+def model_of(root: Path, point: Point) -> Path:
+    """The model folder of a measured point."""
+    return _folder(root, point, _n_steps(root, point)).with_suffix(".model")
+
+
 def _n_steps(root: Path, point: Point) -> int:
     return max(80, int(point.seconds / seconds_a_step(root, point.workspace)))
 

@@ -92,7 +92,7 @@ def measure_point(
             shutil.copyfile(model / name, folder / name)
         weights = read_source(model).card.weights.sha256
         record_look(workspace, manifest.select(split.test), {out.name: weights}, params.predict, "curve")
-        scores, failed = _test(workspace, manifest, split.test, model, params.predict, out.name)
+        scores, failed = score_cases(workspace, manifest, split.test, model, params.predict, out.name)
         trained = read_json(model / TRAINING_FILE)
         CurvePoint(
             labels=labels,
@@ -184,7 +184,7 @@ def _source(workspace: Path, plan: Plan, strategy: str) -> Source | None:
     return read_source(workspace / plan.source)
 
 
-def _test(
+def score_cases(
     workspace: Path, manifest: Manifest, case_ids: Sequence[str], model: Path, config: PredictConfig, name: str
 ) -> tuple[dict[str, tuple[float | None, ...]], dict[str, str]]:
     """Dice of each class of each test case, and the codes of those that failed, which count as 0."""
