@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from monai_tl.dataset.warping import warped_grid
+from monai_tl.dataset.warping import draw_points, warped_grid
 from monai_tl.geometry import Shape, Spacing
 
 Image = NDArray[np.float32]
@@ -75,6 +75,32 @@ PRESETS: dict[str, Preset | None] = {
 PresetName = Literal["none", "light", "elastic", "strong"]
 
 
+@dataclass(frozen=True)
+class Movement:
+    """Where a patch is read.
+
+    Attributes:
+        matrix, offset: (3, 3) and (3,), voxel of the patch → voxel of what was read for it.
+        points: Control points of a smooth displacement beside it; see ``warping.draw_points``.
+    """
+
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    points: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to the values of a channel: a number in [0, 1) and one in [-1, 1) for each of six changes.
+
+    In this order: low resolution (along ``axis``), blur, contrast, brightness, gamma, noise.
+    """
+
+    chance: NDArray[np.float64]
+    amount: NDArray[np.float64]
+    axis: int
+
+
 def reading_size(patch_size_vox: Shape, preset: PresetName) -> Shape:
     """Size to cut from the case so that a rotated or shrunken patch still finds voxels at its corners.
 
@@ -116,9 +142,10 @@ def augment(
     if strengths is None:
         cut = _centre(label.shape, patch_size_vox)
         return image[(slice(None), *cut)].copy(), label[cut].copy()
-    patch, patch_label = _move(image, label, patch_size_vox, spacing_mm, strengths, generator)
+    movement = draw_movement(label.shape, patch_size_vox, spacing_mm, strengths, generator)
+    patch, patch_label = _move(image, label, patch_size_vox, spacing_mm, movement)
     for channel in patch:
-        _change_intensity(channel, strengths, generator)
+        _change_intensity(channel, strengths, draw_change(generator), generator)
     return patch, patch_label
 
 
@@ -127,30 +154,49 @@ def _centre(shape: Sequence[int], size: Shape) -> tuple[slice, ...]:
     return tuple(slice(start, start + part) for start, part in zip(starts, size, strict=True))
 
 
-def _move(
-    image: Image, label: Label, size: Shape, spacing_mm: Spacing, strengths: Preset, generator: np.random.Generator
-) -> tuple[Image, Label]:
+def draw_movement(
+    shape: Sequence[int], size: Shape, spacing_mm: Spacing, strengths: Preset, generator: np.random.Generator
+) -> Movement | None:
+    """How a patch of ``size`` is read from the middle of ``shape``; None where it is read as it is."""
     moved = generator.random() < strengths.p_spatial
     angles = np.deg2rad(generator.uniform(-strengths.rotation_deg, strengths.rotation_deg, 3))
     # drawn in the logarithm, so that shrinking and growing are equally likely
     zoom = float(np.exp(generator.uniform(*np.log(strengths.scale))))
     if not moved:
-        cut = _centre(label.shape, size)
-        return image[(slice(None), *cut)].astype(np.float32), label[cut].copy()
+        return None
     spacing = np.asarray(spacing_mm)
     zooms = zoom * np.exp(generator.uniform(-1.0, 1.0, 3) * np.log(strengths.stretch)) if strengths.warp_vox else zoom
     # voxel of the patch → voxel of the input: to mm, turned and scaled there, and back
     matrix = (rotation_matrix(angles) / zooms) * spacing[None, :] / spacing[:, None]
-    offset = (np.asarray(label.shape) - 1) / 2 - matrix @ ((np.asarray(size) - 1) / 2)
-    if strengths.warp_vox:
-        offset = offset + generator.uniform(-strengths.shift_vox, strengths.shift_vox, 3)
-        places = warped_grid(size, spacing_mm, matrix, offset, strengths.warp_vox * generator.random(), generator)
+    offset = (np.asarray(shape) - 1) / 2 - matrix @ ((np.asarray(size) - 1) / 2)
+    if not strengths.warp_vox:
+        return Movement(matrix, offset, None)
+    offset = offset + generator.uniform(-strengths.shift_vox, strengths.shift_vox, 3)
+    points = draw_points(size, spacing_mm, strengths.warp_vox * generator.random(), generator)
+    return Movement(matrix, offset, points)
+
+
+def draw_change(generator: np.random.Generator) -> Change:
+    """Every number is drawn, used or not, so one chance does not shift the others."""
+    return Change(generator.random(6), generator.uniform(-1.0, 1.0, 6), int(generator.integers(3)))
+
+
+def _move(
+    image: Image, label: Label, size: Shape, spacing_mm: Spacing, movement: Movement | None
+) -> tuple[Image, Label]:
+    if movement is None:
+        cut = _centre(label.shape, size)
+        return image[(slice(None), *cut)].astype(np.float32), label[cut].copy()
+    if movement.points is not None:
+        places = warped_grid(size, spacing_mm, movement.matrix, movement.offset, movement.points)
         return _look_up(image, label, places)
-    options: dict[str, Any] = {"offset": offset, "output_shape": size, "mode": "nearest", "prefilter": False}
+    options: dict[str, Any] = {
+        "offset": movement.offset, "output_shape": size, "mode": "nearest", "prefilter": False
+    }  # fmt: skip
     patch = np.empty((image.shape[0], *size), dtype=np.float32)
     for channel, values in enumerate(image):
-        ndimage.affine_transform(values, matrix, order=1, output=patch[channel], **options)
-    patch_label: Label = ndimage.affine_transform(label, matrix, order=0, **options)
+        ndimage.affine_transform(values, movement.matrix, order=1, output=patch[channel], **options)
+    patch_label: Label = ndimage.affine_transform(label, movement.matrix, order=0, **options)
     return patch, patch_label
 
 
@@ -174,16 +220,16 @@ def rotation_matrix(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _change_intensity(values: NDArray[np.float32], strengths: Preset, generator: np.random.Generator) -> None:
-    """Change one channel in place. Every number is drawn, used or not, so one chance does not shift the others."""
-    chance = generator.random(6)
-    amount = generator.uniform(-1.0, 1.0, 6)
-    axis = int(generator.integers(3))
+def _change_intensity(
+    values: NDArray[np.float32], strengths: Preset, change: Change, generator: np.random.Generator
+) -> None:
+    """Change one channel in place; the generator is asked for noise alone."""
+    chance, amount = change.chance, change.amount
     deviation = float(values.std())
     if deviation <= 0.0:
         return
     if chance[0] < strengths.p_low_resolution:
-        values[...] = _coarsen(values, axis, 1.0 + abs(amount[0]) * (strengths.low_resolution - 1.0))
+        values[...] = _coarsen(values, change.axis, 1.0 + abs(amount[0]) * (strengths.low_resolution - 1.0))
     if chance[1] < strengths.p_blur:
         ndimage.gaussian_filter(values, abs(amount[1]) * strengths.blur_vox, output=values, truncate=2.0)
     if chance[2] < strengths.p_contrast:
@@ -210,14 +256,28 @@ def _change_intensity(values: NDArray[np.float32], strengths: Preset, generator:
 
 def _coarsen(values: NDArray[np.float32], axis: int, factor: float) -> NDArray[np.float32]:
     """Sample one axis coarser by nearest neighbour, then linearly back to the same size."""
-    n_fine = values.shape[axis]
+    places = coarse_places(values.shape[axis], factor)
+    if places is None:
+        return values
+    below, above, weight = places
+    lower, upper = np.take(values, below, axis=axis), np.take(values, above, axis=axis)
+    result: NDArray[np.float32] = lower + weight.reshape([-1 if other == axis else 1 for other in range(3)]) * (
+        upper - lower
+    )
+    return result
+
+
+def coarse_places(
+    n_fine: int, factor: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]] | None:
+    """For each place along an axis the two that are kept of it around there, and the weight of the second.
+
+    None where so small a factor leaves all.
+    """
     n_coarse = max(2, round(n_fine / factor))
     if n_coarse >= n_fine:
-        return values
-    coarse = np.take(values, np.rint(np.linspace(0, n_fine - 1, n_coarse)).astype(int), axis=axis)
+        return None
+    kept = np.rint(np.linspace(0, n_fine - 1, n_coarse)).astype(np.int64)
     position = np.linspace(0, n_coarse - 1, n_fine)
-    below = np.minimum(position.astype(int), n_coarse - 2)
-    weight = (position - below).astype(np.float32).reshape([-1 if other == axis else 1 for other in range(3)])
-    lower, upper = np.take(coarse, below, axis=axis), np.take(coarse, below + 1, axis=axis)
-    result: NDArray[np.float32] = lower + weight * (upper - lower)
-    return result
+    below = np.minimum(position.astype(np.int64), n_coarse - 2)
+    return kept[below], kept[below + 1], (position - below).astype(np.float32)

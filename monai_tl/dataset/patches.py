@@ -130,7 +130,11 @@ class PatchSampler:
 
     def make(self, sample: int) -> tuple[Image, Label]:
         """Sample number ``sample``: (C, *patch) float32 and (*patch) uint8, augmented."""
-        return self._make(self.case_of(sample), np.random.default_rng([self.seed, _SAMPLE, sample]))
+        return self._augment(*self.read(sample))
+
+    def read(self, sample: int) -> tuple[Image, Label, np.random.Generator]:
+        """What ``make`` changes: (C, *size) and (*size) of ``reading_size``, and the generator that says how."""
+        return self._read(self.case_of(sample), np.random.default_rng([self.seed, _SAMPLE, sample]))
 
     def make_of(self, positions: Sequence[int], numbers: Sequence[int]) -> tuple[str, Image, Label]:
         """A sample of one of some cases, a function of the seed and the numbers given.
@@ -144,15 +148,18 @@ class PatchSampler:
         """
         generator = np.random.default_rng([self.seed, _PATIENT, *numbers])
         case = self.cases[positions[int(generator.integers(len(positions)))]]
-        image, label = self._make(case, generator)
+        image, label = self._augment(*self._read(case, generator))
         return case.case_id, image, label
 
-    def _make(self, case: TrainingCase, generator: np.random.Generator) -> tuple[Image, Label]:
+    def _augment(self, image: Image, label: Label, generator: np.random.Generator) -> tuple[Image, Label]:
+        return augment(image, label, self.patch_size_vox, self.spacing_mm, self.augmentation, generator)
+
+    def _read(self, case: TrainingCase, generator: np.random.Generator) -> tuple[Image, Label, np.random.Generator]:
         size = reading_size(self.patch_size_vox, self.augmentation)
         start = self._place(case, size, generator)
         image = cut(case.image, start, size, self.size_rule.padding).astype(np.float32, copy=False)
         label = cut(case.label, start, size, "constant").astype(np.uint8, copy=False)
-        return augment(image, label, self.patch_size_vox, self.spacing_mm, self.augmentation, generator)
+        return image, label, generator
 
     def _place(self, case: TrainingCase, size: Shape, generator: np.random.Generator) -> list[int]:
         """First voxel of the box to read, so that the patch in its middle holds what it should."""

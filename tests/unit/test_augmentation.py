@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from monai_tl.dataset.augmentation import PRESETS, PresetName, _move, augment, reading_size, rotation_matrix
+from monai_tl.dataset.augmentation import (
+    PRESETS,
+    PresetName,
+    _move,
+    augment,
+    draw_movement,
+    reading_size,
+    rotation_matrix,
+)
 
 SIZE = (16, 20, 12)
 SPACING = (1.0, 1.0, 3.0)
@@ -61,7 +69,9 @@ def test_image_and_label_move_together(preset: PresetName) -> None:
         generator = np.random.default_rng(seed)
         strengths = PRESETS[preset]
         assert strengths is not None
-        patch, patch_label = _move(image, label, SIZE, SPACING, strengths, generator)
+        patch, patch_label = _move(
+            image, label, SIZE, SPACING, draw_movement(label.shape, SIZE, SPACING, strengths, generator)
+        )
         inside, outside = patch[0][patch_label == 1], patch[0][patch_label == 0]
         assert inside.min() >= 0.124  # the nearest voxel is the label's: at least an eighth of the linear weights
         assert outside.max() <= 0.876

@@ -5,14 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from ladder_runs import make_sampler
 
+from monai_tl.dataset.augmentation import PRESETS
 from monai_tl.errors import ConfigError
-from monai_tl.training.batches import LOADERS_VARIABLE, make_ahead, make_batch, n_loaders, place_batch, stream_batches
+from monai_tl.training.batches import (
+    LOADERS_VARIABLE,
+    make_ahead,
+    make_batch,
+    make_batch_on,
+    n_loaders,
+    place_batch,
+    stream_batches,
+)
 
 
 @pytest.mark.parametrize("augmentation", ["light", "elastic", "strong"])
@@ -77,10 +87,28 @@ def test_a_batch_goes_to_the_device_of_the_network() -> None:
     assert (moved.image.shape, moved.label.dtype, moved.case_ids) == (batch.image.shape, torch.uint8, batch.case_ids)
 
 
+@pytest.mark.parametrize("augmentation", ["none", "elastic"])
+def test_a_device_that_changes_patches_gets_the_same_cases_and_places(
+    augmentation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if augmentation != "none":
+        monkeypatch.setitem(PRESETS, augmentation, replace(PRESETS[augmentation], p_noise=0.0))
+    sampler = make_sampler(augmentation)
+    for step in range(4):
+        found, expected = make_batch_on(sampler, 2, step, torch.device("cpu")), make_batch(sampler, 2, step)
+        assert found.case_ids == expected.case_ids
+        assert torch.allclose(found.image, expected.image, atol=1e-3 * float(expected.image.std()))
+        assert torch.mean((found.label != expected.label).float()) < 1e-3
+    share = make_batch_on(sampler, 2, 3, torch.device("cpu"), slice(1, 2))
+    assert torch.equal(share.image, found.image[1:2])
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gets_the_same_values() -> None:
-    sampler = make_sampler("strong")
-    for step, batch in enumerate(stream_batches(sampler, 2, 0, 4, device=torch.device("cuda", 0))):
-        expected = make_batch(sampler, 2, step)
-        assert torch.equal(batch.image.cpu(), expected.image)
-        assert torch.equal(batch.label.cpu(), expected.label)
+def test_a_gpu_changes_the_patches_itself() -> None:
+    sampler, device = make_sampler("elastic"), torch.device("cuda", 0)
+    for step, batch in enumerate(stream_batches(sampler, 2, 0, 4, device=device)):
+        assert batch.image.device == device
+        expected = make_batch_on(sampler, 2, step, torch.device("cpu"))
+        # noise is the device's own
+        assert torch.mean((batch.image.cpu() - expected.image).abs()) < 0.2 * expected.image.std()
+        assert torch.mean((batch.label.cpu() != expected.label).float()) < 1e-3
