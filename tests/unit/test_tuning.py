@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from ladder_runs import make_settings, make_trained_network, make_trainer, make_unet
+from ladder_runs import make_settings, make_trained_network, make_trainer, make_unet, train
 
 from monai_tl.config import NetworkConfig
 from monai_tl.errors import ConfigError
@@ -168,6 +168,18 @@ def test_a_gradient_below_the_limit_stays_to_the_bit(norm: float, settings: dict
     before = _set_gradients(tuning, norm)
     assert tuning.clip() == pytest.approx(norm, rel=1e-5)
     assert all(torch.equal(parameter.grad, old) for parameter, old in zip(tuning.trained, before, strict=True))
+
+
+def test_training_shortens_its_gradients(tmp_path: Path) -> None:
+    """Adam divides a gradient by its own length, so only one near its epsilon, 1e-8, makes short steps."""
+    moved = {}
+    for limit in (12.0, 1e-12):
+        settings = make_settings("full", gradient_clip=limit, weight_decay=0.0, max_steps=4)
+        run = train(tmp_path / str(limit), settings)
+        names = [name for name, _ in run.network.named_parameters()]
+        moved[limit] = max(float((run.outcome.state_dict[name] - run.before[name]).abs().max()) for name in names)
+    assert moved[12.0] > 1e-2
+    assert moved[1e-12] < 1e-5
 
 
 @pytest.mark.parametrize("value", [0, -1.0, None])
