@@ -71,7 +71,7 @@ class NetworkSpec:
         if faults:
             return faults
         try:
-            found = self.conflicts(self._with_defaults(arguments))
+            found = self.conflicts(self.with_defaults(arguments))
             if not found:
                 # asked last: a conflict says more than the failure that it causes here
                 self.size_rule_of(arguments)
@@ -81,9 +81,10 @@ class NetworkSpec:
 
     def size_rule_of(self, arguments: Arguments) -> SizeRule:
         """Sizes that the network with these arguments accepts."""
-        return self.size_rule(self._with_defaults(arguments))
+        return self.size_rule(self.with_defaults(arguments))
 
-    def _with_defaults(self, arguments: Arguments) -> Arguments:
+    def with_defaults(self, arguments: Arguments) -> Arguments:
+        """What is given, and the factory's defaults for the rest."""
         known = inspect.signature(self.factory).parameters
         defaults = {n: item.default for n, item in known.items() if item.default is not inspect.Parameter.empty}
         return {**defaults, **arguments}

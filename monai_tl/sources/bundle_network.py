@@ -19,7 +19,7 @@ _CLASSES = {
     "unetr": ("unetr", ("UNETR",)),
     "attention_unet": ("attentionunet", ("AttentionUnet",)),
     "vnet": ("vnet", ("VNet",)),
-    "flexible_unet": ("flexible_unet", ("FlexibleUNet",)),
+    "flexible_unet": ("flexible_unet", ("FlexibleUNet", "FlexUNet")),
 }
 """Network of our table → MONAI's module and the names its class has there."""
 TARGETS = {
@@ -67,11 +67,12 @@ def read_network(config: ConfigText, *path: Key) -> tuple[dict[str, Any], list[s
         for key in definition
         if key != "_target_" and key not in _LANGUAGE and key not in _WITHOUT_EFFECT
     }
+    # left out, it is what MONAI takes then: two dimensions for some
+    meant = spec.with_defaults(given)
     for key, wanted in _CONSTANT.items():
-        if given.pop(key, wanted) != wanted:
-            raise SourceError(
-                f"{config.at(*path, key)} is {config.resolve(*path, key)!r}; only networks with {key} {wanted} are read"
-            )
+        given.pop(key, None)
+        if meant.get(key, wanted) != wanted:
+            raise SourceError(f"{config.at(*path, key)} is {meant[key]!r}; only networks with {key} {wanted} are read")
     sizes = {}
     for line, argument in (("n_channels", spec.channel_argument), ("n_outputs", spec.output_argument)):
         size = given.pop(argument, None)

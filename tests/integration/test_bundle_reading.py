@@ -52,8 +52,25 @@ def _same_logits(path: Path, theirs: nn.Module, n_channels: int = 1) -> None:
         assert torch.equal(ours(image), theirs(image))
 
 
-@pytest.mark.parametrize("form", ["json", "yaml"])
-@pytest.mark.parametrize("target", ["UNet", "monai.networks.nets.SegResNet", "monai.networks.nets.dynunet.DynUNet"])
+TARGETS_OF_THE_ZOO = [
+    ("UNet", "json"),
+    ("monai.networks.nets.SegResNet", "json"),
+    ("monai.networks.nets.SegResNet", "yaml"),
+    ("monai.networks.nets.dynunet.DynUNet", "json"),
+    ("monai.networks.nets.dynunet.DynUNet", "yaml"),
+    ("SwinUNETR", "json"),
+    ("BasicUNet", "json"),
+    ("monai.networks.nets.segresnet_ds.SegResNetDS", "yaml"),
+    ("monai.networks.nets.UNETR", "json"),
+    ("AttentionUnet", "json"),
+    ("monai.networks.nets.vnet.VNet", "json"),
+    ("monai.networks.nets.FlexibleUNet", "yaml"),
+]
+
+
+# Auto3DSeg's SegResNetDS asks for a fused normalisation, in whose place MONAI takes torch's
+@pytest.mark.filterwarnings("ignore:.*InstanceNorm3dNVFuser")
+@pytest.mark.parametrize(("target", "form"), TARGETS_OF_THE_ZOO)
 def test_a_bundle_of_the_zoos_form_gives_its_contract_and_its_logits(tmp_path: Path, target: str, form: str) -> None:
     folder, theirs = spleen(tmp_path / "spleen_v0.5.9", target, form)
     before = _tree(tmp_path)
@@ -67,6 +84,16 @@ def test_a_bundle_of_the_zoos_form_gives_its_contract_and_its_logits(tmp_path: P
     assert (card.licence, card.citation, card.name) == ("Apache-2.0", "Nobody et al. 2020", "spleen_v0.5.9")
     _same_logits(folder, theirs)
     assert _tree(tmp_path) == before
+
+
+def test_a_network_that_is_2d_where_nothing_is_said_is_not_taken_for_3d(tmp_path: Path) -> None:
+    """FlexibleUNet alone of MONAI's networks has two dimensions unless told."""
+    folder, _ = spleen(tmp_path / "flat", "FlexibleUNet")
+    config = json.loads((folder / "configs" / "inference.json").read_text())
+    del config["network_def"]["spatial_dims"]
+    (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=4))
+    with pytest.raises(SourceError, match=r"spatial_dims\) is 2; only networks with spatial_dims 3 are read"):
+        read_source(folder)
 
 
 def test_a_swin_unetr_with_an_argument_of_older_versions_is_read(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loading import shaken
 from nnunet_results import ARCHITECTURES, checkpoint, dataset, plans, reference_network, write_results
 
 from monai_tl.config import IntensityConfig, NetworkConfig
@@ -163,12 +164,42 @@ def test_the_best_checkpoint_is_taken_where_there_is_no_final_one(tmp_path: Path
     assert any("checkpoint_best.pth is taken" in note for note in source.notes)
 
 
-def test_a_network_for_other_classes_and_channels_starts_from_it(results: Path) -> None:
-    source = read_source(results)
+STEMS = {
+    "PlainConvUNet": "encoder.stages.0.0.convs.0.conv",
+    "ResidualEncoderUNet": "encoder.stem.convs.0.conv",
+}
+"""Architecture → the convolution that sees the image."""
+CONTRASTS = ("T1", "T1Gd", "T2", "FLAIR")
+
+
+@pytest.mark.parametrize(("n_source", "n_target"), [(1, 4), (4, 1), (4, 3)])
+@pytest.mark.parametrize("architecture", sorted(NAMES))
+def test_a_network_for_other_classes_and_channels_starts_from_it(
+    tmp_path: Path, architecture: str, n_source: int, n_target: int
+) -> None:
+    """An image with the same content in each channel is met as one of the source's is, and the audit says so."""
+    theirs = shaken(_network(architecture, n_source))
+    content = plans(architecture, n_source, "ZScoreNormalization")
+    source = read_source(write_results(tmp_path / FOLDER, theirs, content, dataset(CONTRASTS[:n_source])))
     network = source.card.network.config
-    target = build_network(network, 2, 2, seed=1)
-    audit = load_source(target, network, 2, ("liver",), source, floor=0.9)
-    assert audit.share_body > 0.99
+    target = build_network(network, n_target, 2, seed=1)
+    audit = load_source(target, network, n_target, ("liver",), source, floor=0.9)
+    assert audit.share_body == 1.0
+    stem = STEMS[architecture]
+    (line,) = [item for item in audit.tensors if item.name == f"{stem}.weight"]
+    assert (line.status, line.detail) == ("adapted", f"input channels {n_source} to {n_target}, sum kept")
+    others = {item.group for item in audit.tensors if item.status != "matched" and item is not line}
+    assert others == {"head"}
+    constant, noise = torch.full((1, 1, 6, 6, 6), 3.0), torch.randn(1, 1, 6, 6, 6)
+    old, new = theirs.get_submodule(stem), target.get_submodule(stem)
+    assert new.weight.shape[1] == n_target
+    for grey in (constant, noise):
+        expected = old(grey.expand(-1, n_source, -1, -1, -1))
+        assert torch.allclose(new(grey.expand(-1, n_target, -1, -1, -1)), expected, atol=1e-5)
+    # closed form away from the border: the sum of the kernel over its channels and taps
+    kernel = theirs.state_dict()[f"{stem}.weight"].double().sum((1, 2, 3, 4))
+    response = new(constant.expand(-1, n_target, -1, -1, -1))[0, :, 3, 3, 3]
+    assert torch.allclose(response.double(), 3.0 * kernel + old.bias.double(), atol=1e-5)
 
 
 class _Payload:

@@ -27,6 +27,28 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "res_block": True,
     },
     "SwinUNETR": {"feature_size": 12, "use_checkpoint": False},
+    "BasicUNet": {"features": [4, 4, 4, 8, 8, 4], "act": ["LeakyReLU", {"negative_slope": 0.1, "inplace": True}]},
+    "SegResNetDS": {
+        "init_filters": 4,
+        "blocks_down": [1, 2, 1],
+        "norm": "INSTANCE_NVFUSER",
+        "act": ["RELU", {"inplace": True}],
+        "dsdepth": 2,
+    },
+    "UNETR": {
+        "img_size": [64, 32, 32],
+        "feature_size": 4,
+        "hidden_size": 24,
+        "mlp_dim": 32,
+        "num_heads": 2,
+        "proj_type": "conv",
+        "norm_name": "instance",
+        "res_block": True,
+        "dropout_rate": 0.0,
+    },
+    "AttentionUnet": {"channels": [4, 8, 8], "strides": [2, 2], "dropout": 0.1},
+    "VNet": {"act": ["elu", {"inplace": True}], "dropout_prob_down": 0.5, "dropout_prob_up": [0.5, 0.5]},
+    "FlexibleUNet": {"backbone": "resnet10", "pretrained": True, "decoder_channels": [8, 8, 4, 4, 4]},
 }
 """Class → arguments without sizes."""
 
@@ -100,9 +122,10 @@ def metadata(channels: list[str], outputs: list[str], modality: str = "CT", shap
 
 
 def network_of(config: dict[str, Any], seed: int = 3) -> nn.Module:
-    """MONAI's network, built without us; arguments must be literal."""
+    """MONAI's network, built without us and without fetching anything; arguments must be literal."""
     arguments = {key: value for key, value in config["network_def"].items() if not key.startswith("_")}
-    arguments.pop("img_size", None)
+    if "pretrained" in arguments:
+        arguments["pretrained"] = False
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module: nn.Module = getattr(nets, config["network_def"]["_target_"].rpartition(".")[2])(**arguments)

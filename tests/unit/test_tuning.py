@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from ladder_runs import make_settings, make_trained_network, make_trainer, make_unet
+from ladder_runs import make_settings, make_trained_network, make_trainer, make_unet, train
 
 from monai_tl.config import NetworkConfig
 from monai_tl.errors import ConfigError
@@ -134,6 +134,58 @@ def test_adam_is_untouched_by_the_order_of_groups() -> None:
         _step(tuning, step, gradient=0.3 * (step + 1))
     pairs = zip(tuning.network.parameters(), other.parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
+
+
+def _set_gradients(tuning: Tuning, norm: float) -> list[torch.Tensor]:
+    """Normal numbers, of this norm over all that trains; gives copies."""
+    generator = torch.Generator().manual_seed(1)
+    drawn = [torch.randn(parameter.shape, generator=generator, dtype=torch.float64) for parameter in tuning.trained]
+    length = float(sum(tensor.square().sum() for tensor in drawn)) ** 0.5
+    for parameter, tensor in zip(tuning.trained, drawn, strict=True):
+        parameter.grad = (tensor * (norm / length)).to(parameter.dtype)
+    return [parameter.grad.clone() for parameter in tuning.trained]
+
+
+@pytest.mark.parametrize("strategy", ["full", "lp_ft"])
+def test_a_long_gradient_is_shortened_to_the_limit_and_keeps_its_direction(strategy: str) -> None:
+    """In ``lp_ft`` the head trains alone: what is frozen has no gradient, and counts for nothing."""
+    tuning = _tune(strategy, gradient_clip=2.5)
+    before = _set_gradients(tuning, 100.0)
+    assert tuning.clip() == pytest.approx(100.0, rel=1e-5)
+    after = [parameter.grad for parameter in tuning.trained]
+    norm = float(sum(tensor.double().square().sum() for tensor in after)) ** 0.5
+    assert norm == pytest.approx(2.5, rel=1e-5)
+    assert all(torch.allclose(now, old * (2.5 / 100), rtol=1e-5) for now, old in zip(after, before, strict=True))
+    assert sum(parameter.grad is not None for parameter in tuning.network.parameters()) == len(tuning.trained)
+
+
+@pytest.mark.parametrize(
+    ("norm", "settings"), [(2.4, {"gradient_clip": 2.5}), (11.9, {}), (100.0, {"gradient_clip": 1e9})]
+)
+def test_a_gradient_below_the_limit_stays_to_the_bit(norm: float, settings: dict[str, float]) -> None:
+    """The limit is 12 where nothing is said; one that no gradient reaches turns clipping off."""
+    tuning = _tune("full", **settings)
+    before = _set_gradients(tuning, norm)
+    assert tuning.clip() == pytest.approx(norm, rel=1e-5)
+    assert all(torch.equal(parameter.grad, old) for parameter, old in zip(tuning.trained, before, strict=True))
+
+
+def test_training_shortens_its_gradients(tmp_path: Path) -> None:
+    """Adam divides a gradient by its own length, so only one near its epsilon, 1e-8, makes short steps."""
+    moved = {}
+    for limit in (12.0, 1e-12):
+        settings = make_settings("full", gradient_clip=limit, weight_decay=0.0, max_steps=4)
+        run = train(tmp_path / str(limit), settings)
+        names = [name for name, _ in run.network.named_parameters()]
+        moved[limit] = max(float((run.outcome.state_dict[name] - run.before[name]).abs().max()) for name in names)
+    assert moved[12.0] > 1e-2
+    assert moved[1e-12] < 1e-5
+
+
+@pytest.mark.parametrize("value", [0, -1.0, None])
+def test_a_limit_that_would_stop_all_training_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="gradient_clip"):
+        make_settings("full", gradient_clip=value)
 
 
 def test_strategies_that_would_train_nothing_of_the_body_are_refused() -> None:
