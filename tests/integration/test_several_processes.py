@@ -11,15 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from balls import make_config, make_plan, write_workspace
+from balls import make_runnable, write_workspace
 from ladder_runs import BATCH, INSTANCE, N_STEPS, PLAIN_INSTANCE, make_settings, make_trainer, make_unet, train
 
-from monai_tl.config import IngestConfig, Params, PlanConfig
 from monai_tl.effort import read_effort
 from monai_tl.errors import CheckpointError, ConfigError
-from monai_tl.files import write_json
-from monai_tl.integrity import check_sealed, seal
-from monai_tl.labels import ClassSpec
+from monai_tl.integrity import check_sealed
 from monai_tl.training.checkpoint import read_newest
 from monai_tl.training.ranks import Ranks
 
@@ -102,16 +99,7 @@ def test_the_same_batches_give_the_same_losses(tmp_path: Path) -> None:
 def test_of_the_stage_that_torchrun_starts_the_first_process_alone_writes(tmp_path: Path) -> None:
     """The command of docs/scaling.md: manifest and effort are written around the training, not in it."""
     workspace = write_workspace(tmp_path / "work")
-    for name in ("prepared", "split", "plan"):
-        seal(workspace / "artifacts" / name)
-    params = Params(
-        ingest=IngestConfig(source="data", classes=(ClassSpec(name="ball"),)),
-        plan=PlanConfig(source=None, network=make_plan().network),
-        finetune=make_config(arms=("scratch",)),
-    )
-    write_json(workspace / "params.yaml", params.model_dump(mode="json"))
-    options = ["--arm", "scratch", "--fold", "0", "--seed", "0", "--workspace", str(workspace)]
-    result = _start(workspace, "-m", "monai_tl", "stage", "finetune", *options)
+    result = _start(workspace, *make_runnable(workspace))
     assert result.returncode == 0, result.stderr
     assert _written(workspace, 1) == set()
     model = workspace / "artifacts/models/scratch-0-0"
