@@ -7,10 +7,12 @@ import itertools
 import json
 import math
 import os
+import platform
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,15 @@ def test_it_learns_and_leaves_a_whole_model(finished: Path) -> None:
     assert facts["best_val_dice"] > 0.9
     assert facts["stop_reason"] == "budget"
     assert facts["n_steps"] == N_STEPS
+    assert facts["versions"] == {
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "monai": version("monai"),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu {platform.machine()}",
+        "n_threads": 1,
+        "deterministic_algorithms": True,
+        "cudnn_benchmark": False,
+    }
     scored = {int(row["step"]): float(row["val_dice"]) for row in _rows(folder) if row["val_dice"]}
     assert sorted(scored) == list(range(4, N_STEPS + 1, 4))
     best = max(scored.values())

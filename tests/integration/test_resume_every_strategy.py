@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 from balls import make_config, train_scratch, write_workspace
-from ladder_runs import N_STEPS, STRATEGIES, KilledError, Run, make_settings, train
+from ladder_runs import N_STEPS, STRATEGIES, KilledError, Run, make_settings, make_trainer, train
 
 import monai_tl.training.loop
+from monai_tl.errors import CheckpointError
 from monai_tl.records import Plan, Split
 from monai_tl.sources.card import read_source
 from monai_tl.stages.finetune import finetune
@@ -74,6 +75,24 @@ def test_the_number_of_loaders_may_change_with_each_cut(
             train(folder, config, stop_at=step)
         monkeypatch.setenv("MONAI_TL_LOADERS", {"0": "2", "2": "0"}[os.environ["MONAI_TL_LOADERS"]])
     _assert_same(train(folder, config), expected)
+
+
+@pytest.mark.parametrize("change", ["threads", "torch"])
+def test_other_threads_or_another_torch_do_not_go_on(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_settings("full")
+    with pytest.raises(KilledError):
+        train(tmp_path, config, stop_at=6)
+    trainer = make_trainer(tmp_path, config)
+    if change == "torch":
+        monkeypatch.setattr(torch, "__version__", "2.0.0")
+    try:
+        torch.set_num_threads(2 if change == "threads" else 1)
+        with pytest.raises(CheckpointError, match=r"was begun with 1 threads, torch 2\.[1-9].* going on with others"):
+            trainer.run()
+    finally:
+        torch.set_num_threads(1)
 
 
 def _transfer(workspace: Path, source: Path, **changes: Any) -> Path:
