@@ -17,6 +17,7 @@ from pathlib import Path
 from monai_tl.errors import ConfigError, DataError
 from monai_tl.faults import parse_yaml, read_text
 from monai_tl.files import write_text
+from monai_tl.unfinished import PART
 
 MANIFEST = "SHA256SUMS"
 LOCK_FILES = ("dvc.lock", "curve/dvc.lock")
@@ -40,11 +41,14 @@ class Digests:
 def seal(folder: Path, beside: Iterable[Path] = ()) -> None:
     """Write the manifest of a folder that is whole.
 
+    What another process is making there is no part of it, and is gone a moment later.
+
     Args:
         folder: An output of a stage; a manifest in it is replaced.
         beside: Files outside it that belong to the same output.
     """
-    paths = [*_files(folder), *(Path(os.path.relpath(path, folder)) for path in beside)]
+    whole = (path for path in _files(folder) if not any(map(_is_unfinished, path.parts)))
+    paths = [*whole, *(Path(os.path.relpath(path, folder)) for path in beside)]
     lines = [f"{_digests(folder / path).sha256}  {path.as_posix()}\n" for path in sorted(paths)]
     write_text(folder / MANIFEST, "".join(lines))
 
@@ -172,6 +176,10 @@ def _read_manifest(folder: Path) -> dict[str, str]:
 def _files(folder: Path) -> list[Path]:
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in found if path != Path(MANIFEST))
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.startswith(".") and name.endswith(PART)
 
 
 def _neither_file_nor_folder(folder: Path) -> set[str]:

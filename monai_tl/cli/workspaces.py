@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -116,6 +117,7 @@ def stage(
     from monai_tl.effort import measured
     from monai_tl.stages import CURVE, STAGES, STATE_FOLDER
     from monai_tl.stages.sealing import run_sealed_stage
+    from monai_tl.torchrun import started_ranks
     from monai_tl.workspace import check_installed_version
 
     known = {item.name: item for item in (*STAGES, *CURVE)}
@@ -131,7 +133,7 @@ def stage(
     params = load_params(workspace)
     try:
         state = workspace.resolve() / STATE_FOLDER
-        with measured(state, name, given):
+        with measured(state, name, given) if started_ranks()[0] == 0 else nullcontext():
             run_sealed_stage(name, workspace.resolve(), params, given)
         if name in _AFTER_THE_REPORT:
             # imported here: it brings the drawing library, which other stages do not need

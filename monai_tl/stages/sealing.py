@@ -8,20 +8,27 @@ from pathlib import Path
 
 from monai_tl import stages
 from monai_tl.config import Params
+from monai_tl.errors import ConfigError
 from monai_tl.integrity import check_sealed, check_sealed_part, recorded_outputs, seal
 from monai_tl.pins import check_pinned
 from monai_tl.stages import CURVE, STAGES
+from monai_tl.torchrun import started_ranks
 
 
 def run_sealed_stage(name: str, workspace: Path, params: Params, matrix: Mapping[str, str]) -> None:
     """``monai_tl.stages.run_stage`` between two looks: inputs are as they were written, and outputs get manifests.
 
     Under DVC (it sets DVC_STAGE) each input is also the one that dvc.lock names, and what the user has given is what
-    its pin names. By hand stages may be run that DVC knows nothing of.
+    its pin names. By hand stages may be run that DVC knows nothing of. Of several processes that torchrun started all
+    look, and the first alone writes.
 
     Raises:
-        MonaiTLError: As ``run_stage``; DataError with code ``integrity`` where an input was changed.
+        MonaiTLError: As ``run_stage``; DataError with code ``integrity`` where an input was changed; ConfigError where
+            torchrun started several processes of a stage that works in one.
     """
+    rank, n_ranks = started_ranks()
+    if n_ranks > 1 and name != "finetune":
+        raise ConfigError(f"stage {name}: works in one process; start it without torchrun", "arguments")
     is_of_dvc = bool(os.environ.get("DVC_STAGE"))
     recorded = recorded_outputs(workspace) if is_of_dvc else {}
     stage = next(item for item in (*STAGES, *CURVE) if item.name == name)
@@ -35,6 +42,8 @@ def run_sealed_stage(name: str, workspace: Path, params: Params, matrix: Mapping
     for given in _given(stage.deps, params) if is_of_dvc else ():
         check_pinned(workspace, given)
     stages.run_stage(name, workspace, params, matrix)
+    if rank:
+        return
     outputs = [workspace / item.format(**matrix) for item in stage.outs]
     beside = [workspace / item for item in (*stage.metrics, *stage.plots)]
     for folder in outputs:

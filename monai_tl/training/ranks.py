@@ -7,7 +7,6 @@ same summed gradients. The first alone writes.
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -17,12 +16,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from monai_tl.errors import ConfigError, RankLostError
+from monai_tl.torchrun import started_ranks
 
 T = TypeVar("T")
 
 TIMEOUT = datetime.timedelta(hours=2)
 """The others wait for the first while it validates, writes or looks for a rate. One that died is noticed at once."""
-_STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
 
 
 class Ranks:
@@ -141,8 +140,8 @@ def _noticing_loss() -> Iterator[None]:
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
     """Join the other processes where torchrun started this one; else it trains alone."""
-    n_ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if _STARTED_BY_TORCHRUN not in os.environ or n_ranks == 1:
+    _, n_ranks = started_ranks()
+    if n_ranks == 1:
         yield Ranks()
         return
     # small things are agreed on between processors also where gradients travel between GPUs

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import math
 import os
+import platform
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from balls import CASE_IDS, make_config, make_plan, make_unprepared, train_scratch, write_workspace
+from balls import (
+    CASE_IDS,
+    make_config,
+    make_params,
+    make_plan,
+    make_runnable,
+    make_unprepared,
+    train_scratch,
+    write_workspace,
+)
+from ladder_runs import PLAIN_INSTANCE, KilledError, make_settings, make_trainer, make_unet
 from safetensors.torch import load_file
+from torch import Tensor
 
-from monai_tl.config import IngestConfig, Params, PlanConfig
 from monai_tl.dataset.patches import PatchSampler, load_case
 from monai_tl.errors import ConfigError, ContractError, DivergenceError, TrainingError, WeightsError
 from monai_tl.inference import load_models
-from monai_tl.labels import ClassSpec
 from monai_tl.records import Audit, Plan, Split
 from monai_tl.sources.card import read_source
 from monai_tl.stages.finetune import finetune, run
 from monai_tl.training.batches import make_batch, stream_batches
 from monai_tl.training.checkpoint import locked, read_newest
+from monai_tl.training.loop import Trainer
 
 ROOT = Path(__file__).parents[2]
 FILES = {"card.yaml", "weights.safetensors", "plan.json", "audit.json", "history.csv", "training.json"}
@@ -76,6 +90,15 @@ def test_it_learns_and_leaves_a_whole_model(finished: Path) -> None:
     assert facts["best_val_dice"] > 0.9
     assert facts["stop_reason"] == "budget"
     assert facts["n_steps"] == N_STEPS
+    assert facts["versions"] == {
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "monai": version("monai"),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu {platform.machine()}",
+        "n_threads": 1,
+        "deterministic_algorithms": True,
+        "cudnn_benchmark": False,
+    }
     scored = {int(row["step"]): float(row["val_dice"]) for row in _rows(folder) if row["val_dice"]}
     assert sorted(scored) == list(range(4, N_STEPS + 1, 4))
     best = max(scored.values())
@@ -155,13 +178,59 @@ def test_divergence_names_the_cases_and_mended_arrays_start_anew(tmp_path: Path)
     assert len(list((workspace / ".monai_tl/train").iterdir())) == 1
 
 
-def test_divergence_takes_no_step_and_writes_no_checkpoint(tmp_path: Path) -> None:
+def _spoil(trainer: Trainer, what: str, step: int) -> None:
+    """Make the loss, or one gradient of a loss that is finite, infinite from a step on."""
+    steps = itertools.count(1)
+
+    def spoil(tensor: Tensor) -> Tensor:
+        return tensor * math.inf if next(steps) >= step else tensor
+
+    if what == "loss":
+        trainer.loss.register_forward_hook(lambda layer, inputs, loss: spoil(loss))
+    else:
+        next(trainer.network.parameters()).register_hook(spoil)
+
+
+def _tensors(trainer: Trainer) -> list[Tensor]:
+    """All that a step changes: weights, optimiser, average."""
+    states = trainer.tuning.optimiser.state_dict()["state"].values()
+    learned = [value for state in states for value in state.values()]
+    assert trainer.average is not None
+    return [*trainer.network.state_dict().values(), *learned, *trainer.average.values.values()]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_divergence_takes_no_step_and_writes_no_checkpoint(what: str, tmp_path: Path) -> None:
+    config, network = make_settings("full", ema_decay=0.7), make_unet(PLAIN_INSTANCE)
+    torch.set_num_threads(1)
+    before = make_trainer(tmp_path / "before", config, network, stop_at=5)
+    with pytest.raises(KilledError):
+        before.run()
+    trainer = make_trainer(tmp_path / "cut", config, network)
+    _spoil(trainer, what, 6)
+    with pytest.raises(DivergenceError, match=f"{what} is not finite at step 6 "):
+        trainer.run()
+    pairs = list(zip(_tensors(trainer), _tensors(before), strict=True))
+    assert len(pairs) > 40
+    assert all(torch.equal(one, other) for one, other in pairs)
+    state = read_newest(tmp_path / "cut")
+    assert state is not None
+    assert state["step"] == 4
+
+
+@pytest.mark.slow
+def test_a_process_whose_loss_is_not_finite_ends_with_status_5(tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path)
     for case_id in CASE_IDS[1:]:
         np.save(workspace / "artifacts/prepared" / case_id / "image.npy", np.full((1, 20, 22, 18), np.nan, np.float32))
-    with pytest.raises(DivergenceError, match="at step 1 "):
-        train_scratch(workspace)
+    command = [sys.executable, *make_runnable(workspace)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 5, done.stderr
+    assert "loss is not finite at step 1 (cases case-" in done.stderr
     assert read_newest(_checkpoints(workspace)) is None
+    assert not (workspace / "artifacts/models").exists()
 
 
 def test_patience_ends_training_early(tmp_path: Path) -> None:
@@ -238,11 +307,7 @@ def test_a_fault_while_a_batch_is_made_reaches_the_loop(finished: Path) -> None:
 def test_cases_that_were_not_prepared_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = write_workspace(tmp_path)
     make_unprepared(workspace, CASE_IDS[0], CASE_IDS[2])
-    params = Params(
-        ingest=IngestConfig(source="data", classes=(ClassSpec(name="ball"),)),
-        plan=PlanConfig(source=None, network=make_plan().network),
-        finetune=make_config(arms=("scratch",)),
-    )
+    params = make_params()
     run(workspace, params, "scratch", "0", "0")
     facts = json.loads((workspace / "artifacts/models/scratch-0-0/training.json").read_text())
     assert (facts["n_train_cases"], facts["n_val_cases"]) == (2, 0)
@@ -256,13 +321,9 @@ def test_cases_that_were_not_prepared_are_left_out_and_said(tmp_path: Path, caps
 def test_each_seed_is_a_training_of_its_own_and_no_other_seed_changes_it(tmp_path: Path) -> None:
     """Trained as one of several seeds, seed 0 gives the bytes that it gives alone; another seed gives others."""
     workspace = write_workspace(tmp_path / "several")
-    params = Params(
-        ingest=IngestConfig(source="data", classes=(ClassSpec(name="ball"),)),
-        plan=PlanConfig(source=None, network=make_plan().network),
-        finetune=make_config(arms=("scratch",), seeds=(4, 0)),
-    )
+    params = make_params(seeds=(4, 0))
     one = write_workspace(tmp_path / "alone")
-    run(one, params.model_copy(update={"finetune": make_config(arms=("scratch",))}), "scratch", "0", "0")
+    run(one, make_params(), "scratch", "0", "0")
     alone = one / "artifacts/models/scratch-0-0"
     for seed in ("4", "0"):
         run(workspace, params, "scratch", "0", seed)

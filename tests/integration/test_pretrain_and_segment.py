@@ -16,7 +16,7 @@ from small_cohort import write_cohort_and_key
 from monai_tl.commands import pretrain, segment
 from monai_tl.commands.phantom import canaries
 from monai_tl.errors import ConfigError, DataError, PrivacyError
-from monai_tl.files import sha256_file
+from monai_tl.files import read_json, sha256_file
 from monai_tl.integrity import seal
 from monai_tl.records import Fingerprint, Plan, RejectionList
 from monai_tl.sources.card import read_source
@@ -227,6 +227,22 @@ def test_models_of_one_plan_are_averaged(home: Path, segmented: Path, tmp_path: 
         assert np.array_equal(nibabel.load(path).dataobj, nibabel.load(again).dataobj)
     seg = pydicom.dcmread(next((tmp_path / "out").glob("*/segmentation.dcm")))
     assert "and 1 more" in seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName
+
+
+def test_onnx_segments_as_torch_does_and_the_record_says_so(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    for dataset in next(iter(image_series(home).values())):
+        shutil.copy(dataset.filename, tmp_path / "study")
+    labels = {}
+    for engine in ("torch", "onnx"):
+        out = tmp_path / engine
+        segment.run(tmp_path / "study", out, [model_of(home)], key_file=home / "key", mode="exact", engine=engine)
+        (path,) = out.rglob("segmentation.nii.gz")
+        labels[engine] = np.asarray(nibabel.load(path).dataobj)
+        assert read_json(out / "method.json")["engine"] == engine
+    assert set(np.unique(labels["torch"])) == {0, 1, 2}
+    # sums in another order may turn a voxel whose two best classes are equal within rounding
+    assert np.mean(labels["torch"] != labels["onnx"]) < 1e-5
 
 
 def test_nothing_segmented_is_an_error_with_reasons(home: Path, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 from balls import make_config, train_scratch, write_workspace
-from ladder_runs import N_STEPS, STRATEGIES, KilledError, Run, make_settings, train
+from ladder_runs import N_STEPS, STRATEGIES, KilledError, Run, make_settings, make_trainer, train
 
 import monai_tl.training.loop
+from monai_tl.errors import CheckpointError
 from monai_tl.records import Plan, Split
 from monai_tl.sources.card import read_source
 from monai_tl.stages.finetune import finetune
@@ -76,6 +77,24 @@ def test_the_number_of_loaders_may_change_with_each_cut(
     _assert_same(train(folder, config), expected)
 
 
+@pytest.mark.parametrize("change", ["threads", "torch"])
+def test_other_threads_or_another_torch_do_not_go_on(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_settings("full")
+    with pytest.raises(KilledError):
+        train(tmp_path, config, stop_at=6)
+    trainer = make_trainer(tmp_path, config)
+    if change == "torch":
+        monkeypatch.setattr(torch, "__version__", "2.0.0")
+    try:
+        torch.set_num_threads(2 if change == "threads" else 1)
+        with pytest.raises(CheckpointError, match=r"was begun with 1 threads, torch 2\.[1-9].* going on with others"):
+            trainer.run()
+    finally:
+        torch.set_num_threads(1)
+
+
 def _transfer(workspace: Path, source: Path, **changes: Any) -> Path:
     plan = Plan.read(workspace / "artifacts/plan/plan.json")
     fold = Split.read(workspace / "artifacts/split/split.json").folds[0]
@@ -89,11 +108,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_scratch(workspace, max_steps=8)
 
 
-def _kill(workspace: Path, source: Path, step: int, changes: dict[str, Any]) -> None:
+def _kill(workspace: Path, source: Path, step: int, changes: dict[str, Any], n_loaders: str) -> None:
     """Train in a process of its own and kill it when it tells of a step."""
     script = str(ROOT / "tests/support/train_balls.py")
     command = [sys.executable, script, str(workspace), str(changes["max_steps"]), str(source), json.dumps(changes)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MONAI_TL_LOADERS": n_loaders}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         assert any(f" {step}/{changes['max_steps']} " in line for line in process.stdout)
@@ -103,21 +122,22 @@ def _kill(workspace: Path, source: Path, step: int, changes: dict[str, Any]) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "n_loaders"),
     [
-        {"strategy": "feature_extraction", "feature_variants": 2, "ema_decay": 0.9},
-        {"strategy": "lora", "lora_rank": 2, "ema_decay": 0.9, "find_learning_rate": True},
-        {"strategy": "gradual", "head_steps": 6, "group_steps": 4, "ema_decay": 0.9, "precision": "bfloat16"},
+        ({"strategy": "feature_extraction", "feature_variants": 2, "ema_decay": 0.9}, "1"),
+        ({"strategy": "lora", "lora_rank": 2, "ema_decay": 0.9, "find_learning_rate": True}, "0"),
+        ({"strategy": "gradual", "head_steps": 6, "group_steps": 4, "ema_decay": 0.9, "precision": "bfloat16"}, "2"),
     ],
-    ids=["features", "lora", "gradual"],
+    ids=["features", "lora without loaders", "gradual with two loaders"],
 )
 def test_a_killed_process_leaves_what_the_next_goes_on_from(
-    source: Path, changes: dict[str, Any], tmp_path: Path
+    source: Path, changes: dict[str, Any], n_loaders: str, tmp_path: Path
 ) -> None:
+    """The network has dropout, and epochs are of 1.5 batches; the runs before and after have one loader."""
     changes = {"max_steps": 24, **changes}
     whole = _transfer(write_workspace(tmp_path / "whole"), source, **changes)
     workspace = write_workspace(tmp_path / "cut")
-    _kill(workspace, source, 10, changes)
+    _kill(workspace, source, 10, changes, n_loaders)
     (folder,) = (workspace / ".monai_tl/train").iterdir()
     state = read_newest(folder)
     assert state is not None

@@ -15,7 +15,7 @@ import pytest
 from monai_tl import stages
 from monai_tl.commands import audit_privacy, curve, doctor, rank
 from monai_tl.config import parse_params
-from monai_tl.errors import DataError
+from monai_tl.errors import ConfigError, DataError
 from monai_tl.integrity import MANIFEST, check_sealed, check_sealed_part, damaged_copies, recorded_outputs, seal
 from monai_tl.pins import check_pinned
 from monai_tl.stages.sealing import run_sealed_stage
@@ -71,6 +71,30 @@ def test_sha256sum_reads_the_manifest(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(FILES)
     check_sealed(folder)
+
+
+@pytest.mark.parametrize("name", [f".{MANIFEST}.abcdefgh.part", "case-a/.image.npy.abcdefgh.part"])
+def test_what_another_process_is_making_is_no_part_of_an_output(folder: Path, name: str) -> None:
+    """It is gone a moment later; what stays was added."""
+    (folder / name).write_text("half")
+    seal(folder)
+    with pytest.raises(DataError, match=r"abcdefgh\.part was added"):
+        check_sealed(folder)
+    (folder / name).unlink()
+    check_sealed(folder)
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "curve_label"])
+def test_a_stage_that_works_in_one_process_is_refused_to_torchrun(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Each process would write the same output, and the first alone seals."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"stage {stage}: works in one process; start it without torchrun"):
+        _run(stage, workspace)
+    with pytest.raises(_Ran):
+        _run("finetune", workspace)
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from targets import make_fingerprint
 
-from monai_tl.config import FinetuneConfig, IntensityConfig, NetworkConfig
+from monai_tl.config import FinetuneConfig, IngestConfig, IntensityConfig, NetworkConfig, Params, PlanConfig
+from monai_tl.files import write_json
+from monai_tl.integrity import seal
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.records import Fold, Plan, PreparedCase, Rejection, RejectionList, SizeRule, Split
 
@@ -44,6 +46,24 @@ def make_config(**changes: object) -> FinetuneConfig:
         "augmentation": "light",
     }
     return FinetuneConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def make_params(**changes: object) -> Params:
+    """Parameters of the scratch arm, with changes of section finetune."""
+    return Params(
+        ingest=IngestConfig(source="data", classes=(ClassSpec(name="ball"),)),
+        plan=PlanConfig(source=None, network=NETWORK),
+        finetune=make_config(**{"arms": ("scratch",), **changes}),
+    )
+
+
+def make_runnable(workspace: Path) -> list[str]:
+    """Seal a workspace and give it params.yaml; the words of ``python`` that run its stage finetune."""
+    for name in ("prepared", "split", "plan"):
+        seal(workspace / "artifacts" / name)
+    write_json(workspace / "params.yaml", make_params().model_dump(mode="json"))
+    options = ["--arm", "scratch", "--fold", "0", "--seed", "0", "--workspace", str(workspace)]
+    return ["-m", "monai_tl", "stage", "finetune", *options]
 
 
 def make_arrays(seed: int, shape: tuple[int, int, int] = (20, 22, 18)) -> tuple[np.ndarray, np.ndarray]:

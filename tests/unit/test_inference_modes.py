@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from monai_tl.inference import Predictor, mirrored_axes, skip_outside, with_engi
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.metrics.counting import CaseCounting
 from monai_tl.networks.builders import build_network, size_rule_of
+from monai_tl.networks.onnx_engine import OnnxNetwork
 from monai_tl.records import Plan, PreparedCase
 
 PATCH = (16, 16, 16)
@@ -137,7 +140,6 @@ def test_without_bfloat16_fast_is_float32_and_says_so(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
 def test_onnx_gives_torch_s_float32(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     predictor = _predictor("batch", 2)
@@ -149,7 +151,22 @@ def test_onnx_gives_torch_s_float32(mode: str, monkeypatch: pytest.MonkeyPatch) 
         np.abs(a.values.astype(np.float32) - b.values).max() < (1e-4 if mode == "exact" else 1e-3) for a, b in pairs
     )
     assert onnx.describe(config)["engine"] == "onnx"
-    assert with_engine(predictor, "fastest", 1).engine in ("torch", "onnx")
+
+
+@pytest.mark.parametrize("slower", ["torch", "onnx"])
+def test_fastest_is_the_engine_that_passes_a_window_sooner(slower: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = _predictor("batch")
+    real = OnnxNetwork.__call__
+
+    def late(network: OnnxNetwork, windows: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.2)
+        return real(network, windows)
+
+    if slower == "torch":
+        predictor.networks[0].register_forward_pre_hook(lambda *_: time.sleep(0.2))
+    else:
+        monkeypatch.setattr(OnnxNetwork, "__call__", late)
+    assert {with_engine(predictor, "fastest", 1).engine} == {"torch", "onnx"} - {slower}
 
 
 def test_wrong_engines_and_channels_are_refused() -> None:

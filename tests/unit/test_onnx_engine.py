@@ -16,8 +16,6 @@ from monai_tl.networks.builders import build_network
 from monai_tl.networks.device import place_network
 from monai_tl.networks.onnx_engine import OnnxNetwork
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 NETWORKS: dict[str, dict[str, Any]] = {
     "instance": {"channels": [4, 8, 8], "strides": [2, 2], "norm": "instance"},
     "batch": {"channels": [4, 8, 8], "strides": [2, 2], "norm": "batch", "num_res_units": 1},
