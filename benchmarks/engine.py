@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import (
-    HINT,
+    HINT_NNUNET,
+    PARTS_VARIABLE,
     SHARED,
     Contestant,
-    Times,
+    Worker,
     contestant,
+    entered,
+    goals,
     number,
     ratio,
     table,
@@ -50,10 +53,12 @@ def run(quick: bool) -> list[str]:
     """All sections, or those that ``MONAI_TL_BENCH_PARTS`` names."""
     from benchmarks.preparing import run_preparing
 
+    parts = {"samples": run_samples, "presets": run_presets, "features": run_features, "preparing": run_preparing}
+    wanted = (os.environ.get(PARTS_VARIABLE) or ",".join(parts)).split(",")
+    if unknown := sorted(set(wanted) - set(parts)):
+        sys.exit(f"{PARTS_VARIABLE}: no part is called {', '.join(unknown)}; there are {', '.join(parts)}")
     if not (SHARED / "data" / "hippocampus").is_dir():
         return ["Needs the hippocampus images (`MONAI_TL_SHARED`), which are not here."]
-    parts = {"samples": run_samples, "presets": run_presets, "features": run_features, "preparing": run_preparing}
-    wanted = os.environ.get("MONAI_TL_BENCH_PARTS", ",".join(parts)).split(",")
     blocks: list[str] = []
     with tempfile.TemporaryDirectory(prefix="monai_tl_bench_") as name:
         root = Path(name)
@@ -140,32 +145,21 @@ def _nnunet_trainer(root: Path, task: Task, quick: bool) -> Contestant:
     from benchmarks import nnunet
 
     if find_spec("nnunetv2") is None:
-        return Contestant("nnU-Net", "peer", None)
+        return Contestant("nnU-Net", "peer", None, HINT_NNUNET)
     from benchmarks.processes import python_environment, python_line, watch
 
-    folder = root / "nnunet"
-    nnunet.write_raw(folder, hippocampi(16 if quick else None), ("anterior", "posterior"), "MRI")
-    for verb in ("plan", "preprocess"):
-        watch([python_line("benchmarks.nnunet", verb, folder)], python_environment())
-    configuration = nnunet.set_batch_size(folder, task.batch_size)
-    found = configuration["architecture"]["arch_kwargs"]
-    if configuration["patch_size"] != list(task.patch) or any(found[key] != NETWORK[key] for key in NETWORK):
-        raise RuntimeError("nnU-Net has planned another network or patch than is measured here")
-    return contestant("nnU-Net", "peer", nnunet.prepare_trainer, folder, task.n_steps, task.n_threads)
+    def make() -> Worker:
+        folder = root / "nnunet"
+        nnunet.write_raw(folder, hippocampi(16 if quick else None), ("anterior", "posterior"), "MRI")
+        for verb in ("plan", "preprocess"):
+            watch([python_line("benchmarks.nnunet", verb, folder)], python_environment())
+        configuration = nnunet.set_batch_size(folder, task.batch_size)
+        found = configuration["architecture"]["arch_kwargs"]
+        if configuration["patch_size"] != list(task.patch) or any(found[key] != NETWORK[key] for key in NETWORK):
+            raise RuntimeError("nnU-Net has planned another network or patch than is measured here")
+        return Worker(nnunet.prepare_trainer, folder, task.n_steps, task.n_threads)
 
-
-def goals(contestants: Sequence[Contestant], times: Times, wanted: dict[str, float]) -> str:
-    """One line for each goal: samples a second by a peer's, and whether that is enough."""
-    ours = next(one.name for one in contestants if one.role == "ours")
-    limit = next((one.name for one in contestants if one.role == "limit"), None)
-    lines = [] if limit is None else [f"- {ratio(times, limit, ours):.1%} of the limit's rate."]
-    for peer, least in wanted.items():
-        if peer not in times:
-            lines.append(f"- {peer} {HINT}.")
-            continue
-        share = ratio(times, peer, ours)
-        lines.append(f"- {'Met' if share >= least else '**Not met**'}: {share:.2f} times {peer} (goal: {least:g}).")
-    return "\n".join(lines)
+    return entered("nnU-Net", "peer", make)
 
 
 def run_presets(root: Path, task: Task, quick: bool) -> list[str]:
