@@ -58,8 +58,8 @@ class Worker:
     """A process of its own for one contestant: its imports, threads and memory touch no other one's.
 
     Args:
-        prepare: A module's function; called in the process, it gives what one turn does. A turn gives its seconds, or
-            seconds and a remark.
+        prepare: A module's function; called in the process, it gives what one turn does. A turn gives its seconds,
+            or seconds and a remark, or these and what is for further columns.
         arguments: Of ``prepare``.
     """
 
@@ -79,7 +79,8 @@ class Worker:
         self._pipe.send("turn")
         answer = self._receive()
         if isinstance(answer, tuple):
-            answer, self.remark = answer
+            answer, self.remark, *facts = answer
+            self.facts.update(*facts)
         return float(answer)
 
     def close(self) -> None:
@@ -133,7 +134,6 @@ class Contestant:
         if self.turn is None:
             return self.note or HINT
         return "; ".join(part for part in (self.note, self.worker.remark if self.worker else "") if part)
-
 
     def fail(self, error: BaseException) -> None:
         """Take no more turns; the remark says why.
@@ -277,15 +277,14 @@ def verdict(contestants: Sequence[Contestant], times: Times) -> str:
     return "\n".join(lines)
 
 
-def write_section(name: str, title: str, blocks: Iterable[str], packages: Sequence[str], path: Path | None = None) -> None:
+def write_section(name: str, title: str, blocks: Iterable[str], packages: Sequence[str]) -> None:
     """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->``, or add it at the end; of RESULTS.md."""
-    path = path or RESULTS
     content = f"<!-- {name} -->\n" + section(name, title, blocks, packages) + f"\n<!-- /{name} -->"
-    old = path.read_text(encoding="utf-8") if path.is_file() else "# Benchmarks\n"
+    old = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else "# Benchmarks\n"
     before, start, rest = old.partition(f"<!-- {name} -->")
     _, end, after = rest.partition(f"<!-- /{name} -->")
     new = before + content + after if start and end else old.rstrip("\n") + "\n\n" + content + "\n"
-    path.write_text(new, encoding="utf-8")
+    RESULTS.write_text(new, encoding="utf-8")
 
 
 def section(name: str, title: str, blocks: Iterable[str], packages: Sequence[str]) -> str:

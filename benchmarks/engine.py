@@ -47,6 +47,9 @@ NETWORK: dict[str, Any] = {
     "nonlin_kwargs": {"inplace": True},
 }
 """Of nnU-Net's plan ``3d_fullres`` for the Decathlon's hippocampus; that the planner says so is checked."""
+STEPS_CUDA = (100, 40)
+"""Of a turn on a GPU, and before them to use up what was made ahead: ours has 3 batches, nnU-Net two queues of 6 and
+one in the hands of each of up to 16 processes."""
 
 
 def run(quick: bool) -> list[str]:
@@ -70,9 +73,12 @@ def run(quick: bool) -> list[str]:
 
 def make_task(root: Path, quick: bool) -> Task:
     """Real hippocampi as the preprocess stage leaves them, and nnU-Net's network, patch and batch."""
+    import torch
+
     from benchmarks.nnunet import BATCH_SIZE
     from monai_tl.config import NetworkConfig
 
+    n_steps, n_drain = STEPS_CUDA if torch.cuda.is_available() else (4, 0)
     return Task(
         folder=prepare_cases(root, 16 if quick else None),
         network=NetworkConfig(name="nnunet_plain", arguments=NETWORK),
@@ -81,7 +87,8 @@ def make_task(root: Path, quick: bool) -> Task:
         spacing_mm=(1.0, 1.0, 1.0),
         batch_size=2 if quick else BATCH_SIZE,
         n_threads=len(os.sched_getaffinity(0)),
-        n_steps=2 if quick else 4,
+        n_steps=2 if quick else n_steps,
+        n_drain=0 if quick else n_drain,
         augmentation="strong",
         precision="bfloat16",
     )
@@ -129,7 +136,8 @@ def run_samples(root: Path, task: Task, quick: bool) -> list[str]:
     return [
         "### Samples a second",
         f"nnU-Net's own network for the hippocampus ({CONFIGURATION_WORDS}), batch {task.batch_size} of {size}, "
-        f"{len(task.cases())} real cases, {task.n_threads} threads for each, {task.n_steps} steps a turn, each "
+        f"{len(task.cases())} real cases, {task.n_threads} threads for each, {task.n_steps} steps a turn"
+        f"{f', {task.n_drain} before them that are not timed' if task.n_drain else ''}, each "
         "contestant in a process of its own. nnU-Net: `nnUNetTrainer.train_step` on its own loader (deep supervision, "
         "SGD, its augmentation in as many processes as it starts by itself). MONAI: CacheDataset, DataLoader, AdamW, "
         "float32, network as built. Ours: `Trainer.run`.",
@@ -157,7 +165,7 @@ def _nnunet_trainer(root: Path, task: Task, quick: bool) -> Contestant:
         found = configuration["architecture"]["arch_kwargs"]
         if configuration["patch_size"] != list(task.patch) or any(found[key] != NETWORK[key] for key in NETWORK):
             raise RuntimeError("nnU-Net has planned another network or patch than is measured here")
-        return Worker(nnunet.prepare_trainer, folder, task.n_steps, task.n_threads)
+        return Worker(nnunet.prepare_trainer, folder, task.n_steps, task.n_threads, task.n_drain)
 
     return entered("nnU-Net", "peer", make)
 
@@ -197,7 +205,8 @@ def run_features(root: Path, task: Task, quick: bool) -> list[str]:
     folder = root / "few"
     for case in task.cases()[:n_cases]:
         shutil.copytree(case, folder / case.name)
-    few = replace(task, folder=folder, batch_size=2, n_steps=n_cases // 2 - 1, augmentation="none")
+    n_steps = max(n_cases // 2 - 1, 0 if quick else task.n_steps)
+    few = replace(task, folder=folder, batch_size=2, n_steps=n_steps, augmentation="none")
     contestants = [
         contestant("full", "peer", prepare_ours, few),
         contestant("feature_extraction", "ours", prepare_ours, replace(few, strategy="feature_extraction")),
