@@ -41,7 +41,7 @@ def run(quick: bool) -> list[str]:
     for name in folders:
         broken = _broken_lines(folders[name])
         arms = [[results[name, arm, seed] for seed in seeds[name]] for arm in ("lp_ft", "scratch")]
-        verdict = _verdict(*arms, broken)
+        verdict = _verdict(arms[0], arms[1], broken)
         verdicts[name] = verdict.verdict
         means = [sum(one["mean"] for one in arm) / len(arm) for arm in arms]
         interval = (

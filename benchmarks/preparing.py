@@ -65,7 +65,7 @@ def run_preparing(root: Path, task: Task, quick: bool) -> list[str]:
     ]
     pairs = hippocampi(16 if quick else None)
     blocks += _compare(root / "small", pairs, f"{len(pairs)} hippocampi at 1 mm", 2 if quick else 3, None)
-    n_large, size, n_slices = (2, 96, 40) if quick else (20, 512, 150)
+    n_large, size, n_slices = (4, 96, 40) if quick else (20, 512, 150)
     large = write_large(root / "volumes", n_large, size, n_slices)
     words = f"{n_large} volumes of {size} x {size} x {n_slices} to {' x '.join(map(str, TARGET_MM[::-1]))} mm"
     return blocks + _compare(root / "large", large, words, 2, TARGET_MM)
