@@ -6,9 +6,10 @@ import atexit
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,11 +20,18 @@ from typing import Any, Literal, Protocol
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("MONAI_TL_SHARED", ROOT.parent / "shared"))
 RESULTS = Path(__file__).with_name("RESULTS.md")
+PARTS_VARIABLE = "MONAI_TL_BENCH_PARTS"
+"""Of the environment: parts of the benchmark engine, separated by commas; they are printed, RESULTS.md stays."""
 HINT = "not installed (`pip install -c constraints.txt -e '.[bench]'`)"
+HINT_NNUNET = "not installed (`pip install --no-deps …`: the whole line is in docs/decisions/0002-dependencies.md)"
+"""nnU-Net's requirements would bring another torch, so the extra cannot name it."""
+FAILURES = (RuntimeError, OSError, EOFError)
+"""What a contestant's process or command ends with when it fails, or is ended."""
 Role = Literal["limit", "ours", "peer", "other"]
 Times = dict[str, list[float]]
+_LONGEST_REMARK = 200
 # between these ratios two contestants count as equal: the machine is not quieter than that
-_EQUAL = (0.95, 1.05)
+EQUAL = (0.95, 1.05)
 
 
 class Turner(Protocol):
@@ -50,8 +58,8 @@ class Worker:
     """A process of its own for one contestant: its imports, threads and memory touch no other one's.
 
     Args:
-        prepare: A module's function; called in the process, it gives what one turn does. A turn gives its seconds, or
-            seconds and a remark.
+        prepare: A module's function; called in the process, it gives what one turn does. A turn gives its seconds,
+            or seconds and a remark, or these and what is for further columns.
         arguments: Of ``prepare``.
     """
 
@@ -71,7 +79,8 @@ class Worker:
         self._pipe.send("turn")
         answer = self._receive()
         if isinstance(answer, tuple):
-            answer, self.remark = answer
+            answer, self.remark, *facts = answer
+            self.facts.update(*facts)
         return float(answer)
 
     def close(self) -> None:
@@ -94,8 +103,9 @@ def _serve(pipe: Any, prepare: Callable[..., Callable[[], Any]], arguments: Sequ
             pipe.send((True, turn()))
     except EOFError:
         return
-    except Exception:
-        pipe.send((False, traceback.format_exc()))
+    except Exception as error:
+        # what it says first, for the table; the way there goes to the terminal
+        pipe.send((False, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
 
 
 @dataclass
@@ -103,8 +113,8 @@ class Contestant:
     """Who takes turns.
 
     Attributes:
-        turn: Does the work once and gives its seconds; None when the package is not installed.
-        note: For the last column of the table; the worker's remark follows it.
+        turn: Does the work once and gives its seconds; None when the package is not installed, or after a failure.
+        note: For the last column of the table; the worker's remark follows it. Without a turn: why there is none.
         worker: Closed at the end.
     """
 
@@ -122,22 +132,47 @@ class Contestant:
     @property
     def remark(self) -> str:
         if self.turn is None:
-            return HINT
+            return self.note or HINT
         return "; ".join(part for part in (self.note, self.worker.remark if self.worker else "") if part)
+
+    def fail(self, error: BaseException) -> None:
+        """Take no more turns; the remark says why.
+
+        Raises:
+            BaseException: The error itself, where nothing can be compared without this one.
+        """
+        if self.role in ("ours", "limit"):
+            raise error
+        print(f"{self.name}: {error}", file=sys.stderr, flush=True)
+        self.turn = None
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        self.note = f"failed: {first[:_LONGEST_REMARK]}".replace("|", "/")
 
 
 def contestant(name: str, role: Role, prepare: Any, *arguments: Any, needs: str = "", note: str = "") -> Contestant:
     """A contestant in a process of its own; ``needs`` names the module without which it stays away."""
     if needs and find_spec(needs) is None:
-        return Contestant(name, role, None)
-    worker = Worker(prepare, *arguments)
-    return Contestant(name, role, worker.turn, note, worker)
+        return Contestant(name, role, None, HINT_NNUNET if needs == "nnunetv2" else HINT)
+    return entered(name, role, lambda: Worker(prepare, *arguments), note)
+
+
+def entered(name: str, role: Role, make: Callable[[], Turner], note: str = "") -> Contestant:
+    """A contestant whose worker may fail before its first turn: a peer's failure is its remark."""
+    one = Contestant(name, role, None, note)
+    try:
+        one.worker = make()
+    except FAILURES as error:
+        one.fail(error)
+    else:
+        one.turn = one.worker.turn
+    return one
 
 
 def take_turns(contestants: Sequence[Contestant], n_rounds: int, budget_s: float = 120.0) -> Times:
     """Seconds of each contestant and round; a round before them warms up and is not counted.
 
-    At least two rounds are made, and no more begun once the budget is spent.
+    At least two rounds are made, and no more begun once the budget is spent. A peer that fails has no times, and a
+    remark; the others go on.
     """
     present = [one for one in contestants if one.turn is not None]
     times: Times = {one.name: [] for one in present}
@@ -147,8 +182,14 @@ def take_turns(contestants: Sequence[Contestant], n_rounds: int, budget_s: float
             if number > 2 and time.monotonic() - started > budget_s:
                 break
             for one in present:
-                assert one.turn is not None
-                seconds = one.turn()
+                if one.turn is None:
+                    continue
+                try:
+                    seconds = one.turn()
+                except FAILURES as error:
+                    one.fail(error)
+                    del times[one.name]
+                    continue
                 if number > 0:
                     times[one.name].append(seconds)
     finally:
@@ -185,6 +226,26 @@ def table(contestants: Sequence[Contestant], times: Times, unit: str = "s", per:
     return "\n".join(lines)
 
 
+def judged(is_met: bool, words: str) -> str:
+    """A line that says whether a goal is met."""
+    return f"- {'Met' if is_met else '**Not met**'}: {words}."
+
+
+def goals(contestants: Sequence[Contestant], times: Times, wanted: Mapping[str, float]) -> str:
+    """One line for each goal: our rate by a peer's, and whether that is enough; first our share of the limit's rate."""
+    ours = next(one.name for one in contestants if one.role == "ours")
+    limit = next((one.name for one in contestants if one.role == "limit"), None)
+    lines = [] if limit is None else [f"- {ratio(times, limit, ours):.1%} of the limit's rate."]
+    for peer, least in wanted.items():
+        if peer not in times:
+            why = next(one.remark for one in contestants if one.name == peer)
+            lines.append(f"- {peer}: {why}.")
+            continue
+        share = ratio(times, peer, ours)
+        lines.append(judged(share >= least, f"{share:.2f} times {peer} (goal: {least:g})"))
+    return "\n".join(lines)
+
+
 def number(value: float) -> str:
     """Three digits, without an exponent."""
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
@@ -207,28 +268,29 @@ def verdict(contestants: Sequence[Contestant], times: Times) -> str:
         share = ratio(times, ours, one.name)
         if one.role == "limit":
             lines.append(f"- {share:.2f} times the limit.")
-        elif share > _EQUAL[1]:
+        elif share > EQUAL[1]:
             lines.append(f"- **Slower than {one.name}: {share:.2f} times its time.**")
-        elif share < _EQUAL[0]:
+        elif share < EQUAL[0]:
             lines.append(f"- Faster than {one.name}: {share:.2f} of its time.")
         else:
             lines.append(f"- As fast as {one.name} ({share:.2f} of its time).")
     return "\n".join(lines)
 
 
-def write_section(name: str, title: str, blocks: Iterable[str], packages: Sequence[str], path: Path = RESULTS) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->``, or add it at the end."""
+def write_section(name: str, title: str, blocks: Iterable[str], packages: Sequence[str]) -> None:
+    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->``, or add it at the end; of RESULTS.md."""
     content = f"<!-- {name} -->\n" + section(name, title, blocks, packages) + f"\n<!-- /{name} -->"
-    old = path.read_text(encoding="utf-8") if path.is_file() else "# Benchmarks\n"
+    old = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else "# Benchmarks\n"
     before, start, rest = old.partition(f"<!-- {name} -->")
     _, end, after = rest.partition(f"<!-- /{name} -->")
     new = before + content + after if start and end else old.rstrip("\n") + "\n\n" + content + "\n"
-    path.write_text(new, encoding="utf-8")
+    RESULTS.write_text(new, encoding="utf-8")
 
 
 def section(name: str, title: str, blocks: Iterable[str], packages: Sequence[str]) -> str:
     """A section's text: what made it, then the blocks."""
-    facts = f"`python -m benchmarks {name}` · {datetime.now(UTC):%Y-%m-%d} · {_cpu()} · load average {_load()}"
+    machine = " · ".join(filter(None, [_gpu(packages), _cpu()]))
+    facts = f"`python -m benchmarks {name}` · {datetime.now(UTC):%Y-%m-%d} · {machine} · load average {_load()}"
     versions = ", ".join(f"{package} {_version(package)}" for package in packages)
     return "\n\n".join([f"## {title}", f"{facts}  \n{versions}", *blocks])
 
@@ -238,6 +300,15 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "absent"
+
+
+def _gpu(packages: Sequence[str]) -> str:
+    """The GPU's name and CUDA's version, where the section's contestants use torch and it sees one."""
+    if "torch" not in packages or find_spec("torch") is None:
+        return ""
+    import torch
+
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if torch.cuda.is_available() else ""
 
 
 def _cpu() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import dicom_limits
 from benchmarks.cohort import make_cohort, make_packed
-from benchmarks.common import SHARED, Contestant, Times, contestant, ratio, table, take_turns, verdict
+from benchmarks.common import SHARED, Contestant, Times, contestant, judged, ratio, table, take_turns, verdict
 from benchmarks.dicom_contestants import EACH, ONE, OURS, STAGE, Place, converters, do_once, make_place, n_cores
 from benchmarks.dicom_growth import measure_growth
 from benchmarks.dicom_outputs import compare
@@ -117,7 +117,7 @@ def _targets(found: Mapping[str, Contestant], times: Times) -> str:
     """What was set as a goal, and whether it is reached."""
 
     def line(what: str, value: float, is_met: bool, goal: str) -> str:
-        return f"- {'Met' if is_met else '**Not met**'}: {what} {value:.2f} ({goal})."
+        return judged(is_met, f"{what} {value:.2f} ({goal})")
 
     lines = []
     for name, least in ((ONE, 2.0), (EACH, 2.0), ("dicom2nifti", 5.0)):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import (
-    HINT,
+    HINT_NNUNET,
+    PARTS_VARIABLE,
     SHARED,
     Contestant,
-    Times,
+    Worker,
     contestant,
+    entered,
+    goals,
     number,
     ratio,
     table,
@@ -44,16 +47,21 @@ NETWORK: dict[str, Any] = {
     "nonlin_kwargs": {"inplace": True},
 }
 """Of nnU-Net's plan ``3d_fullres`` for the Decathlon's hippocampus; that the planner says so is checked."""
+STEPS_CUDA = (100, 40)
+"""Of a turn on a GPU, and before them to use up what was made ahead: ours has 3 batches, nnU-Net two queues of 6 and
+one in the hands of each of up to 16 processes."""
 
 
 def run(quick: bool) -> list[str]:
     """All sections, or those that ``MONAI_TL_BENCH_PARTS`` names."""
     from benchmarks.preparing import run_preparing
 
+    parts = {"samples": run_samples, "presets": run_presets, "features": run_features, "preparing": run_preparing}
+    wanted = (os.environ.get(PARTS_VARIABLE) or ",".join(parts)).split(",")
+    if unknown := sorted(set(wanted) - set(parts)):
+        sys.exit(f"{PARTS_VARIABLE}: no part is called {', '.join(unknown)}; there are {', '.join(parts)}")
     if not (SHARED / "data" / "hippocampus").is_dir():
         return ["Needs the hippocampus images (`MONAI_TL_SHARED`), which are not here."]
-    parts = {"samples": run_samples, "presets": run_presets, "features": run_features, "preparing": run_preparing}
-    wanted = os.environ.get("MONAI_TL_BENCH_PARTS", ",".join(parts)).split(",")
     blocks: list[str] = []
     with tempfile.TemporaryDirectory(prefix="monai_tl_bench_") as name:
         root = Path(name)
@@ -65,9 +73,12 @@ def run(quick: bool) -> list[str]:
 
 def make_task(root: Path, quick: bool) -> Task:
     """Real hippocampi as the preprocess stage leaves them, and nnU-Net's network, patch and batch."""
+    import torch
+
     from benchmarks.nnunet import BATCH_SIZE
     from monai_tl.config import NetworkConfig
 
+    n_steps, n_drain = STEPS_CUDA if torch.cuda.is_available() else (4, 0)
     return Task(
         folder=prepare_cases(root, 16 if quick else None),
         network=NetworkConfig(name="nnunet_plain", arguments=NETWORK),
@@ -76,7 +87,8 @@ def make_task(root: Path, quick: bool) -> Task:
         spacing_mm=(1.0, 1.0, 1.0),
         batch_size=2 if quick else BATCH_SIZE,
         n_threads=len(os.sched_getaffinity(0)),
-        n_steps=2 if quick else 4,
+        n_steps=2 if quick else n_steps,
+        n_drain=0 if quick else n_drain,
         augmentation="strong",
         precision="bfloat16",
     )
@@ -124,7 +136,8 @@ def run_samples(root: Path, task: Task, quick: bool) -> list[str]:
     return [
         "### Samples a second",
         f"nnU-Net's own network for the hippocampus ({CONFIGURATION_WORDS}), batch {task.batch_size} of {size}, "
-        f"{len(task.cases())} real cases, {task.n_threads} threads for each, {task.n_steps} steps a turn, each "
+        f"{len(task.cases())} real cases, {task.n_threads} threads for each, {task.n_steps} steps a turn"
+        f"{f', {task.n_drain} before them that are not timed' if task.n_drain else ''}, each "
         "contestant in a process of its own. nnU-Net: `nnUNetTrainer.train_step` on its own loader (deep supervision, "
         "SGD, its augmentation in as many processes as it starts by itself). MONAI: CacheDataset, DataLoader, AdamW, "
         "float32, network as built. Ours: `Trainer.run`.",
@@ -140,32 +153,21 @@ def _nnunet_trainer(root: Path, task: Task, quick: bool) -> Contestant:
     from benchmarks import nnunet
 
     if find_spec("nnunetv2") is None:
-        return Contestant("nnU-Net", "peer", None)
+        return Contestant("nnU-Net", "peer", None, HINT_NNUNET)
     from benchmarks.processes import python_environment, python_line, watch
 
-    folder = root / "nnunet"
-    nnunet.write_raw(folder, hippocampi(16 if quick else None), ("anterior", "posterior"), "MRI")
-    for verb in ("plan", "preprocess"):
-        watch([python_line("benchmarks.nnunet", verb, folder)], python_environment())
-    configuration = nnunet.set_batch_size(folder, task.batch_size)
-    found = configuration["architecture"]["arch_kwargs"]
-    if configuration["patch_size"] != list(task.patch) or any(found[key] != NETWORK[key] for key in NETWORK):
-        raise RuntimeError("nnU-Net has planned another network or patch than is measured here")
-    return contestant("nnU-Net", "peer", nnunet.prepare_trainer, folder, task.n_steps, task.n_threads)
+    def make() -> Worker:
+        folder = root / "nnunet"
+        nnunet.write_raw(folder, hippocampi(16 if quick else None), ("anterior", "posterior"), "MRI")
+        for verb in ("plan", "preprocess"):
+            watch([python_line("benchmarks.nnunet", verb, folder)], python_environment())
+        configuration = nnunet.set_batch_size(folder, task.batch_size)
+        found = configuration["architecture"]["arch_kwargs"]
+        if configuration["patch_size"] != list(task.patch) or any(found[key] != NETWORK[key] for key in NETWORK):
+            raise RuntimeError("nnU-Net has planned another network or patch than is measured here")
+        return Worker(nnunet.prepare_trainer, folder, task.n_steps, task.n_threads, task.n_drain)
 
-
-def goals(contestants: Sequence[Contestant], times: Times, wanted: dict[str, float]) -> str:
-    """One line for each goal: samples a second by a peer's, and whether that is enough."""
-    ours = next(one.name for one in contestants if one.role == "ours")
-    limit = next((one.name for one in contestants if one.role == "limit"), None)
-    lines = [] if limit is None else [f"- {ratio(times, limit, ours):.1%} of the limit's rate."]
-    for peer, least in wanted.items():
-        if peer not in times:
-            lines.append(f"- {peer} {HINT}.")
-            continue
-        share = ratio(times, peer, ours)
-        lines.append(f"- {'Met' if share >= least else '**Not met**'}: {share:.2f} times {peer} (goal: {least:g}).")
-    return "\n".join(lines)
+    return entered("nnU-Net", "peer", make)
 
 
 def run_presets(root: Path, task: Task, quick: bool) -> list[str]:
@@ -203,7 +205,8 @@ def run_features(root: Path, task: Task, quick: bool) -> list[str]:
     folder = root / "few"
     for case in task.cases()[:n_cases]:
         shutil.copytree(case, folder / case.name)
-    few = replace(task, folder=folder, batch_size=2, n_steps=n_cases // 2 - 1, augmentation="none")
+    n_steps = max(n_cases // 2 - 1, 0 if quick else task.n_steps)
+    few = replace(task, folder=folder, batch_size=2, n_steps=n_steps, augmentation="none")
     contestants = [
         contestant("full", "peer", prepare_ours, few),
         contestant("feature_extraction", "ours", prepare_ours, replace(few, strategy="feature_extraction")),

@@ -83,8 +83,14 @@ def set_batch_size(root: Path, batch_size: int) -> dict[str, Any]:
     return configuration
 
 
-def prepare_trainer(root: Path, n_steps: int, n_threads: int) -> Turn:
-    """Its trainer's own steps on what its own loader gives: deep supervision, SGD, its augmentation, its processes."""
+def prepare_trainer(root: Path, n_steps: int, n_threads: int, n_drain: int) -> Turn:
+    """Its trainer's own steps on what its own loader gives: deep supervision, SGD, its augmentation, its processes.
+
+    While others have their turn its processes fill two queues of at least 6 batches each and hold one in hand each.
+    With steps much longer than a batch takes to make, a turn still makes about as many as it uses: the queues are full
+    before it and, but for the last one or two, after it. With fast steps that is not so, hence ``n_drain`` steps before
+    the clock starts.
+    """
     set_folders(root)
     # as many as it takes where it knows nothing of a machine, which its own limit brings down to the cores
     os.environ.pop("nnUNet_n_proc_DA", None)
@@ -102,11 +108,15 @@ def prepare_trainer(root: Path, n_steps: int, n_threads: int) -> Turn:
     for loader in (trainer.dataloader_train, trainer.dataloader_val):
         atexit.register(getattr(loader, "_finish", lambda: None))
 
-    def steps() -> None:
-        for _ in range(n_steps):
+    def steps(count: int) -> None:
+        for _ in range(count):
             trainer.train_step(next(trainer.dataloader_train))
 
-    return lambda: timed(steps, n_steps)
+    def turn() -> tuple[float, str]:
+        steps(n_drain)
+        return timed(lambda: steps(n_steps), n_steps)
+
+    return turn
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ STEPS = (
 _OF_STUDIES = frozenset(("ingest", "split", "plan", "preprocess"))
 _OF_TRAINING = frozenset(("finetune",))
 _FLAT = 1.25
+_SAME_MIB = 8.0
+"""By so much the peaks of one process differ between runs."""
 _MIB = 1 << 20
 
 
@@ -68,7 +70,10 @@ def stage_table(found: By) -> str:
 
 
 def flatness(found: By) -> str:
-    """Whether a further case costs the same in the large cohorts as in the small ones; start-up does not count."""
+    """Whether a further case costs the same time and memory in the large cohorts as in the small ones.
+
+    Start-up does not count; memory is of the stage's process and of a worker.
+    """
     if len(found) < 3:
         return ""
     counts = list(found)
@@ -77,13 +82,26 @@ def flatness(found: By) -> str:
         if step in _OF_TRAINING or any(step not in found[count] for count in counts):
             continue
         early, late = (_slope(found, step, "processor", *pair) for pair in (counts[:2], counts[-2:]))
-        memory = 1024 * _slope(found, step, "peak", *counts[-2:])
+        own, worker = (_grown(found, step, what) for what in ("peak", "worker"))
         says.append(
-            f"- {step}: {'flat' if late <= _FLAT * early else '**not flat**'}; a further case costs "
-            f"{number(1000 * early)} ms from {counts[0]} to {counts[1]} and {number(1000 * late)} ms from {counts[-2]} "
-            f"to {counts[-1]}; the stage's process grows by {number(max(memory, 0.0))} KiB a case."
+            f"- {step}: time {_word(late <= _FLAT * early)}, memory {_word(own[0] and worker[0])}; a further case "
+            f"costs {number(1000 * early)} ms from {counts[0]} to {counts[1]} and {number(1000 * late)} ms from "
+            f"{counts[-2]} to {counts[-1]}; the stage's process grows by {own[1]}, a worker by {worker[1]}."
         )
     return "\n".join(says)
+
+
+def _word(is_flat: bool) -> str:
+    return "flat" if is_flat else "**not flat**"
+
+
+def _grown(found: By, step: str, what: str) -> tuple[bool, str]:
+    """Whether a process grows by no more a case in the large cohorts than in the small ones, and by how much."""
+    counts = list(found)
+    early, late = (max(_slope(found, step, what, *pair), 0.0) for pair in (counts[:2], counts[-2:]))
+    n_more = cases_of(step, counts[-1]) - cases_of(step, counts[-2])
+    is_flat = late * n_more <= _FLAT * early * n_more + _SAME_MIB
+    return is_flat, f"{number(1024 * early)} and {number(1024 * late)} KiB a case"
 
 
 def _slope(found: By, step: str, what: str, low: int, high: int) -> float:

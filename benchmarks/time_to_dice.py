@@ -1,16 +1,13 @@
-"""``python -m benchmarks.time_to_dice DICE``: seconds of training until the mean Dice on real hippocampi is reached."""
+"""Seconds of training until a mean Dice on real hippocampi is reached."""
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine import make_task
 from benchmarks.training import Task, _network, _sampler
 
 N_VALIDATION = 40
@@ -79,11 +76,3 @@ def measure(task: Task, wanted: float, max_steps: int = MAX_STEPS, validate_ever
                 f"Dice {seen['dice']:.3f} after {trainer.position.step} steps and {seen['training']:.1f} s of training"
             )
     return f"Dice {wanted:g} was not reached: {seen['dice']:.3f} after {seen['training']:.1f} s of training"
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    is_quick = bool(os.environ.get("MONAI_TL_BENCH_QUICK"))
-    with tempfile.TemporaryDirectory(prefix="monai_tl_bench_") as name:
-        print(measure(make_task(Path(name), is_quick), float(sys.argv[1])))

@@ -24,6 +24,7 @@ class Task:
     Attributes:
         folder: Cases as under artifacts/prepared.
         n_steps: Optimiser steps a turn.
+        n_drain: Steps before them that are not timed, and use up what loaders made ahead while others had their turn.
         augmentation, precision, strategy: Of ours, and of the limit where it has them.
         is_compiled: The limit's network goes through torch.compile first; that happens in the turn that warms up.
     """
@@ -36,6 +37,7 @@ class Task:
     batch_size: int
     n_threads: int
     n_steps: int
+    n_drain: int = 0
     augmentation: Any = "light"
     precision: Any = "float32"
     strategy: Any = "full"
@@ -131,21 +133,36 @@ def prepare_limit(task: Task) -> Turn:
 
 def prepare_ours(task: Task) -> Turn:
     """``Trainer.run`` but its validations and checkpoints; features of a frozen body are kept from turn to turn."""
+    import torch
+
     from monai_tl.config import FinetuneConfig
     from monai_tl.networks.builders import groups_of
     from monai_tl.progress import Progress
+    from monai_tl.training.batches import n_loaders
     from monai_tl.training.loop import Trainer
     from monai_tl.transfer.strategy import make_strategy
 
+    # One before those that count, in which buffers are made, and one after, which a validation follows. A loader has up
+    # to three batches made or in hand before they are asked for, and none left to make in the last steps: of a turn of
+    # n steps at least n - 2 are made in it. With steps of seconds and batches of milliseconds
+    # (docs/decisions/0012-engine.md) that is less than turns differ by; where steps are as fast as loaders, a drain is
+    # asked for, and loaders go on until after the last step that counts.
+    first = 1 + task.n_drain
+    last = first + task.n_steps
+    n_steps = last + (2 * n_loaders() + 2 if task.n_drain else 1)
+
     class Timed(Progress):
-        """Notes when the first step and the last but the one before the validation were done."""
+        """Notes when the steps before those that count, and when they were done; tells nobody."""
 
-        def show(self, note: str = "") -> None:
-            if self.done in (1, task.n_steps + 1):
-                self.at = {**getattr(self, "at", {}), self.done: (time.perf_counter(), processor_seconds())}
+        def tick(self, done: int, epoch: Any = ()) -> None:
+            if done in (first, last):
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                self.at = {**getattr(self, "at", {}), done: (time.perf_counter(), processor_seconds())}
 
-    # one before those that count, in which buffers are made, and one after, which a validation follows
-    n_steps = task.n_steps + 2
+        def measure(self, done: int, note: str = "", **values: float) -> None:
+            """Losses are not what is measured here."""
+
     config = FinetuneConfig(
         max_steps=n_steps,
         validate_every=n_steps,
@@ -158,6 +175,7 @@ def prepare_ours(task: Task) -> Turn:
         feature_variants=1,
     )
     network, sampler = _network(task, True), _sampler(task)
+    device = next(network.parameters()).device
     groups = groups_of(task.network, network)
     strategy = make_strategy(task.strategy, config, [group.name for group in groups], groups[-1].name)
     # it takes away the space of a cache that is kept between turns
@@ -169,8 +187,8 @@ def prepare_ours(task: Task) -> Turn:
         progress = Timed("step", total=n_steps)
         arguments = (network, groups, strategy, sampler, lambda _: None, config, task.n_outputs, Path(kept.name))
         Trainer(*arguments, progress).run()
-        (first, first_cpu), (last, last_cpu) = progress.at[1], progress.at[task.n_steps + 1]
-        return last - first, processor_remark(last_cpu - first_cpu, task.n_steps)
+        (begun, begun_cpu), (ended, ended_cpu) = progress.at[first], progress.at[last]
+        return ended - begun, processor_remark(ended_cpu - begun_cpu, task.n_steps)
 
     return turn
 
@@ -208,7 +226,10 @@ def monai_changes(kind: str) -> list[Any]:
 
 
 def prepare_monai(task: Task, n_workers: int, kind: str) -> Turn:
-    """CacheDataset, DataLoader, DiceCELoss, AdamW, as MONAI's spleen tutorial has them; an epoch a turn."""
+    """CacheDataset, DataLoader, DiceCELoss, AdamW, as MONAI's spleen tutorial has them; an epoch a turn.
+
+    Nothing is made ahead of a turn: its loader begins with the epoch.
+    """
     import numpy as np
     import torch
     from monai import transforms as T
