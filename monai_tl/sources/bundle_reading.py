@@ -15,7 +15,7 @@ from typing import Any
 from monai_tl.errors import SourceError, WeightsError
 from monai_tl.sources.bundle_network import read_network
 from monai_tl.sources.bundle_preprocessing import read_preprocessing
-from monai_tl.sources.card import Source
+from monai_tl.sources.card import MAX_VOXELS, Source
 from monai_tl.sources.config_text import ConfigText, Key, parse_config
 from monai_tl.sources.drafts import Draft, read_own_lines
 from monai_tl.sources.packed_files import MAX_WEIGHTS, METADATA, PackedFiles
@@ -67,6 +67,7 @@ def read_bundle(files: PackedFiles, own_card: Path) -> Source:
     n_channels = draft.content.get("network", {}).get("n_channels", 1)
     read_preprocessing(config, path, draft, n_channels)
     _put_padding(config, draft)
+    _put_window(metadata, config, draft)
     _put_texts(files, metadata, draft)
     weights_name = find_weights(files, config)
     content = files.read(weights_name, MAX_WEIGHTS)
@@ -163,7 +164,7 @@ def _put_inputs(metadata: ConfigText, draft: Draft) -> None:
 
 
 def _divisor(shape: Any) -> int:
-    """Of sizes such as ``16*n``; a plain number is the window of the training, which binds nobody."""
+    """Of sizes such as ``16*n``; a plain number is the window of the training, which binds nobody (``_put_window``)."""
     found = [re.fullmatch(r"\s*(\d{1,4})\s*\*\s*n\s*", str(size)) for size in _as_list(shape)]
     return max((int(one[1]) for one in found if one), default=1)
 
@@ -224,16 +225,28 @@ def _postprocesses(config: ConfigText, *options: str) -> bool:
 
 def _put_padding(config: ConfigText, draft: Draft) -> None:
     inferer = config.content.get("inferer")
-    if isinstance(inferer, dict):
-        if inferer.get("padding_mode") in ("replicate", "edge"):
-            rule = draft.content.setdefault("input", {}).setdefault("size_rule", {})
-            rule["padding"] = "edge"
-        try:
-            window = config.resolve("inferer", "roi_size")
-        except (KeyError, SourceError):
-            return
-        if isinstance(window, list):
-            draft.notes.append(f"applied in windows of {' x '.join(map(str, window))} voxels")
+    if isinstance(inferer, dict) and inferer.get("padding_mode") in ("replicate", "edge"):
+        rule = draft.content.setdefault("input", {}).setdefault("size_rule", {})
+        rule["padding"] = "edge"
+
+
+def _put_window(metadata: ConfigText, config: ConfigText, draft: Draft) -> None:
+    """What the network is given at once: the inferer's window, else the shape of images that are never cut."""
+    try:
+        window = config.resolve("inferer", "roi_size")
+    except (KeyError, SourceError):
+        window = None
+    image = _format_of(metadata, "inputs", ("image",))
+    whole = image.get("spatial_shape") if image.get("is_patch_data") is False else None
+    put_trained_window(draft, [window] * 3 if isinstance(window, int) else window, whole)
+
+
+def put_trained_window(draft: Draft, *stated: Any) -> None:
+    """Set the first of these that is three sizes; -1 (the whole axis) and ``16*n`` tell no size."""
+    lists = [window for window in stated if isinstance(window, list) and len(window) == 3]
+    windows = [window for window in lists if all(type(one) is int and 1 <= one <= MAX_VOXELS for one in window)]
+    if windows:
+        draft.put("input.trained_window_vox", windows[0])
 
 
 def _put_texts(files: PackedFiles, metadata: ConfigText, draft: Draft) -> None:

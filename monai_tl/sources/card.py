@@ -25,6 +25,9 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_len
 """A plain name: a card cannot point outside its folder."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=64)]
+MAX_VOXELS = 1 << 16
+"""Along an axis; longer than any image."""
+Voxels = Annotated[int, Field(ge=1, le=MAX_VOXELS)]
 OutputKind = Literal["softmax", "sigmoid", "features"]
 SourceKind = Literal["card", "run", "self-supervised", "bundle", "nnunet"]
 
@@ -69,6 +72,8 @@ class CardInput(_Part):
         spacing_mm: Voxel size along I, J, K, mm.
         intensity: How stored values become network input.
         size_rule: Sizes the network accepts.
+        trained_window_vox: Window that the source was trained on, along the array's axes; None where nothing says it.
+            Cases are held against it; windows are not made of it, since the network takes others.
     """
 
     modality: str = Field(min_length=1, max_length=16)
@@ -77,6 +82,7 @@ class CardInput(_Part):
     spacing_mm: Spacing
     intensity: IntensityConfig
     size_rule: SizeRule = SizeRule()
+    trained_window_vox: tuple[Voxels, Voxels, Voxels] | None = None
 
     @model_validator(mode="after")
     def _orientation_is_known(self) -> Self:

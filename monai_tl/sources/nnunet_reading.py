@@ -15,7 +15,7 @@ from typing import Any
 from monai_tl.errors import SourceError, WeightsError
 from monai_tl.networks.builders import find_network
 from monai_tl.sources.bundle_preprocessing import is_length
-from monai_tl.sources.bundle_reading import plain_name
+from monai_tl.sources.bundle_reading import plain_name, put_trained_window
 from monai_tl.sources.card import CARD_FILE, Source
 from monai_tl.sources.config_text import parse_config
 from monai_tl.sources.drafts import Draft, read_own_lines
@@ -135,9 +135,7 @@ def _put_input(plans: Mapping[str, Any], configuration: Mapping[str, Any], chann
     else:
         draft.put("input.intensity", rule)
         draft.notes += notes
-    patch = configuration.get("patch_size")
-    if isinstance(patch, list):
-        draft.notes.append(f"trained on patches of {' x '.join(map(str, patch))} voxels")
+    put_trained_window(draft, configuration.get("patch_size"))
 
 
 def _put_orientation(plans: Mapping[str, Any], draft: Draft) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from monai_tl.dataset.orientation import axes_and_flips
-from monai_tl.records import Adaptation, Fingerprint, IntTriple, Plan
+from monai_tl.records import Adaptation, Fingerprint, IntTriple, Plan, Triple
 from monai_tl.sources.card import Card
 from monai_tl.transfer.contract_lines import (
     Judged,
@@ -121,12 +121,25 @@ def least_of(card: Card) -> IntTriple:
     return i, j, k
 
 
+def seen_by(card: Card) -> IntTriple:
+    """What the source is known to look at: its smallest size, and what it was trained on where that is larger."""
+    i, j, k = map(max, least_of(card), card.input.trained_window_vox or (1, 1, 1))
+    return i, j, k
+
+
+def _state_sizes(card: Card, how: str) -> str:
+    """What ``seen_by`` is made of, in words."""
+    least, trained = least_of(card), card.input.trained_window_vox
+    parts = [f"{how} {in_voxels(least)}"] if trained is None or max(least) > 1 else []
+    return ", ".join(parts + ([f"trained on {in_voxels(trained)}"] if trained is not None else []))
+
+
 def compare_window(card: Card, plan: Plan, max_voxels: int) -> Adaptation:
-    """The window of training and prediction against the smallest that the source takes."""
-    least, patch = least_of(card), plan.patch_size_vox
-    size = "exactly" if card.input.size_rule.fixed else "at least"
-    source, target = f"{size} {in_voxels(least)}", in_voxels(patch)
-    if all(size >= minimum for size, minimum in zip(patch, least, strict=True)):
+    """The window of training and prediction against those that the source takes and was trained on."""
+    wanted, patch = seen_by(card), plan.patch_size_vox
+    source = _state_sizes(card, "exactly" if card.input.size_rule.fixed else "at least")
+    target = in_voxels(patch)
+    if all(size >= minimum for size, minimum in zip(patch, wanted, strict=True)):
         reason = "training and prediction use windows that the source takes"
         n_voxels = math.prod(patch)
         if n_voxels > max_voxels:
@@ -136,41 +149,73 @@ def compare_window(card: Card, plan: Plan, max_voxels: int) -> Adaptation:
                 "it smaller"
             )
         return make_line("window", source, target, Judged("equal", reason))
+    share = math.prod(map(min, patch, wanted)) / math.prod(wanted)
+    window = "smallest window has" if card.input.trained_window_vox is None else "window had in its training"
     reason = (
-        f"training and prediction see {math.prod(patch) / math.prod(least):.1%} of the volume that the source's "
-        "smallest window has; the source has to get used to it"
+        f"training and prediction see {share:.1%} of the volume that the source's {window}; the source has to get used "
+        "to it"
     )
     return make_line("window", source, target, Judged("adapted", reason))
 
 
 def extent_share(card: Card, found: Fingerprint, plan: Plan) -> float:
-    """Smallest share, over the axes, of the source's smallest size that a typical case fills; may exceed 1."""
-    pairs = zip(extent_vox(found, plan), least_of(card), strict=True)
-    return min(size / least for size, least in pairs)
+    """Smallest share, over the axes, of what the source asks for that a typical case fills; may exceed 1."""
+    return min(_shares(extent_vox(found, plan), _asked_of_case(card, found, plan)))
+
+
+def _shares(sizes: Triple, wanted: IntTriple) -> list[float]:
+    # extents in mm make sizes that are whole numbers but for the last digit
+    return [round(size, 3) / one for size, one in zip(sizes, wanted, strict=True)]
+
+
+def _asked_of_case(card: Card, found: Fingerprint, plan: Plan) -> IntTriple:
+    """``seen_by`` without windows that the network itself makes of such a case by padding.
+
+    There the source may have been trained on cases of this size: a plan's patch is the case, rounded up.
+    """
+    least, trained = least_of(card), card.input.trained_window_vox
+    if trained is None:
+        return least
+    # here, because the report takes words from this module and needs no torch
+    from monai_tl.networks.windows import network_size
+
+    whole = [math.ceil(round(size, 3)) for size in extent_vox(found, plan)]
+    # one fixed size is no rounding: whoever built the network chose it
+    padded = whole if plan.size_rule.fixed else network_size(whole, plan.size_rule)
+    i, j, k = (low if own >= wide else max(low, wide) for low, wide, own in zip(least, trained, padded, strict=True))
+    return i, j, k
 
 
 def compare_extent(card: Card, found: Fingerprint, plan: Plan) -> Adaptation:
     """How much of what the source expects to see at once is there."""
-    sizes, least = extent_vox(found, plan), least_of(card)
+    sizes, seen = extent_vox(found, plan), seen_by(card)
     smallest = smallest_extent_vox(found, plan)
-    source = f"at least {in_voxels(least)} of {in_mm(card.input.spacing_mm)}"
     target = f"median {in_voxels(sizes)}"
-    share = extent_share(card, found, plan)
-    how = "their edge values" if plan.size_rule.padding == "edge" else "zeros"
-    if share < BROKEN_EXTENT:
-        axis = min(range(3), key=lambda axis: sizes[axis] / least[axis])
+    if max(seen) == 1:
         reason = (
-            f"the source looks at {least[axis]} voxels along axis {plan.orientation[axis]}, a typical case has "
-            f"{sizes[axis]:.0f} ({share:.0%}, less than {BROKEN_EXTENT:.0%}): the surroundings by which the source "
-            "finds its structures are not in the image, and padding does not bring them"
+            "the source does not state on what window it was trained; make sure that its images showed no more of the "
+            "surroundings than these"
+        )
+        return make_line("field of view", "not stated", target, Judged("adapted", reason))
+    source = f"{_state_sizes(card, 'at least')} of {in_mm(card.input.spacing_mm)}"
+    asked = _asked_of_case(card, found, plan)
+    shares = _shares(sizes, asked)
+    how = "their edge values" if plan.size_rule.padding == "edge" else "zeros"
+    if min(shares) < BROKEN_EXTENT:
+        axis = shares.index(min(shares))
+        reason = (
+            f"the source looks at {asked[axis]} voxels along axis {plan.orientation[axis]}, a typical case has "
+            f"{sizes[axis]:.0f} ({shares[axis]:.0%}, less than {BROKEN_EXTENT:.0%}): the surroundings by which the "
+            "source finds its structures are not in the image, and padding does not bring them"
         )
         advice = "ingest images as large as those of the source, or choose a source that was trained on crops"
         return make_line("field of view", source, target, Judged("broken", reason, advice))
+    share = min(_shares(sizes, seen))
     if share < 1.0:
         reason = f"smaller cases are padded with {how}; a typical one fills {share:.0%} along its shortest axis"
+        reason += ", and the network itself takes no less" if share < BROKEN_EXTENT else ""
         return make_line("field of view", source, target, Judged("adapted", reason))
-    if smallest is not None and any(size < minimum for size, minimum in zip(smallest, least, strict=True)):
-        lacking = min(size / minimum for size, minimum in zip(smallest, least, strict=True))
+    if smallest is not None and (lacking := min(_shares(smallest, seen))) < 1.0:
         reason = f"a typical case is large enough; smaller ones are padded with {how}, the smallest fills {lacking:.0%}"
         return make_line("field of view", source, target, Judged("adapted", reason + " along an axis"))
     return make_line("field of view", source, target, Judged("equal", "the cases are large enough"))

@@ -14,7 +14,7 @@ from monai_tl.networks.builders import size_rule_of
 from monai_tl.records import Fingerprint, Plan, SizeRule, Triple
 from monai_tl.sources.card import Source
 from monai_tl.transfer.contract import TryOut, accept_lines, compare_contract
-from monai_tl.transfer.contract_geometry import BROKEN_EXTENT, extent_share
+from monai_tl.transfer.contract_geometry import BROKEN_EXTENT, least_of
 from monai_tl.transfer.contract_lines import extent_vox
 from monai_tl.transfer.shift import measure_shift
 
@@ -164,7 +164,8 @@ def _give_up_window(plan: Plan, source: Source, found: Fingerprint) -> Plan:
 
     Kept, it would be padding for the most part, and no budget would bound it; the network's own minimum stays.
     """
-    if extent_share(source.card, found, plan) >= BROKEN_EXTENT:
+    pairs = zip(extent_vox(found, plan), least_of(source.card), strict=True)
+    if all(size / least >= BROKEN_EXTENT for size, least in pairs):
         return plan
     own = size_rule_of(plan.network)
     if own.fixed:

@@ -9,7 +9,7 @@ from typing import Literal
 from monai_tl.config import IntensityConfig
 from monai_tl.records import Fingerprint, Plan, Shift, ShiftFeature
 from monai_tl.sources.card import Card
-from monai_tl.transfer.contract_geometry import extent_share
+from monai_tl.transfer.contract_geometry import extent_share, seen_by
 from monai_tl.transfer.contract_intensity import share_inside
 from monai_tl.transfer.contract_lines import axes_of
 
@@ -128,11 +128,12 @@ def _from_contract(card: Card, found: Fingerprint, plan: Plan) -> Iterator[Shift
 
 
 def _size(card: Card, found: Fingerprint, plan: Plan) -> ShiftFeature:
-    name, least = "field of view, share of the source's smallest", card.input.size_rule.min_vox
+    stated = "smallest" if card.input.trained_window_vox is None else "window"
+    name = f"field of view, share of the source's {stated}"
     # here, because the report takes words from this module and needs no torch
     from monai_tl.networks.builders import size_rule_of
 
-    if all(given <= own for given, own in zip(least, size_rule_of(plan.network).min_vox, strict=True)):
+    if all(given <= own for given, own in zip(seen_by(card), size_rule_of(plan.network).min_vox, strict=True)):
         return _unknown(name, "", "log2 ratio", "the card asks for no larger size than the network itself does")
     share = min(1.0, extent_share(card, found, plan))
     return _ratio(name, 1.0, share, "", "of the axis where least of it is there; a larger case counts as the same")

@@ -15,11 +15,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from targets import lines_of, make_fingerprint
 from torch import nn
 from zoo_bundles import ct_steps, inference, metadata, network_of, spleen, transform, write_bundle_files, zip_folder
 
 from monai_tl.config import IntensityConfig, NetworkConfig, PlanConfig
-from monai_tl.errors import SourceError, WeightsError
+from monai_tl.errors import ContractError, SourceError, WeightsError
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.networks.builders import build_network
 from monai_tl.networks.groups import named_tensors
@@ -28,6 +29,7 @@ from monai_tl.sources.audit import load_source, load_trained
 from monai_tl.sources.bundle import write_bundle
 from monai_tl.sources.card import Card, read_source, write_source
 from monai_tl.sources.drafts import IncompleteSourceError
+from monai_tl.transfer.planning import make_plan
 
 SHAPE = (1, 1, 64, 32, 32)
 
@@ -280,6 +282,7 @@ def test_what_we_export_is_read_back(tmp_path: Path, rule: str) -> None:
         assert (card.input.spacing_mm, card.input.size_rule.padding) == (plan.spacing_mm, "edge")
         _same_logits(path, theirs)
         assert card.citation == "Nobody et al. 2020"
+        assert card.input.trained_window_vox == (16, 16, 8)
 
 
 def test_safetensors_in_a_bundle_are_read(tmp_path: Path) -> None:
@@ -470,6 +473,55 @@ def test_the_users_lines_mend_what_code_would_tell(tmp_path: Path) -> None:
     known = {"orientation": "RAS", "spacing_mm": [1, 1, 3], "intensity": {"rule": "window", "low": 0, "high": 9}}
     (folder / "card.yaml").write_text(yaml.safe_dump({"input": known}))
     assert read_source(folder).card.input.spacing_mm == (1.0, 1.0, 3.0)
+
+
+_WHOLE = {"is_patch_data": False, "spatial_shape": [256, 256, 128]}
+
+
+@pytest.mark.parametrize(
+    ("roi", "image", "expected"),
+    [
+        ([96, 96, 64], {}, (96, 96, 64)),
+        (96, {}, (96, 96, 96)),
+        ("@size", {}, (80, 80, 80)),
+        # what is seen at once, though images are whole
+        ([96, 96, 64], _WHOLE, (96, 96, 64)),
+        (None, _WHOLE, (256, 256, 128)),
+        (None, {**_WHOLE, "is_patch_data": True}, None),
+        (None, {"is_patch_data": False, "spatial_shape": ["16*n", "16*n", 128]}, None),
+        # -1 is the whole axis
+        ([96, 96, -1], {}, None),
+        ("$compute()", _WHOLE, (256, 256, 128)),
+        ([96, 96, 10**400], {}, None),
+        ([True, 96, 96], {}, None),
+        ([96.5, 96, 96], {}, None),
+        ([96, 96], {}, None),
+    ],
+)
+def test_the_window_that_a_bundle_was_trained_on(tmp_path: Path, roi: Any, image: Any, expected: Any) -> None:
+    def change(config: dict[str, Any], meta: dict[str, Any]) -> None:
+        config |= {"size": [80, 80, 80], "inferer": {**config["inferer"], "roi_size": roi}}
+        meta["network_data_format"]["inputs"]["image"] |= image
+
+    assert read_source(_damaged(tmp_path / "a", change)).card.input.trained_window_vox == expected
+
+
+@pytest.mark.parametrize("stated", ["roi_size", "metadata"])
+def test_a_bundle_of_whole_images_is_refused_on_crops(tmp_path: Path, stated: str) -> None:
+    def change(config: dict[str, Any], meta: dict[str, Any]) -> None:
+        config["inferer"] = {**config["inferer"], "roi_size": [256] * 3} if stated == "roi_size" else {}
+        meta["network_data_format"]["inputs"]["image"] |= {"is_patch_data": False, "spatial_shape": [256, 256, 256]}
+
+    source = read_source(_damaged(tmp_path / "a", change))
+    scheme = LabelScheme(classes=(ClassSpec(name="spleen"),))
+    config = PlanConfig(source="a")
+    # on the bundle's grid of 1.5 x 1.5 x 2 mm
+    few = {"class_volumes_ml": {"spleen": 150.0}, "class_present": {"spleen": 9}}
+    crops = make_fingerprint(extent_mm_median=(52.5, 52.5, 70.0), **few)
+    with pytest.raises(ContractError, match=r"field of view: the source looks at 256 voxels.* 35 \(14%"):
+        make_plan(crops, scheme, config, source)
+    whole = make_fingerprint(extent_mm_median=(384.0, 384.0, 512.0), **few)
+    assert lines_of(make_plan(whole, scheme, config, source))["field of view"].status == "equal"
 
 
 def test_a_plan_adopts_a_bundles_contract(tmp_path: Path) -> None:

@@ -11,14 +11,16 @@ import pytest
 import torch
 from loading import shaken
 from nnunet_results import ARCHITECTURES, checkpoint, dataset, plans, reference_network, write_results
+from targets import SCHEME, lines_of, make_fingerprint
 
-from monai_tl.config import IntensityConfig, NetworkConfig
+from monai_tl.config import IntensityConfig, NetworkConfig, PlanConfig
 from monai_tl.dataset.intensity import clip_limits, scale_intensity
-from monai_tl.errors import SourceError, WeightsError
+from monai_tl.errors import ContractError, SourceError, WeightsError
 from monai_tl.networks.builders import build_network
 from monai_tl.sources.audit import load_source, load_trained
 from monai_tl.sources.card import read_source
 from monai_tl.sources.drafts import IncompleteSourceError
+from monai_tl.transfer.planning import make_plan
 
 FOLDER = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 NAMES = {"PlainConvUNet": "nnunet_plain", "ResidualEncoderUNet": "nnunet_residual"}
@@ -85,6 +87,25 @@ def test_axes_are_those_the_network_saw(
     assert tuple(lengths[letter] for letter in expected) == seen.shape
     assert source.card.input.orientation == expected
     assert any("is assumed" in note for note in source.notes) == assumed
+
+
+def test_the_patch_of_the_plans_is_what_the_source_saw(results: Path) -> None:
+    """16 x 32 x 32 of 3 x 0.75 x 0.5 mm along S, A, R."""
+    source = read_source(results)
+    assert source.card.input.trained_window_vox == (16, 32, 32)
+    config = PlanConfig(source="a")
+    patch = make_fingerprint(extent_mm_median=(16.0, 24.0, 48.0))
+    assert lines_of(make_plan(patch, SCHEME, config, source))["field of view"].status == "equal"
+    padded = make_fingerprint(extent_mm_median=(16.0, 24.0, 24.0))
+    assert "fills 50%" in lines_of(make_plan(padded, SCHEME, config, source))["field of view"].reason
+    thin = make_fingerprint(extent_mm_median=(16.0, 24.0, 21.0))
+    with pytest.raises(ContractError, match=r"field of view: the source looks at 16 voxels along axis S.* 7 \(44%"):
+        make_plan(thin, SCHEME, config, source)
+
+
+def test_a_patch_that_is_none_states_nothing(results: Path) -> None:
+    _changed(results, "plans.json", "configurations", "3d_fullres", "patch_size", value=[16, 32, -1])
+    assert read_source(results).card.input.trained_window_vox is None
 
 
 def _their_normalisation(image: np.ndarray, scheme: str) -> np.ndarray:

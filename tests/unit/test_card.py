@@ -88,6 +88,8 @@ def test_aliases_of_a_card_that_unfold_without_end_are_refused(tmp_path: Path) -
         ("input.channels", ["T1", "T2"], "input.channels names 2"),
         ("input.orientation", "RAR", "'RAR' is no axis code"),
         ("input.spacing_mm", [1.0, 0.0, 1.0], "input.spacing_mm.1: "),
+        ("input.trained_window_vox", [96, 0, 96], "input.trained_window_vox.1: "),
+        ("input.trained_window_vox", [96, 96, 10**400], "input.trained_window_vox.2: "),
         ("fingerprint", {"n_cases": 3}, "fingerprint.modality: "),
         ("fingerprint", FINGERPRINT | {"foreground_share": float("nan")}, "fingerprint.foreground_share: "),
         ("input.intensity", {"rule": "window", "low": 5, "high": 1}, "a window needs low < high"),
@@ -161,6 +163,13 @@ def test_a_written_source_reads_back(tmp_path: Path) -> None:
     loaded = load_file(source.weights_path)
     assert set(loaded) == set(STATE)
     assert all(torch.equal(loaded[name], tensor) for name, tensor in STATE.items())
+
+
+def test_the_window_of_the_training_is_kept(tmp_path: Path) -> None:
+    card = Card.model_validate(_with("input.trained_window_vox", [36, 52, 36]))
+    write_source(tmp_path, card, STATE)
+    assert read_source(tmp_path).card.input.trained_window_vox == (36, 52, 36)
+    assert Card.model_validate(CONTENT).input.trained_window_vox is None
 
 
 def test_tensors_that_share_memory_are_written_once(tmp_path: Path) -> None:

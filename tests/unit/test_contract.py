@@ -167,8 +167,9 @@ def test_small_cases_beside_large_ones_are_seen():
     assert turned.status == "equal"
 
 
-def test_a_card_that_asks_for_no_size_is_content_with_any():
-    assert line("field of view", size_rule=SizeRule(divisor=4, min_vox=(0, 0, 0))).status == "equal"
+def test_a_card_that_asks_for_no_size_says_nothing():
+    told = line("field of view", size_rule=SizeRule(divisor=4, min_vox=(0, 0, 0)))
+    assert (told.status, told.source) == ("adapted", "not stated")
 
 
 # ---- orientation
