@@ -96,7 +96,6 @@ def _make_card(
             spacing_mm=plan.spacing_mm,
             intensity=plan.intensity,
             size_rule=plan.size_rule,
-            trained_window_vox=plan.patch_size_vox,
         ),
         classes=plan.scheme.names,
         fingerprint=found,
