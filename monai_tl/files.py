@@ -57,15 +57,26 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """The same for content that is made while it is written, so that it is never in memory as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with made_as(path.parent, path.name) as temporary:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        with os.fdopen(_create_locked(temporary), "wb") as stream:
             for chunk in chunks:
                 stream.write(chunk)
             stream.flush()
             if _is_waited_for.get():
                 os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            os.chmod(temporary, 0o644)
+            # while it is locked: a file without a lock is one that a killed process has left
+            os.replace(temporary, path)
     _fsync_folder(path.parent)
+
+
+def _create_locked(path: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        _lock(handle, fcntl.LOCK_EX)
+        if path.exists():
+            return handle
+        # swept by another process before it was locked
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -131,20 +142,21 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def sweep_abandoned(parent: Path, name: str) -> None:
-    """Remove temporary folders that no living process holds: a killed one leaves half-written images of patients.
+    """Remove temporary files and folders that no living process holds: a killed one leaves half-written images.
 
     Args:
         parent: Where they lie.
         name: Pattern of what they were for, as ``glob`` has it.
     """
-    for folder in parent.glob(f".{name}.????????.part"):
+    for part in parent.glob(f".{name}.????????{PART}"):
         with suppress(OSError):
-            handle = os.open(folder, _FOLDER)
+            # what is neither file nor folder was not made here; a pipe would be waited for
+            handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 # what is locked may be gone already, and its name another one's
                 is_abandoned = _lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if is_abandoned and os.path.samestat(os.fstat(handle), os.lstat(folder)):
-                    shutil.rmtree(folder, ignore_errors=True)
+                if is_abandoned and os.path.samestat(os.fstat(handle), os.lstat(part)):
+                    shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink()
             finally:
                 os.close(handle)
 

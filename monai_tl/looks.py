@@ -150,7 +150,7 @@ def _add(workspace: Path, entries: Iterable[tuple[Look, Sequence[str]]]) -> list
             if looks.find(look) is None:
                 looks = looks.with_look(look, images)
             kept.append(looks.find(look) or look)
-        # whoever was killed right after the file was in place left the folder it came from, and nothing is new now
+        # whoever was killed while writing has left a part of the file, also where nothing is new now
         sweep_abandoned(workspace, LOOKS_FILE)
         if looks is not before:
             looks.write(workspace / LOOKS_FILE)

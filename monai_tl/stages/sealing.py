@@ -9,6 +9,7 @@ from pathlib import Path
 from monai_tl import stages
 from monai_tl.config import Params
 from monai_tl.errors import ConfigError
+from monai_tl.files import sweep_abandoned
 from monai_tl.integrity import check_sealed, check_sealed_part, recorded_outputs, seal
 from monai_tl.pins import check_pinned
 from monai_tl.stages import CURVE, STAGES
@@ -41,11 +42,14 @@ def run_sealed_stage(name: str, workspace: Path, params: Params, matrix: Mapping
                 check_sealed(folder, recorded.get(folder.relative_to(workspace).as_posix()))
     for given in _given(stage.deps, params) if is_of_dvc else ():
         check_pinned(workspace, given)
+    beside = [workspace / item for item in (*stage.metrics, *stage.plots)]
+    # those of outputs go with the next run of the same output; these lie where other things stay
+    for path in beside:
+        sweep_abandoned(path.parent, path.name)
     stages.run_stage(name, workspace, params, matrix)
     if rank:
         return
     outputs = [workspace / item.format(**matrix) for item in stage.outs]
-    beside = [workspace / item for item in (*stage.metrics, *stage.plots)]
     for folder in outputs:
         seal(folder, [path for path in beside if path.is_file()])
 

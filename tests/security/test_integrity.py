@@ -191,6 +191,18 @@ def _run(name: str, workspace: Path) -> None:
     run_sealed_stage(name, workspace, PARAMS, {})
 
 
+def test_what_a_killed_run_left_beside_other_files_goes_with_the_next(workspace: Path) -> None:
+    left = [workspace / "reports" / name for name in (".metrics.json.abcd_123.part", "plots/.cases.csv.efgh-456.part")]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{")
+    (workspace / "reports/.another.json.abcd_123.part").write_text("of another writer")
+    with pytest.raises(_Ran):
+        _run("evaluate", workspace)
+    assert not any(path.exists() for path in left)
+    assert (workspace / "reports/.another.json.abcd_123.part").is_file()
+
+
 INPUTS = [
     ("preprocess", "artifacts/cases/content.json"),
     ("preprocess", "artifacts/plan/content.json"),

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from monai_tl.cache import CaseCache
-from monai_tl.files import read_json, sha256_of, to_json, whole_folder, write_bytes, write_json
+from monai_tl.files import read_json, sha256_of, sweep_abandoned, to_json, whole_folder, write_bytes, write_json
 
 
 def test_a_writer_killed_at_any_moment_leaves_the_old_file_whole(tmp_path):
@@ -32,6 +32,35 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_file_whole(tmp_path):
         content = target.read_bytes()
         assert len(content) == 3_000_000
         assert len(set(content)) == 1
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from monai_tl.files import write_chunks\n"
+        "def chunks():\n"
+        "    yield b'half'\n"
+        "    print('begun', flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "write_chunks(Path(sys.argv[1]), chunks())\n"
+    )
+    line = [sys.executable, "-c", program, str(tmp_path / "state.json")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(line, **pipes) as child:
+        assert child.stdout.readline() == "begun\n"
+        (half,) = tmp_path.iterdir()
+        sweep_abandoned(tmp_path, "state.json")
+        assert half.is_file()
+        child.communicate("go on\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+    with subprocess.Popen(line, **pipes) as child:
+        assert child.stdout.readline() == "begun\n"
+        child.kill()
+    assert len(list(tmp_path.iterdir())) == 2
+    sweep_abandoned(tmp_path, "other.json")
+    assert len(list(tmp_path.iterdir())) == 2
+    sweep_abandoned(tmp_path, "state.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+    assert (tmp_path / "state.json").read_bytes() == b"half"
 
 
 def test_a_failed_writer_leaves_nothing(tmp_path):
