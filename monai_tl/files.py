@@ -56,16 +56,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """The same for content that is made while it is written, so that it is never in memory as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with made_as(path.parent, path.name) as temporary:
-        with os.fdopen(_create_locked(temporary), "wb") as stream:
-            for chunk in chunks:
-                stream.write(chunk)
-            stream.flush()
-            if _is_waited_for.get():
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
-            # while it is locked: a file without a lock is one that a killed process has left
-            os.replace(temporary, path)
+    with made_as(path.parent, path.name) as temporary, os.fdopen(_create_locked(temporary), "wb") as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+        stream.flush()
+        if _is_waited_for.get():
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        # while it is locked: a file without a lock is one that a killed process has left
+        os.replace(temporary, path)
     _fsync_folder(path.parent)
 
 
