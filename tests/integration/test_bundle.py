@@ -158,7 +158,7 @@ def test_a_crop_that_decides_the_scale_is_stated(tmp_path: Path) -> None:
 
 
 def test_a_case_goes_through_from_file_to_label_map(tmp_path: Path, bundle: Path) -> None:
-    """All parts of inference.json but the ignite engine, which is for development alone."""
+    """All parts of inference.json but the ignite engine, which is not installed here."""
     stored = np.random.default_rng(1).normal(50, 200, (30, 28, 20)).astype(np.float32)
     affine = np.diag([-1.0, 1.5, 2.0, 1.0])
     (bundle / "images").mkdir()
