@@ -34,7 +34,7 @@ def main(mode: str, n_slices: int, n_classes: int) -> None:
 
 def write_model(folder: Path, n_classes: int) -> None:
     """A model folder with weights drawn at random, on another grid than the study's, so that the way back interpolates
-    every class; its answers are noise, so all classes are everywhere, which is the largest SEG there can be."""
+    every class."""
     from monai_tl.config import IntensityConfig, NetworkConfig
     from monai_tl.labels import ClassSpec, LabelScheme
     from monai_tl.networks.builders import build_network, size_rule_of
