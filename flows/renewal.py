@@ -75,18 +75,19 @@ def renew(now: datetime, was_set_back: bool) -> list[str]:
     Returns:
         The names of the schedules' flows.
     """
-    names = []
     with get_client(sync_client=True) as client:
+        replaced = []
         for flow in FLOWS:
             wanted = FlowFilter(name=FlowFilterName(any_=[flow]))
             for deployment in client.read_deployments(flow_filter=wanted):
                 old = [one for one in deployment.schedules if _is_of_the_future(client, one, now)]
-                for schedule in old:
-                    _replace(client, deployment.id, schedule, {one.id for one in old})
-                names += [flow] * len(old)
-        if names or was_set_back:
+                replaced += [(flow, deployment.id, schedule, {one.id for one in old}) for schedule in old]
+        # before the schedules: while old ones are there, a renewal that was cut off is done again
+        if replaced or was_set_back:
             _renew_automations(client)
-    return names
+        for _, deployment_id, schedule, old_ids in replaced:
+            _replace(client, deployment_id, schedule, old_ids)
+    return [flow for flow, _, _, _ in replaced]
 
 
 def _is_of_the_future(client: SyncPrefectClient, schedule: DeploymentSchedule, now: datetime) -> bool:
@@ -118,8 +119,11 @@ def _content(schedule: DeploymentSchedule) -> dict[str, Any]:
 
 def _renew_automations(client: SyncPrefectClient) -> None:
     for name in (CRASH, STUCK):
-        for known in client.read_automations_by_name(name):
-            client.create_automation(
-                AutomationCore(**{field: getattr(known, field) for field in AutomationCore.model_fields})
-            )
-            client.delete_automation(known.id)
+        known = client.read_automations_by_name(name)
+        if not known:
+            continue
+        fields = {field: getattr(known[0], field) for field in AutomationCore.model_fields}
+        client.create_automation(AutomationCore(**fields))
+        # several where an earlier try was ended between the two steps
+        for one in known:
+            client.delete_automation(one.id)
