@@ -5,6 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PATH   := $(CURDIR)/$(BIN):$(PATH)
 export PATH
+# packages are compiled when they are first imported; where that may not be kept, each process does it anew, for seconds
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo test lint types imports pipeline realdata heavy long fuzz docs bench serve source supply sbom wheel clean
