@@ -82,7 +82,7 @@ def _prediction(quick: bool) -> list[str]:
     from monai_tl.stages.curve_point import score_cases
 
     root = KEPT / "quick" if quick else KEPT
-    plan = {**SCRATCH_NETWORKS["MONAI UNet"], "patch_size_vox": SMALL_PATCH}
+    plan = {"source": None, **SCRATCH_NETWORKS["MONAI UNet"], "patch_size_vox": SMALL_PATCH}
     folder = workspace(root, "unet-small-patches", plan)
     point = Point(folder, "all", "scratch", 0, 6.0 if quick else 120.0)
     measure(root, [point])
