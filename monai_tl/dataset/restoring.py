@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_tl.dataset.orientation import axes_and_flips, crop_affine, turn_affine, turn_array
-from monai_tl.dataset.resampling import AxisMatrix, axis_matrix
+from monai_tl.dataset.resampling import AxisMatrix, axis_matrix, axis_order, resample_axis
 from monai_tl.errors import GeometryError
 from monai_tl.geometry import Shape, orientation_of
 from monai_tl.records import PreparedCase
@@ -43,7 +43,7 @@ class Restoring:
             axis_matrix(np.arange(crop[axis]) * to_stored[axis, axis] + to_stored[axis, 3], self._sizes[axis])
             for axis in range(3)
         ]
-        self._order = sorted(range(3), key=lambda axis: _growth(self._matrices[axis]))
+        self._order = axis_order(self._matrices)
         self._label = np.zeros(prepared.native_shape, dtype=np.uint8)
         box = tuple(slice(low, high) for low, high in zip(prepared.crop_start, prepared.crop_stop, strict=True))
         self._view = self._label[box]
@@ -154,11 +154,7 @@ def _resample(channel: NDArray[Any], matrices: list[AxisMatrix | None], order: l
     # in an order that the whole case fixes, so that a slab gives the bits of the whole
     result: NDArray[np.float32] = np.asarray(channel, dtype=np.float32)
     for axis in order:
-        matrix = matrices[axis]
-        if matrix is not None:
-            moved = np.ascontiguousarray(np.moveaxis(result, axis, 0))
-            sampled = matrix @ moved.reshape(moved.shape[0], -1)
-            result = np.moveaxis(sampled.reshape(matrix.shape[0], *moved.shape[1:]), 0, axis)
+        result = resample_axis(result, axis, matrices[axis])
     return result
 
 
@@ -168,10 +164,6 @@ def _rows_within(matrix: AxisMatrix, first: int, stop: int) -> NDArray[np.intp]:
     low = np.minimum.reduceat(matrix.indices, starts)
     high = np.maximum.reduceat(matrix.indices, starts)
     return np.flatnonzero((low >= first) & (high < stop))
-
-
-def _growth(matrix: AxisMatrix | None) -> float:
-    return 1.0 if matrix is None else float(matrix.shape[0] / matrix.shape[1])
 
 
 def _slabs(low: int, high: int, shape: Shape, axis: int) -> Iterator[slice]:
