@@ -74,18 +74,21 @@ def axis_matrix(positions: Floats, n_in: int, sigma_vox: float = 0.0) -> AxisMat
     return matrix.astype(np.float32)
 
 
-def apply_axis_matrices(array: NDArray[Any], matrices: Sequence[AxisMatrix | None]) -> NDArray[np.float32]:
+def apply_axis_matrices(
+    array: NDArray[Any], matrices: Sequence[AxisMatrix | None], order: Sequence[int] | None = None
+) -> NDArray[np.float32]:
     """Resample a volume axis by axis; single-threaded, so the result does not depend on the machine's cores.
 
     Args:
         array: (I, J, K), of any order in memory.
         matrices: One for each axis.
+        order: Of the axes; None: that of the matrices. A part of a volume takes the whole's, and so has its bits.
 
     Returns:
         float32; the input itself where nothing was to do and it is float32.
     """
     result = np.asarray(array, dtype=np.float32)
-    for axis in axis_order(matrices):
+    for axis in axis_order(matrices) if order is None else order:
         result = resample_axis(result, axis, matrices[axis])
     return result
 
@@ -189,10 +192,7 @@ def _share(
         None if matrix is None else matrix[rows, columns]
         for matrix, rows, columns in zip(matrices, reached, box, strict=True)
     ]
-    result = np.asarray(label[box] == value, dtype=np.float32)
-    for axis in axis_order(matrices):
-        result = resample_axis(result, axis, parts[axis])
-    return result
+    return apply_axis_matrices(label[box] == value, parts, axis_order(matrices))
 
 
 def _reached(box: Box, matrices: Sequence[AxisMatrix | None]) -> Box:
@@ -202,7 +202,7 @@ def _reached(box: Box, matrices: Sequence[AxisMatrix | None]) -> Box:
         if matrix is None:
             found.append(part)
             continue
-        low, high = _columns(matrix)
+        low, high = columns_of_rows(matrix)
         rows = np.flatnonzero((high >= part.start) & (low < part.stop))
         found.append(slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0))
     return tuple(found)
@@ -215,12 +215,12 @@ def _needed(rows: Box, matrices: Sequence[AxisMatrix | None]) -> Box:
         if matrix is None:
             found.append(part)
         else:
-            low, high = _columns(matrix)
+            low, high = columns_of_rows(matrix)
             found.append(slice(int(low[part].min()), int(high[part].max()) + 1))
     return tuple(found)
 
 
-def _columns(matrix: AxisMatrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """First and last column of each row."""
+def columns_of_rows(matrix: AxisMatrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First and last column of each row; both rise with the rows."""
     starts = matrix.indptr[:-1]
     return np.minimum.reduceat(matrix.indices, starts), np.maximum.reduceat(matrix.indices, starts)

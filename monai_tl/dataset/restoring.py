@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_tl.dataset.orientation import axes_and_flips, crop_affine, turn_affine, turn_array
-from monai_tl.dataset.resampling import AxisMatrix, axis_matrix, axis_order, resample_axis
+from monai_tl.dataset.resampling import AxisMatrix, apply_axis_matrices, axis_matrix, axis_order, columns_of_rows
 from monai_tl.errors import GeometryError
 from monai_tl.geometry import Shape, orientation_of
 from monai_tl.records import PreparedCase
@@ -141,28 +141,21 @@ def _other_shape(probabilities: NDArray[Any], prepared: PreparedCase) -> Geometr
 def _label_largest(
     label: Label, channels: list[NDArray[Any]], matrices: list[AxisMatrix | None], order: list[int]
 ) -> None:
-    """Write the channel that is largest after resampling, channel by channel."""
-    best = _resample(channels[0], matrices, order)
+    """Write the channel that is largest after resampling, channel by channel.
+
+    The order is that of the whole case, so that a slab gives the bits of the whole.
+    """
+    best = apply_axis_matrices(channels[0], matrices, order)
     for value, channel in enumerate(channels[1:], start=1):
-        score = _resample(channel, matrices, order)
+        score = apply_axis_matrices(channel, matrices, order)
         larger = score > best
         label[larger] = value
         best = np.maximum(best, score)
 
 
-def _resample(channel: NDArray[Any], matrices: list[AxisMatrix | None], order: list[int]) -> NDArray[np.float32]:
-    # in an order that the whole case fixes, so that a slab gives the bits of the whole
-    result: NDArray[np.float32] = np.asarray(channel, dtype=np.float32)
-    for axis in order:
-        result = resample_axis(result, axis, matrices[axis])
-    return result
-
-
 def _rows_within(matrix: AxisMatrix, first: int, stop: int) -> NDArray[np.intp]:
     """Rows whose columns all lie between two; columns rise with the rows, so these are consecutive."""
-    starts = matrix.indptr[:-1]
-    low = np.minimum.reduceat(matrix.indices, starts)
-    high = np.maximum.reduceat(matrix.indices, starts)
+    low, high = columns_of_rows(matrix)
     return np.flatnonzero((low >= first) & (high < stop))
 
 
