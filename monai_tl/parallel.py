@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from monai_tl.errors import ConfigError, WorkerLostError
+from monai_tl.stopping import stop_if_asked
 from monai_tl.unfinished import clear_unfinished
 
 Item = TypeVar("Item")
@@ -80,6 +81,7 @@ def map_cases(
     done: dict[int, Result] = {}
     position = 0
     for number, result in _run(function, work, _executor(brief, takes_all_cores), lost):
+        stop_if_asked()
         if finished is not None:
             finished(work[number], result)
         done[number] = result
@@ -143,6 +145,8 @@ def _run_here(
                 del waiting[number]
                 yield number, result
         except BrokenExecutor:
+            # an order to end ends the workers first
+            stop_if_asked()
             # joblib hands out in order, and at most this many before one comes back
             for number in list(waiting)[: 2 * n_processes]:
                 yield number, _run_alone(function, work, number, run, lost)

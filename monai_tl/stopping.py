@@ -8,9 +8,14 @@ import sys
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _WORKERS_S = 2.0
+_AGAIN_S = 0.01
+"""By then the finaliser that swallowed the order is over."""
 _asked: list[int] = []
 """Signals that have come."""
 
@@ -22,11 +27,18 @@ def stop_tidily() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    signal.signal(signal.SIGALRM, _raise_again)
+    sys.unraisablehook = _note_swallowed
 
 
-def stop_status() -> int | None:
-    """The exit status of a process that was asked to stop: 143 for SIGTERM, 130 for SIGINT; None while it was not."""
-    return 128 + _asked[0] if _asked else None
+def stop_if_asked() -> None:
+    """End here if an order to end came before: a library may have swallowed it, or made an error of its own of it.
+
+    Raises:
+        SystemExit: 143 for SIGTERM, 130 for SIGINT.
+    """
+    if _asked:
+        sys.exit(128 + _asked[0])
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -45,6 +57,23 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)
+
+
+def _note_swallowed(fault: UnraisableHookArgs) -> None:
+    """Python drops what is raised in a finaliser or a C library's callback, an order to end too: give it once more."""
+    if _asked and issubclass(fault.exc_type, (KeyboardInterrupt, SystemExit)):
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+    else:
+        sys.__unraisablehook__(fault)
+
+
+def _raise_again(number: int, frame: FrameType | None) -> None:
+    """Signal handler.
+
+    Raises:
+        SystemExit: 143 for SIGTERM, 130 for SIGINT.
+    """
+    stop_if_asked()
 
 
 def _end_workers() -> None:

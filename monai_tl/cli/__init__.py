@@ -17,7 +17,7 @@ from monai_tl.cli.output import be_quiet
 from monai_tl.errors import DEBUG_VARIABLE, MonaiTLError, describe_os_error, describe_unexpected, is_debugging
 from monai_tl.json_lines import end_events, write_event
 from monai_tl.progress import finish_view
-from monai_tl.stopping import stop_status, stop_tidily
+from monai_tl.stopping import stop_if_asked, stop_tidily
 
 VERBS = (workspaces, studies, networks)
 """Imported for the verbs they register, in the order of the help."""
@@ -77,20 +77,13 @@ def _run() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except MonaiTLError as error:
-        _stop_if_asked()
+        stop_if_asked()
         _fail(str(error), error.exit_code)
     except Exception as error:
         if is_debugging():
             raise
-        _stop_if_asked()
+        stop_if_asked()
         _fail(_words_of(error), 1)
-
-
-def _stop_if_asked() -> None:
-    """Libraries may make an error of their own of the order to end: pydantic was seen to, while it built a class."""
-    status = stop_status()
-    if status is not None:
-        sys.exit(status)
 
 
 def _words_of(error: Exception) -> str:

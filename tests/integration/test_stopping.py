@@ -272,6 +272,101 @@ def test_an_order_to_end_that_a_library_makes_an_error_of_is_no_fault(number: st
     assert "fault" not in done.stderr
 
 
+LOST = """
+import os, signal, sys, time
+from monai_tl import cli
+from monai_tl.parallel import map_cases
+
+number = getattr(signal, sys.argv[2])
+
+def order():
+    os.kill(os.getpid(), number)
+    time.sleep(5)
+
+class Finalised:
+    def __del__(self):
+        order()
+
+def in_a_finaliser():
+    Finalised()
+    time.sleep(5)
+
+def in_a_library(_):
+    try:
+        order()
+    except BaseException:
+        pass
+    return "goes on"
+
+def in_work_over_cases():
+    for result in map_cases(in_a_library, range(3)):
+        print(result)
+
+cli.app = globals()[sys.argv[1]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("place", ["in_a_finaliser", "in_work_over_cases"])
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_an_order_to_end_that_python_or_a_library_swallows_ends_the_command(
+    number: str, status: int, place: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, place, number],
+        env={**os.environ, "MONAI_TL_JOBS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    assert "Exception ignored" not in done.stderr
+
+
+BROKEN = """
+import os, sys, time
+from monai_tl import stopping
+from monai_tl.parallel import map_cases
+
+def work(number):
+    time.sleep(0.1)
+    return number
+
+if __name__ == "__main__":
+    import broken
+    real = stopping._end_workers
+
+    def end_workers_and_lose_the_order():
+        # as where the interrupt comes while Python cannot raise it: all that is left of it are workers that are gone
+        real()
+        raise RuntimeError
+
+    stopping.stop_tidily()
+    for number in map_cases(broken.work, range(40)):
+        if number == 1:
+            stopping._end_workers = end_workers_and_lose_the_order
+            try:
+                os.kill(os.getpid(), 2)
+                time.sleep(5)
+            except RuntimeError:
+                pass
+        print(number, flush=True)
+"""
+
+
+def test_work_over_cases_is_not_done_again_when_its_workers_were_ended_by_an_order(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    environment |= {"MONAI_TL_JOBS": "2", "MONAI_TL_EXECUTOR": "loky"}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "broken.py"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stdout.split() == ["0", "1"]
+
+
 STUBBORN = """
 import os, signal, sys, time
 from monai_tl.parallel import map_cases
