@@ -77,6 +77,8 @@ def end_at_five(item: tuple[int, Path]) -> int:
 def end_once(item: tuple[int, Path]) -> int:
     """A process that the system ends in the middle of item 5, the first time."""
     number, folder = item
+    # so long that results are taken as they come, also on a busy machine
+    time.sleep(0.03)
     is_first = number == 5 and not list(folder.glob("5.*"))
     (folder / f"{number}.{os.getpid()}").touch()
     if is_first:
