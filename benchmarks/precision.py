@@ -20,7 +20,11 @@ from benchmarks.hippocampus import (
 
 TITLE = "Precision: what speed costs in Dice"
 PACKAGES = ("torch", "monai", "numpy")
-PRECISIONS = ("float32", "bfloat16")
+WAYS: dict[str, tuple[tuple[str, Any], ...]] = {
+    "float32": (("precision", "float32"),),
+    "bfloat16": (("precision", "bfloat16"),),
+    "bfloat16, compiled": (("compile", True), ("precision", "bfloat16")),
+}
 SECONDS, N_LABELS, SEEDS = 30.0, "16", (0, 1, 2, 3)
 SMALL_PATCH = [24, 32, 24]
 """Smaller than every case along some axis, so that a case takes many windows."""
@@ -36,18 +40,18 @@ def _training(quick: bool) -> list[str]:
     good = hippodeep_source(root / "sources" / "hippodeep")
     folder = workspace(root, "hippodeep", {"source": str(good), "patch_size_vox": PATCH})
     points = {
-        (precision, seed): Point(folder, N_LABELS, "lp_ft", seed, seconds, (("precision", precision),))
+        (way, seed): Point(folder, N_LABELS, "lp_ft", seed, seconds, changes)
         for seed in seeds
-        for precision in PRECISIONS
+        for way, changes in WAYS.items()
     }
     found = measure(root, points.values())
     results = {key: found[point] for key, point in points.items()}
-    dice = {precision: [results[precision, seed]["mean"] for seed in seeds] for precision in PRECISIONS}
-    n_steps = results[PRECISIONS[0], seeds[0]]["n_steps"]
+    dice = {way: [results[way, seed]["mean"] for seed in seeds] for way in WAYS}
+    n_steps = results["float32", seeds[0]]["n_steps"]
     rows = [
-        f"| {precision} | {', '.join(f'{value:.4f}' for value in dice[precision])} | {mean(dice[precision]):.4f} "
-        f"| {stdev(dice[precision]):.4f} | {mean(_ms_a_step(results[precision, seed]) for seed in seeds):.0f} |"
-        for precision in PRECISIONS
+        f"| {way} | {', '.join(f'{value:.4f}' for value in dice[way])} | {mean(dice[way]):.4f} "
+        f"| {stdev(dice[way]):.4f} | {mean(_ms_a_step(results[way, seed]) for seed in seeds):.0f} |"
+        for way in WAYS
     ]
     return [
         "### Training",
@@ -55,7 +59,7 @@ def _training(quick: bool) -> list[str]:
         f"one thread; mean Dice of both classes over the same 40 test cases.",
         "\n".join(["| precision | Dice, by seed | mean | spread over seeds | processor ms a step |",
                    "|---|---|---:|---:|---:|", *rows]),
-        _judge(dice["bfloat16"], dice["float32"]),
+        "\n".join(_judge(way, dice[way], dice["float32"]) for way in WAYS if way != "float32"),
     ]  # fmt: skip
 
 
@@ -63,12 +67,12 @@ def _ms_a_step(result: dict[str, Any]) -> float:
     return 1000.0 * float(result["training_cpu_s"]) / float(result["n_steps"])
 
 
-def _judge(half: list[float], single: list[float]) -> str:
+def _judge(way: str, half: list[float], single: list[float]) -> str:
     """The mean difference, seed by seed, against what another seed alone changes in float32."""
     difference = mean(a - b for a, b in zip(half, single, strict=True))
     noise = stdev(single)
     word = "within" if abs(difference) <= noise else "**beyond**"
-    return f"- bfloat16 less float32: {difference:+.4f}, {word} what a seed changes in float32 ({noise:.4f})."
+    return f"- {way} less float32: {difference:+.4f}, {word} what a seed changes in float32 ({noise:.4f})."
 
 
 def _prediction(quick: bool) -> list[str]:

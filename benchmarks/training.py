@@ -26,7 +26,8 @@ class Task:
         n_steps: Optimiser steps a turn.
         n_drain: Steps before them that are not timed, and use up what loaders made ahead while others had their turn.
         augmentation, precision, strategy: Of ours, and of the limit where it has them.
-        is_compiled: The limit's network goes through torch.compile first; that happens in the turn that warms up.
+        is_compiled: Ours and the limit go through torch.compile first: in the turn that warms up, and before a turn
+            is timed.
     """
 
     folder: Path
@@ -116,7 +117,7 @@ def prepare_limit(task: Task) -> Turn:
     batch = make_batch(_sampler(task), task.batch_size, 0)
     image, label = batch.image.to(device), batch.label.to(device)
     if task.is_compiled:
-        network = torch.compile(network)
+        network = torch.compile(network, dynamic=False)
 
     def steps() -> None:
         for _ in range(task.n_steps):
@@ -173,6 +174,7 @@ def prepare_ours(task: Task) -> Turn:
         n_threads=task.n_threads,
         weight_decay=WEIGHT_DECAY,
         feature_variants=1,
+        compile=task.is_compiled,
     )
     network, sampler = _network(task, True), _sampler(task)
     device = next(network.parameters()).device

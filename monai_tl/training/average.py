@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_tl.config import FinetuneConfig
+
 
 class WeightAverage:
     """Average of the weights seen since the start, recent ones counting more.
@@ -88,3 +90,10 @@ class WeightAverage:
         self.n_seen = int(state["n_seen"])
         for name, tensor in self.values.items():
             tensor.copy_(state["values"][name])
+
+
+def average_of(network: nn.Module, config: FinetuneConfig) -> WeightAverage | None:
+    """The average that the settings ask for, if they do."""
+    if not config.ema_decay and not config.average_power:
+        return None
+    return WeightAverage(network, config.ema_decay, config.average_power)

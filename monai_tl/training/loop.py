@@ -21,7 +21,7 @@ from monai_tl.networks.groups import LayerGroup
 from monai_tl.networks.lora import plain_state
 from monai_tl.networks.precision import computing_in
 from monai_tl.progress import Progress
-from monai_tl.training.average import WeightAverage
+from monai_tl.training.average import average_of
 from monai_tl.training.batches import Batch, make_ahead, make_batch, stream_batches
 from monai_tl.training.checkpoint import (
     random_state,
@@ -30,6 +30,7 @@ from monai_tl.training.checkpoint import (
     seed_everything,
     write_checkpoint,
 )
+from monai_tl.training.compiled import CompiledNetwork, NotCompiledError
 from monai_tl.training.features import FeatureCache, keep_features
 from monai_tl.training.losses import SegmentationLoss
 from monai_tl.training.position import HistoryRow, Outcome, Position
@@ -97,10 +98,10 @@ class Trainer:
         self.facts: dict[str, Any] = {}
         self.saved_at = time.monotonic()
         self.tuning = Tuning(network, groups, strategy, config)
-        self.average = _average(network, config)
+        self.average = average_of(network, config)
         self.cache: FeatureCache | None = None
-        # what a batch's image goes through: the network, or its head where features are kept
-        self.forward: nn.Module = network
+        # what a batch's image goes through: the network, compiled or not, or its head where features are kept
+        self.forward: nn.Module | CompiledNetwork = network
         seed_everything(config.seed)
         if self.ranks.are_several:
             if strategy.from_features:
@@ -145,6 +146,10 @@ class Trainer:
                 except SystemExit:
                     self._save()
                     raise
+                except NotCompiledError:
+                    # Ctrl-C ends the compiler too
+                    request.raise_if_made()
+                    raise
         self.progress.end()
         reason = "budget" if self.position.step == self.strategy.n_steps else "patience"
         guarantee = None if self.private is None else self.private.guarantee(self.position.step)
@@ -168,6 +173,10 @@ class Trainer:
                 self.progress.show(f"features are not kept: {cache}")
             else:
                 self.cache, self.forward, self.facts["features"] = cache, cache.head, cache.facts
+        # a head on kept features is too small to gain by it
+        if config.compile and self.cache is None:
+            self.forward, self.facts["compiled"] = CompiledNetwork(self.network, self.folder.parent), True
+            self.progress.show("the first step compiles the network: a minute where that was not done before")
         if config.find_learning_rate:
             make = partial(make_batch, self.sampler, config.batch_size)
             loss_of = partial(self._loss, self.network)
@@ -188,7 +197,7 @@ class Trainer:
         share = self.ranks.share(self.config.batch_size)
         return stream_batches(self.sampler, self.config.batch_size, first, stop, device=self.device, share=share)
 
-    def _loss(self, forward: nn.Module, batch: Batch) -> Tensor:
+    def _loss(self, forward: nn.Module | CompiledNetwork, batch: Batch) -> Tensor:
         with computing_in(self.device, self.config.precision):
             logits: Tensor = forward(batch.image.to(self.device))
         # sums over a whole patch lose small classes in 8 bits
@@ -200,6 +209,8 @@ class Trainer:
         phase = self.strategy.phase_at(step)
         if phase is not tuning.phase:
             tuning.enter(phase)
+            if isinstance(self.forward, CompiledNetwork):
+                self.forward.restart()
             # an average over two schedules would be held back by the weights of the first
             if self.average is not None and phase.begins_schedule:
                 self.average.restart()
@@ -337,9 +348,3 @@ class Trainer:
         restore_random_state(state["random"][self.ranks.rank])
         self.progress.resume(self.position.step)
         self.progress.show("resumed from a checkpoint")
-
-
-def _average(network: nn.Module, config: FinetuneConfig) -> WeightAverage | None:
-    if not config.ema_decay and not config.average_power:
-        return None
-    return WeightAverage(network, config.ema_decay, config.average_power)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from balls import make_config, train_scratch, write_workspace
-from ladder_runs import N_STEPS, STRATEGIES, KilledError, Run, make_settings, make_trainer, train
+from ladder_runs import N_STEPS, STRATEGIES, KilledError, assert_same, make_settings, make_trainer, train
 
 import monai_tl.training.loop
 from monai_tl.errors import CheckpointError
@@ -21,19 +21,9 @@ from monai_tl.records import Plan, Split
 from monai_tl.sources.card import read_source
 from monai_tl.stages.finetune import finetune
 from monai_tl.training.checkpoint import read_newest
+from monai_tl.training.compiled import CODE_FOLDER
 
 ROOT = Path(__file__).parents[2]
-
-
-def _assert_same(one: Run, two: Run) -> None:
-    first, second = one.outcome, two.outcome
-    assert first.state_dict.keys() == second.state_dict.keys()
-    assert all(torch.equal(tensor, second.state_dict[name]) for name, tensor in first.state_dict.items())
-    # not only what is kept: the last weights too, updates apart
-    last = two.network.state_dict()
-    assert all(torch.equal(tensor, last[name]) for name, tensor in one.network.state_dict().items())
-    assert first.position == second.position
-    assert first.facts == second.facts
 
 
 @pytest.mark.parametrize(("strategy", "ema_decay"), [*((name, 0.7) for name in STRATEGIES), ("gradual", 0.0)])
@@ -55,7 +45,7 @@ def test_cut_off_again_and_again(
         reached.append(state["step"])
     # within the first phase, before its end, before the validation of the next, and after it
     assert reached == [1, 2, 4, 6]
-    _assert_same(train(folder, config), expected)
+    assert_same(train(folder, config), expected)
     assert expected.outcome.position.step == N_STEPS
 
 
@@ -68,13 +58,13 @@ def test_the_number_of_loaders_may_change_with_each_cut(
     config = make_settings("gradual", ema_decay=0.7, precision="bfloat16", augmentation="strong")
     expected = train(tmp_path / "whole", config)
     monkeypatch.setenv("MONAI_TL_LOADERS", n_loaders)
-    _assert_same(train(tmp_path / "other", config), expected)
+    assert_same(train(tmp_path / "other", config), expected)
     folder = tmp_path / "cut"
     for step in (2, 5, 6, 8):
         with pytest.raises(KilledError):
             train(folder, config, stop_at=step)
         monkeypatch.setenv("MONAI_TL_LOADERS", {"0": "2", "2": "0"}[os.environ["MONAI_TL_LOADERS"]])
-    _assert_same(train(folder, config), expected)
+    assert_same(train(folder, config), expected)
 
 
 @pytest.mark.parametrize("change", ["threads", "torch"])
@@ -127,8 +117,9 @@ def _kill(workspace: Path, source: Path, step: int, changes: dict[str, Any], n_l
         ({"strategy": "feature_extraction", "feature_variants": 2, "ema_decay": 0.9}, "1"),
         ({"strategy": "lora", "lora_rank": 2, "ema_decay": 0.9, "find_learning_rate": True}, "0"),
         ({"strategy": "gradual", "head_steps": 6, "group_steps": 4, "ema_decay": 0.9, "precision": "bfloat16"}, "2"),
+        ({"strategy": "lp_ft", "head_steps": 6, "ema_decay": 0.9, "compile": True}, "1"),
     ],
-    ids=["features", "lora without loaders", "gradual with two loaders"],
+    ids=["features", "lora without loaders", "gradual with two loaders", "compiled"],
 )
 def test_a_killed_process_leaves_what_the_next_goes_on_from(
     source: Path, changes: dict[str, Any], n_loaders: str, tmp_path: Path
@@ -138,7 +129,7 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(
     whole = _transfer(write_workspace(tmp_path / "whole"), source, **changes)
     workspace = write_workspace(tmp_path / "cut")
     _kill(workspace, source, 10, changes, n_loaders)
-    (folder,) = (workspace / ".monai_tl/train").iterdir()
+    (folder,) = (path for path in (workspace / ".monai_tl/train").iterdir() if path.name != CODE_FOLDER)
     state = read_newest(folder)
     assert state is not None
     assert 8 <= state["step"] < 24
@@ -162,6 +153,7 @@ def test_settings_that_decide_the_result_are_part_of_the_key(source: Path, tmp_p
         {"ema_decay": 0.5},
         {"find_learning_rate": True},
         {"feature_cache_mib": 1},
+        {"compile": True},
         {"strategy": "lora"},
     ]
     prepared = workspace / "artifacts/prepared"

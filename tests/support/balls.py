@@ -57,11 +57,11 @@ def make_params(**changes: object) -> Params:
     )
 
 
-def make_runnable(workspace: Path) -> list[str]:
-    """Seal a workspace and give it params.yaml; the words of ``python`` that run its stage finetune."""
+def make_runnable(workspace: Path, **changes: object) -> list[str]:
+    """Seal a workspace and give it params.yaml, with changes of section finetune; words that run its stage."""
     for name in ("prepared", "split", "plan"):
         seal(workspace / "artifacts" / name)
-    write_json(workspace / "params.yaml", make_params().model_dump(mode="json"))
+    write_json(workspace / "params.yaml", make_params(**changes).model_dump(mode="json"))
     options = ["--arm", "scratch", "--fold", "0", "--seed", "0", "--workspace", str(workspace)]
     return ["-m", "monai_tl", "stage", "finetune", *options]
 

@@ -114,6 +114,17 @@ class Run:
     before: dict[str, Tensor]
 
 
+def assert_same(one: Run, two: Run) -> None:
+    first, second = one.outcome, two.outcome
+    assert first.state_dict.keys() == second.state_dict.keys()
+    assert all(torch.equal(tensor, second.state_dict[name]) for name, tensor in first.state_dict.items())
+    # not only what is kept: the last weights too, updates apart
+    last = two.network.state_dict()
+    assert all(torch.equal(tensor, last[name]) for name, tensor in one.network.state_dict().items())
+    assert first.position == second.position
+    assert first.facts == second.facts
+
+
 def make_trainer(
     folder: Path,
     config: FinetuneConfig,

@@ -1,0 +1,167 @@
+"""Training with compiled code: the same function, the same bits after a cut, and clear words where it cannot be had."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from balls import make_runnable, write_workspace
+from ladder_runs import KilledError, assert_same, make_settings, make_trainer, make_unet, train
+from pydantic import ValidationError
+
+import monai_tl.training.loop
+from monai_tl.errors import ConfigError
+from monai_tl.training.checkpoint import read_newest
+from monai_tl.training.compiled import CACHE_VARIABLE, CompiledNetwork, NotCompiledError
+
+REQUIRED = "MONAI_TL_REQUIRE_COMPILER"
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None and not os.environ.get(REQUIRED), reason="there is no g++ to compile with"
+)
+
+
+@pytest.fixture(autouse=True)
+def _like_a_new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    """What torch keeps of compiled code in memory."""
+    from torch._inductor.utils import clear_caches
+
+    torch._dynamo.reset()
+    clear_caches()
+
+
+def cache_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget()
+    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_compiled_step_is_the_step_within_rounding(tmp_path: Path) -> None:
+    """Running statistics, gradients and weights of one step each against the network as it is, without dropout."""
+    config = make_settings("full", max_steps=3, validate_every=3, augmentation="none")
+    network = make_unet(dropout=0.0)
+    plain = train(tmp_path / "plain", config, network)
+    compiled = train(tmp_path / "compiled/run", config.model_copy(update={"compile": True}), network)
+    assert compiled.outcome.facts["compiled"] is True
+    one, two = plain.network.state_dict(), compiled.network.state_dict()
+    moved = max(float((one[name] - before).abs().max()) for name, before in plain.before.items())
+    apart = max(float((one[name].float() - two[name].float()).abs().max()) for name in one)
+    assert moved > 0.02
+    # Adam's first steps have full length in the sign of the gradient, so a gradient of nothing but rounding may differ
+    assert apart < 0.05 * moved
+    rows = zip(plain.outcome.position.history, compiled.outcome.position.history, strict=True)
+    assert all(a.train_loss == pytest.approx(b.train_loss, abs=1e-4) for a, b in rows)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_cut_off_again_and_again_and_compiled_anew_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout is on, statistics move, each phase has its code: on the bits of a run that was never cut off."""
+    monkeypatch.setattr(monai_tl.training.loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    config = make_settings("lp_ft", ema_decay=0.7, compile=True)
+    cache_in(tmp_path / "code", monkeypatch)
+    expected = train(tmp_path / "whole", config)
+    folder, reached = tmp_path / "cut", []
+    for step in (2, 3, 7):
+        # compiled from nothing, and from what the run before left
+        if step == 3:
+            cache_in(tmp_path / "other_code", monkeypatch)
+        with pytest.raises(KilledError):
+            train(folder, config, stop_at=step)
+        state = read_newest(folder)
+        assert state is not None
+        reached.append(state["step"])
+    assert reached == [1, 2, 6]
+    assert_same(train(folder, config), expected)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_code_is_where_its_user_alone_can_write(tmp_path: Path) -> None:
+    previous = os.umask(0o002)
+    try:
+        train(tmp_path / "train/run", make_settings("full", max_steps=1, compile=True))
+    finally:
+        os.umask(previous)
+    (folder,) = (tmp_path / "train/compiled").iterdir()
+    assert list(folder.rglob("*.so"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert os.environ[CACHE_VARIABLE] == str(folder)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_each_of_many_phases_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch goes on without compiling after eight compilations of one function."""
+    cache_in(tmp_path / "code", monkeypatch)
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    network = torch.nn.Sequential(*(torch.nn.Conv3d(1, 1, 1) for _ in range(10)))
+    forward = CompiledNetwork(network, tmp_path)
+    for number, layer in enumerate(network):
+        layer.requires_grad_(False)
+        forward.restart()
+        forward(torch.zeros(1, 1, 2, 2, 2))
+        assert counters["stats"]["unique_graphs"] == number + 1
+
+
+@pytest.mark.parametrize("compiler", ["/does/not/exist", "false"])
+def test_without_a_compiler_nothing_has_changed_and_the_words_say_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str
+) -> None:
+    cache_in(tmp_path / "code", monkeypatch)
+    trainer = make_trainer(tmp_path / "run", make_settings("full", compile=True))
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    import torch._inductor.config
+
+    wanted = torch._inductor.config.patch({"cpp.cxx": (None, compiler)})
+    with (
+        wanted,
+        pytest.raises(NotCompiledError, match=r"finetune\.compile: UNet cannot be compiled here .*g\+\+.*false"),
+    ):
+        trainer.run()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.network.state_dict().items())
+    assert read_newest(tmp_path / "run") is None
+
+
+def test_a_blank_in_the_path_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the path of this workspace has a blank, .* set TORCHINDUCTOR_CACHE_DIR to"):
+        make_trainer(tmp_path / "my work/run", make_settings("full", compile=True)).run()
+
+
+def test_the_stage_ends_with_these_words(tmp_path: Path) -> None:
+    workspace = write_workspace(tmp_path)
+    command = make_runnable(workspace, compile=True)
+    environment = {**os.environ, "CXX": "/does/not/exist", CACHE_VARIABLE: str(tmp_path / "code")}
+    done = subprocess.run(
+        [sys.executable, *command], env=environment, cwd=workspace, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "finetune.compile: UNet cannot be compiled here" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_kept_features_need_no_code(tmp_path: Path) -> None:
+    run = train(tmp_path / "train/run", make_settings("feature_extraction", compile=True))
+    assert "compiled" not in run.outcome.facts
+    assert not (tmp_path / "train/compiled").exists()
+
+
+def test_private_steps_refuse_it() -> None:
+    with pytest.raises(ValidationError, match="set it to false with dp_sgd"):
+        make_settings("full", privacy="dp_sgd", compile=True)
