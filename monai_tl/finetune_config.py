@@ -89,9 +89,9 @@ class FinetuneConfig(Section):
         patience: Early stop after so many validations without a better Dice.
         precision: Of the network's products in training and validation; weights and optimiser are float32. ``bfloat16``
             halves a step where the processor has it (AVX-512 BF16, AMX; recent GPUs).
-        compile: Train with code that torch.compile makes for this network. It takes about a quarter off a step, a
-            minute for each phase of the strategy the first time, seconds later, and a C++ compiler; results are others
-            within rounding. Kept features of ``feature_extraction`` need none.
+        compile: Train with code that torch.compile makes for this network. It takes up to a quarter off a step, the
+            more the larger the batch; a minute for each phase of the strategy the first time, seconds later, and a C++
+            compiler. Results are others within rounding. Kept features of ``feature_extraction`` need none.
         n_threads: CPU threads; recorded, because results depend on it to the last bit.
     """
 
