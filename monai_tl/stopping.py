@@ -38,6 +38,8 @@ def stop_if_asked() -> None:
         SystemExit: 143 for SIGTERM, 130 for SIGINT.
     """
     if _asked:
+        # not once more into the tidying up
+        signal.setitimer(signal.ITIMER_REAL, 0)
         sys.exit(128 + _asked[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -65,6 +66,8 @@ def main() -> None:
 
 def _leave_at_once(code: int) -> NoReturn:
     """End after what is registered for the end, without taking apart the modules: that can take seconds."""
+    # see monai_tl.stopping: an order is not given again to what tidies up
+    signal.setitimer(signal.ITIMER_REAL, 0)
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

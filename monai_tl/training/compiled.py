@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -14,6 +19,7 @@ from monai_tl.files import sha256_of
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 CODE_FOLDER = "compiled"
 """Beside the folders of checkpoints: code of one run serves the next, and a scratch twin has its partner's."""
+_MARK = "compiling."
 
 
 class CompiledNetwork:
@@ -29,7 +35,8 @@ class CompiledNetwork:
             ``TORCHINDUCTOR_CACHE_DIR`` of the environment goes first.
 
     Raises:
-        ConfigError: The folder's path has a blank, at which torch cuts the compiler's command.
+        ConfigError: The folder's path has a blank, at which torch cuts the compiler's command; others can write it.
+        NotCompiledError: There is no compiler.
     """
 
     def __init__(self, network: nn.Module, folder: Path) -> None:
@@ -37,21 +44,27 @@ class CompiledNetwork:
         import torch._dynamo
         import torch._functorch.config
         import torch._inductor.config
+        from torch._inductor import codecache
 
         self.network = network
-        _keep_code_in(folder / CODE_FOLDER / _machine())
+        self.folder = _keep_code_in(folder / CODE_FOLDER / _machine())
         # a pool of processes would outlive a kill
         torch._inductor.config.compile_threads = 1
+        # else they are in torch's own place, see below, whatever folder is set
+        headers = str(self.folder / "headers")
+        codecache._HEADER_DIR, codecache._HEADER_LOCK_DIR = headers, f"{headers}/locks"
         # beyond a number of compilations torch goes on without: a run that was resumed would reach it elsewhere
         torch._dynamo.config.fail_on_recompile_limit_hit = True
-        # else it comes after the forward pass has moved running statistics, and a stop must find all as it was
+        # else it comes after the forward pass has moved running statistics
         torch._functorch.config.force_non_lazy_backward_lowering = True
+        self._find_instructions()
         self.restart()
         self._compiled = torch.compile(network, dynamic=False)
 
     def restart(self) -> None:
         """Forget what is compiled: other layers train from now on, or other networks were compiled before."""
         torch._dynamo.reset()
+        self._is_made = False
 
     def __call__(self, image: Tensor) -> Tensor:
         """The network's output.
@@ -62,41 +75,116 @@ class CompiledNetwork:
         Raises:
             NotCompiledError: There is no compiler, or it cannot compile this network.
         """
-        faults = torch._dynamo.exc
-        try:
+        with self._explained(), nullcontext() if self._is_made else _marked(self.folder):
             result: Tensor = self._compiled(image)
-            return result
-        except (faults.TorchDynamoException, faults.FailOnRecompileLimitHit) as error:
+        self._is_made = True
+        return result
+
+    def _find_instructions(self) -> None:
+        """Let torch try what the processor's vector instructions are, which it asks once.
+
+        A signal of the terminal that ended the trial would else be taken for a processor that has none.
+        """
+        from torch._inductor.cpu_vec_isa import invalid_vec_isa, pick_vec_isa
+
+        with self._explained(), _marked(self.folder):
+            if pick_vec_isa() is invalid_vec_isa and torch.backends.cpu.get_cpu_capability() != "DEFAULT":
+                raise FileNotFoundError
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        from torch._dynamo import exc as faults
+        from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+        try:
+            yield
+        except (
+            faults.TorchDynamoException,
+            faults.FailOnRecompileLimitHit,
+            CppCompileError,
+            InvalidCxxCompiler,
+            FileNotFoundError,
+        ) as error:
             cause = getattr(error, "inner_exception", error)
+            is_compiler = isinstance(cause, CppCompileError | InvalidCxxCompiler | FileNotFoundError)
+            advice = "torch.compile needs a C++ compiler: install g++, or give its path in CXX" if is_compiler else ""
             raise NotCompiledError(
                 f"finetune.compile: {type(self.network).__name__} cannot be compiled here ({type(cause).__name__}); "
-                "torch.compile needs a C++ compiler (g++, or its path in CXX); install one, or set it to false"
+                f"{advice or f'remove {self.folder} and run again'}, or set it to false"
             ) from error
 
 
-def _keep_code_in(folder: Path) -> None:
+def _keep_code_in(folder: Path) -> Path:
     """Set the cache's folder, unless the environment has one that is not torch's own.
 
     That one has a name that all can guess, below a folder that all can write.
+
+    Returns:
+        The folder.
     """
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     # set as soon as any part of torch.compile is imported
-    if os.environ.get(CACHE_VARIABLE) not in (None, default_cache_dir()):
-        return
-    if any(letter.isspace() for letter in str(folder.resolve())):
+    given = os.environ.get(CACHE_VARIABLE)
+    if given not in (None, default_cache_dir()):
+        if _was_cut_off(Path(given)):
+            raise ConfigError(f"{CACHE_VARIABLE}: a run was killed while it compiled; empty {given}", "environment")
+        return Path(given)
+    # not resolved: a link in its place would be followed
+    folder = folder.absolute()
+    if any(letter.isspace() for letter in str(folder)):
         raise ConfigError(
             "finetune.compile: the path of this workspace has a blank, at which torch cuts the compiler's command; set "
             f"{CACHE_VARIABLE} to a folder without one that you alone can write, or set it to false"
         )
+    _close(folder.parent)
+    if _was_cut_off(folder):
+        # another process may be at it, too: it keeps what it has loaded
+        gone = folder.with_name(f"{folder.name}.{os.getpid()}")
+        with suppress(FileNotFoundError):
+            folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+    _close(folder)
+    os.environ[CACHE_VARIABLE] = str(folder)
+    return folder
+
+
+def _close(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # below it all is closed too, whatever its mode; and one that was there may have been open
-    folder.chmod(0o700)
-    os.environ[CACHE_VARIABLE] = str(folder.resolve())
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise ConfigError(
+            f"finetune.compile: others can write {folder}, and code is run from there; remove it, or set it to false"
+        )
+
+
+@contextmanager
+def _marked(folder: Path) -> Iterator[None]:
+    """Mark the folder while code is made: what a kill leaves half-written, torch would run without a look.
+
+    The mark stays where making it fails, and is held as long as this process lives.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark = folder / f"{_MARK}{os.getpid()}"
+    with mark.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+        mark.unlink(missing_ok=True)
+
+
+def _was_cut_off(folder: Path) -> bool:
+    for mark in folder.glob(f"{_MARK}*"):
+        with suppress(FileNotFoundError), mark.open("r") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            return True
+    return False
 
 
 class NotCompiledError(ConfigError):
-    """torch.compile failed; nothing of the network or of the random state has changed."""
+    """torch.compile failed; the step was not taken."""
 
 
 def _machine() -> str:

@@ -143,12 +143,12 @@ class Trainer:
                         request.raise_if_made(number)
                         if is_due:
                             self._save()
+                    request.raise_if_made(self.ranks.largest(request.number, 0)[0])  # of the last moment
                 except SystemExit:
                     self._save()
                     raise
                 except NotCompiledError:
-                    # Ctrl-C ends the compiler too
-                    request.raise_if_made()
+                    request.raise_if_made()  # Ctrl-C ends the compiler too
                     raise
         self.progress.end()
         reason = "budget" if self.position.step == self.strategy.n_steps else "patience"

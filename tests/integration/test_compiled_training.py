@@ -21,6 +21,7 @@ from monai_tl.errors import ConfigError
 from monai_tl.training.checkpoint import read_newest
 from monai_tl.training.compiled import CACHE_VARIABLE, CompiledNetwork, NotCompiledError
 
+ROOT = Path(__file__).parents[2]
 REQUIRED = "MONAI_TL_REQUIRE_COMPILER"
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None and not os.environ.get(REQUIRED), reason="there is no g++ to compile with"
@@ -48,6 +49,32 @@ def cache_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(folder))
 
 
+APART = """
+import hashlib, os, sys
+os.umask(0o002)
+from pathlib import Path
+from ladder_runs import make_settings, train
+run = train(Path(sys.argv[1]), make_settings("full", max_steps=1, compile=True))
+tensors = run.network.state_dict().values()
+print(hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest())
+"""
+
+
+def train_apart(folder: Path, **environment: str) -> str:
+    """One compiled step in a process of its own; digest of the weights."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests/support")])
+    # set in this process as soon as torch.compile is imported
+    base = {key: value for key, value in os.environ.items() if key != CACHE_VARIABLE}
+    done = subprocess.run(
+        [sys.executable, "-c", APART, str(folder)],
+        env={**base, "PYTHONPATH": paths, **environment},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.splitlines()[-1]
+
+
 @needs_compiler
 @pytest.mark.slow
 def test_a_compiled_step_is_the_step_within_rounding(tmp_path: Path) -> None:
@@ -69,6 +96,7 @@ def test_a_compiled_step_is_the_step_within_rounding(tmp_path: Path) -> None:
 
 @needs_compiler
 @pytest.mark.slow
+@pytest.mark.long
 def test_cut_off_again_and_again_and_compiled_anew_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout is on, statistics move, each phase has its code: on the bits of a run that was never cut off."""
     monkeypatch.setattr(monai_tl.training.loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
@@ -92,15 +120,55 @@ def test_cut_off_again_and_again_and_compiled_anew_each_time(tmp_path: Path, mon
 @needs_compiler
 @pytest.mark.slow
 def test_the_code_is_where_its_user_alone_can_write(tmp_path: Path) -> None:
-    previous = os.umask(0o002)
-    try:
-        train(tmp_path / "train/run", make_settings("full", max_steps=1, compile=True))
-    finally:
-        os.umask(previous)
-    (folder,) = (tmp_path / "train/compiled").iterdir()
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    train_apart(tmp_path / "train/run", TMPDIR=str(temporary))
+    parent = tmp_path / "train/compiled"
+    (folder,) = parent.iterdir()
     assert list(folder.rglob("*.so"))
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert os.environ[CACHE_VARIABLE] == str(folder)
+    assert {stat.S_IMODE(one.stat().st_mode) for one in (parent, folder)} == {0o700}
+    # torch's own place
+    assert [path for path in temporary.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("how", ["open", "link"])
+def test_a_folder_that_others_can_write_is_not_run_from(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "train/compiled"
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    folder.parent.mkdir()
+    if how == "link":
+        folder.symlink_to(other)
+    else:
+        folder.mkdir()
+        folder.chmod(0o770)
+    with pytest.raises(ConfigError, match=r"others can write .*compiled, and code is run from there; remove it"):
+        make_trainer(tmp_path / "train/run", make_settings("full", compile=True)).run()
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_what_a_kill_left_half_written_is_not_run(tmp_path: Path) -> None:
+    """torch runs a library that is there without a look: cut short, it ends the process."""
+    expected = train_apart(tmp_path / "train/one")
+    (folder,) = (tmp_path / "train/compiled").iterdir()
+    for library in folder.rglob("*.so"):
+        library.write_bytes(library.read_bytes()[:4000])
+    mark = folder / "compiling.1"
+    mark.touch()
+    assert train_apart(tmp_path / "train/two") == expected
+    assert not mark.exists()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_folder_of_the_environment_is_named_and_not_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache_in(tmp_path / "code", monkeypatch)
+    (tmp_path / "code").mkdir()
+    for name in ("compiling.1", "mine"):
+        (tmp_path / "code" / name).touch()
+    with pytest.raises(ConfigError, match=r"killed while it compiled; empty .*code"):
+        make_trainer(tmp_path / "run", make_settings("full", compile=True)).run()
+    assert (tmp_path / "code/mine").exists()
 
 
 @needs_compiler
@@ -132,7 +200,7 @@ def test_without_a_compiler_nothing_has_changed_and_the_words_say_what_is_missin
     wanted = torch._inductor.config.patch({"cpp.cxx": (None, compiler)})
     with (
         wanted,
-        pytest.raises(NotCompiledError, match=r"finetune\.compile: UNet cannot be compiled here .*g\+\+.*false"),
+        pytest.raises(NotCompiledError, match=r"UNet cannot be compiled here .*g\+\+.*false"),
     ):
         trainer.run()
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.network.state_dict().items())

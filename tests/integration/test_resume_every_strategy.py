@@ -22,6 +22,7 @@ from monai_tl.sources.card import read_source
 from monai_tl.stages.finetune import finetune
 from monai_tl.training.checkpoint import read_newest
 from monai_tl.training.compiled import CODE_FOLDER
+from monai_tl.training.loop import Trainer
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +66,27 @@ def test_the_number_of_loaders_may_change_with_each_cut(
             train(folder, config, stop_at=step)
         monkeypatch.setenv("MONAI_TL_LOADERS", {"0": "2", "2": "0"}[os.environ["MONAI_TL_LOADERS"]])
     assert_same(train(folder, config), expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_order_in_the_last_moment_ends_the_run(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes with the last score: nothing is left to train, but much may be left of the command."""
+    config = make_settings("full")
+    expected = train(tmp_path / "whole", config)
+    real = Trainer._judge
+
+    def judge(self: Trainer, dice: float | None) -> None:
+        real(self, dice)
+        if self.position.step == N_STEPS:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Trainer, "_judge", judge)
+    with pytest.raises(SystemExit) as end:
+        train(tmp_path / "cut", config)
+    assert end.value.code == 128 + number
+    assert_same(train(tmp_path / "cut", config), expected)
 
 
 @pytest.mark.parametrize("change", ["threads", "torch"])

@@ -64,6 +64,7 @@ MADE_OF = {
     "monai_tl/stages/preprocess.py:_cache_key": _PSEUDONYM,
     "monai_tl/training/checkpoint.py:read_newest": _BYTES,
     "monai_tl/training/checkpoint.py:write_checkpoint": _BYTES,
+    "monai_tl/training/compiled.py:_machine": "the kind of processor",
     "monai_tl/training/features.py:FeatureCache.__init__": _SETTINGS,
     "monai_tl/training/features.py:FeatureCache._body_digest": _BYTES,
     "monai_tl/training/features.py:FeatureCache._digest": _BYTES,
