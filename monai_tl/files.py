@@ -31,11 +31,13 @@ def checked_when_read() -> Iterator[None]:
     For what is checked by its hash before it is used: after a power cut it is made anew. Waiting costs milliseconds a
     file, which for small cases is more than all the work.
     """
-    token = _is_waited_for.set(False)
+    before = _is_waited_for.get()
     try:
+        # within, so that an order to end that comes right after it leaves nothing set
+        _is_waited_for.set(False)
         yield
     finally:
-        _is_waited_for.reset(token)
+        _is_waited_for.set(before)
 
 
 def _fsync_folder(path: Path) -> None:
