@@ -86,10 +86,11 @@ class CompiledNetwork:
         A signal of the terminal that ended the trial would else be taken for a processor that has none.
         """
         from torch._inductor.cpu_vec_isa import invalid_vec_isa, pick_vec_isa
+        from torch._inductor.exc import InvalidCxxCompiler
 
         with self._explained(), _marked(self.folder):
             if pick_vec_isa() is invalid_vec_isa and torch.backends.cpu.get_cpu_capability() != "DEFAULT":
-                raise FileNotFoundError
+                raise InvalidCxxCompiler
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -128,7 +129,11 @@ def _keep_code_in(folder: Path) -> Path:
     given = os.environ.get(CACHE_VARIABLE)
     if given not in (None, default_cache_dir()):
         if _was_cut_off(Path(given)):
-            raise ConfigError(f"{CACHE_VARIABLE}: a run was killed while it compiled; empty {given}", "environment")
+            raise ConfigError(
+                f"{CACHE_VARIABLE}: a run was killed or failed while it compiled, and what it left half-written "
+                f"would be run; empty {given}",
+                "environment",
+            )
         return Path(given)
     # not resolved: a link in its place would be followed
     folder = folder.absolute()
@@ -166,8 +171,11 @@ def _marked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     mark = folder / f"{_MARK}{os.getpid()}"
-    with mark.open("w") as stream:
+    # not seen before it is held
+    unheld = folder / f"marking.{os.getpid()}"
+    with unheld.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
+        unheld.rename(mark)
         yield
         mark.unlink(missing_ok=True)
 
@@ -179,7 +187,9 @@ def _was_cut_off(folder: Path) -> bool:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            return True
+            # none: its process was done between our open and our lock
+            if os.fstat(stream.fileno()).st_nlink:
+                return True
     return False
 
 

@@ -83,12 +83,10 @@ class Trainer:
     ) -> None:
         self.ranks = ranks or Ranks()
         self.network = network
-        self.groups = groups
-        self.private = private
-        self.strategy = strategy
+        self.groups, self.private = groups, private
+        self.strategy, self.config = strategy, config
         self.sampler = sampler
         self.validate = validate
-        self.config = config
         self.folder = folder
         self.progress = progress
         self.loss = SegmentationLoss(n_outputs)
@@ -209,11 +207,13 @@ class Trainer:
         phase = self.strategy.phase_at(step)
         if phase is not tuning.phase:
             tuning.enter(phase)
-            if isinstance(self.forward, CompiledNetwork):
-                self.forward.restart()
             # an average over two schedules would be held back by the weights of the first
             if self.average is not None and phase.begins_schedule:
                 self.average.restart()
+            if isinstance(self.forward, CompiledNetwork):
+                if step:
+                    self._save()  # a stop while the phase is compiled cannot
+                self.forward.restart()
         self.network.train()
         if isinstance(batch, Batch):
             self._make_gradients(batch)

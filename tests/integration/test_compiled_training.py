@@ -19,7 +19,7 @@ from pydantic import ValidationError
 import monai_tl.training.loop
 from monai_tl.errors import ConfigError
 from monai_tl.training.checkpoint import read_newest
-from monai_tl.training.compiled import CACHE_VARIABLE, CompiledNetwork, NotCompiledError
+from monai_tl.training.compiled import CACHE_VARIABLE, CompiledNetwork
 
 ROOT = Path(__file__).parents[2]
 REQUIRED = "MONAI_TL_REQUIRE_COMPILER"
@@ -166,7 +166,7 @@ def test_a_folder_of_the_environment_is_named_and_not_emptied(tmp_path: Path, mo
     (tmp_path / "code").mkdir()
     for name in ("compiling.1", "mine"):
         (tmp_path / "code" / name).touch()
-    with pytest.raises(ConfigError, match=r"killed while it compiled; empty .*code"):
+    with pytest.raises(ConfigError, match=r"killed or failed while it compiled, .*; empty .*code"):
         make_trainer(tmp_path / "run", make_settings("full", compile=True)).run()
     assert (tmp_path / "code/mine").exists()
 
@@ -188,40 +188,25 @@ def test_each_of_many_phases_is_compiled(tmp_path: Path, monkeypatch: pytest.Mon
         assert counters["stats"]["unique_graphs"] == number + 1
 
 
-@pytest.mark.parametrize("compiler", ["/does/not/exist", "false"])
-def test_without_a_compiler_nothing_has_changed_and_the_words_say_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str
-) -> None:
-    cache_in(tmp_path / "code", monkeypatch)
-    trainer = make_trainer(tmp_path / "run", make_settings("full", compile=True))
-    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
-    import torch._inductor.config
-
-    wanted = torch._inductor.config.patch({"cpp.cxx": (None, compiler)})
-    with (
-        wanted,
-        pytest.raises(NotCompiledError, match=r"UNet cannot be compiled here .*g\+\+.*false"),
-    ):
-        trainer.run()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.network.state_dict().items())
-    assert read_newest(tmp_path / "run") is None
-
-
 def test_a_blank_in_the_path_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the path of this workspace has a blank, .* set TORCHINDUCTOR_CACHE_DIR to"):
         make_trainer(tmp_path / "my work/run", make_settings("full", compile=True)).run()
 
 
-def test_the_stage_ends_with_these_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiler", ["/does/not/exist", "false"])
+def test_without_a_compiler_no_step_is_taken_and_the_words_say_what_is_missing(tmp_path: Path, compiler: str) -> None:
+    """In a process of its own: torch asks once what the processor's instructions are, and keeps that it found none."""
     workspace = write_workspace(tmp_path)
     command = make_runnable(workspace, compile=True)
-    environment = {**os.environ, "CXX": "/does/not/exist", CACHE_VARIABLE: str(tmp_path / "code")}
+    environment = {**os.environ, "CXX": compiler, CACHE_VARIABLE: str(tmp_path / "code")}
     done = subprocess.run(
         [sys.executable, *command], env=environment, cwd=workspace, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2, done.stderr
     assert "finetune.compile: UNet cannot be compiled here" in done.stderr
+    assert "needs a C++ compiler: install g++, or give its path in CXX, or set it to false" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list((workspace / ".monai_tl/train").rglob("step-*"))
 
 
 def test_kept_features_need_no_code(tmp_path: Path) -> None:
