@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from pydantic import ValidationError
 import monai_tl.training.loop
 from monai_tl.errors import ConfigError
 from monai_tl.training.checkpoint import read_newest
-from monai_tl.training.compiled import CACHE_VARIABLE, CompiledNetwork
+from monai_tl.training.compiled import CACHE_VARIABLE, CompiledNetwork, _marked, _was_cut_off
 
 ROOT = Path(__file__).parents[2]
 REQUIRED = "MONAI_TL_REQUIRE_COMPILER"
@@ -62,11 +64,16 @@ print(hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).h
 
 def train_apart(folder: Path, **environment: str) -> str:
     """One compiled step in a process of its own; digest of the weights."""
+    return run_apart(APART, folder, **environment)
+
+
+def run_apart(program: str, folder: Path, **environment: str) -> str:
+    """The last line of a program, which is given the folder."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests/support")])
     # set in this process as soon as torch.compile is imported
     base = {key: value for key, value in os.environ.items() if key != CACHE_VARIABLE}
     done = subprocess.run(
-        [sys.executable, "-c", APART, str(folder)],
+        [sys.executable, "-c", program, str(folder)],
         env={**base, "PYTHONPATH": paths, **environment},
         check=True,
         capture_output=True,
@@ -115,6 +122,58 @@ def test_cut_off_again_and_again_and_compiled_anew_each_time(tmp_path: Path, mon
         reached.append(state["step"])
     assert reached == [1, 2, 6]
     assert_same(train(folder, config), expected)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_stop_while_a_later_phase_is_compiled_loses_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checkpoint is due by time or validation; what was saved goes on to the bits of an uninterrupted run."""
+    config = make_settings("lp_ft", ema_decay=0.7, validate_every=9, compile=True)
+    cache_in(tmp_path / "code", monkeypatch)
+    expected = train(tmp_path / "whole", config)
+    folder = tmp_path / "cut"
+    cut = make_trainer(folder, config)
+    call = CompiledNetwork.__call__
+
+    def end(self: CompiledNetwork, image: torch.Tensor) -> torch.Tensor:
+        if cut.position.step == config.head_steps:
+            raise KilledError
+        return call(self, image)
+
+    monkeypatch.setattr(CompiledNetwork, "__call__", end)
+    with pytest.raises(KilledError):
+        cut.run()
+    monkeypatch.setattr(CompiledNetwork, "__call__", call)
+    state = read_newest(folder)
+    assert state is not None
+    assert (state["step"], state["phase"]) == (config.head_steps, "all")
+    assert_same(train(folder, config), expected)
+
+
+def test_a_mark_is_held_before_it_is_seen_and_one_that_went_meanwhile_is_no_kill_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+    seen: list[list[Path]] = []
+
+    def note(stream: Any, how: int) -> None:
+        seen.append(list(tmp_path.glob("compiling.*")))
+        lock(stream, how)
+
+    monkeypatch.setattr(fcntl, "flock", note)
+    with _marked(tmp_path):
+        assert seen == [[]]
+        assert len(list(tmp_path.glob("compiling.*"))) == 1
+        assert not _was_cut_off(tmp_path)
+    (tmp_path / "compiling.1").touch()
+
+    def end_first(stream: Any, how: int) -> None:
+        (tmp_path / "compiling.1").unlink()
+        lock(stream, how)
+
+    assert _was_cut_off(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", end_first)
+    assert not _was_cut_off(tmp_path)
 
 
 @needs_compiler
@@ -191,6 +250,27 @@ def test_each_of_many_phases_is_compiled(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_blank_in_the_path_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the path of this workspace has a blank, .* set TORCHINDUCTOR_CACHE_DIR to"):
         make_trainer(tmp_path / "my work/run", make_settings("full", compile=True)).run()
+
+
+UNCHANGED = """
+import sys
+from pathlib import Path
+import torch
+from ladder_runs import make_settings, make_trainer
+from monai_tl.training.compiled import NotCompiledError
+trainer = make_trainer(Path(sys.argv[1]), make_settings("full", compile=True))
+before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+try:
+    trainer.run()
+except NotCompiledError:
+    print(all(torch.equal(tensor, before[name]) for name, tensor in trainer.network.state_dict().items()))
+"""
+
+
+@pytest.mark.parametrize("compiler", ["/does/not/exist", "false"])
+def test_without_a_compiler_nothing_of_the_network_has_changed(tmp_path: Path, compiler: str) -> None:
+    assert run_apart(UNCHANGED, tmp_path / "run", CXX=compiler) == "True"
+    assert read_newest(tmp_path / "run") is None
 
 
 @pytest.mark.parametrize("compiler", ["/does/not/exist", "false"])
