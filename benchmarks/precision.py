@@ -27,6 +27,7 @@ from monai_tl.config import PredictConfig
 from monai_tl.dataset.patches import TrainingCase
 from monai_tl.fast_records import WINDOWS, FastRecord
 from monai_tl.inference import Predictor, load_models
+from monai_tl.progress import Progress
 from monai_tl.records import Split
 from monai_tl.stages.fast_trial import try_fast_mode
 
@@ -151,15 +152,13 @@ def _fast_of(root: Path, norm: str, seconds: float) -> tuple[list[_Way], FastRec
     unseen = [case for case in sorted((*fold.train, *fold.val)) if case not in seen]
     prepared = folder / "artifacts/prepared"
     predictor = load_models([model_of(root, point)], len(os.sched_getaffinity(0)))
-    allowed = try_fast_mode(predictor, [load_case(prepared / case) for case in unseen])
+    allowed = try_fast_mode(predictor, [load_case(prepared / case) for case in unseen], Progress("fast mode"))
     assert allowed is not None
     test = [load_case(prepared / case) for case in split.test]
     precision = predictor.precision(PredictConfig(mode="fast"))[0]
     ways = [_pass(predictor, test, "exact", PredictConfig())]
     for windows in WINDOWS:
-        # the largest that was tried is recorded only where it held
-        limit = allowed.largest_vox if allowed.windows == windows else None
-        record = FastRecord(windows=windows, precision=precision, largest_vox=limit)
+        record = FastRecord(windows=windows, precision=precision)
         ways.append(_pass(replace(predictor, fast=record), test, windows, PredictConfig(mode="fast")))
     if allowed.precision != precision:
         ways.append(_pass(replace(predictor, fast=allowed), test, allowed.windows, PredictConfig(mode="fast")))
@@ -198,5 +197,5 @@ def _describe_trial(allowed: FastRecord, row: _Way) -> str:
     for trial in allowed.trials:
         if (trial.windows, trial.precision) == (row.windows, row.precision):
             word = "allowed" if trial.is_within else "refused"
-            return f"{word}: {trial.difference:+.5f} ± {trial.standard_error:.5f} ({allowed.n_cases} cases)"
-    return "not tried: a cheaper way holds, or it is the same windows"
+            return f"{word}: {trial.difference:+.5f} ± {trial.standard_error:.5f} ({trial.n_cases} cases)"
+    return "not tried"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from monai_tl.config import PrecisionName
-from monai_tl.geometry import Shape
 from monai_tl.records import Record
 
 FAST_FILE = "fast.json"
@@ -26,6 +25,7 @@ class Trial(Record):
 
     Attributes:
         windows, precision: What was tried.
+        n_cases: Those that tell: with foreground, and with other windows than exact mode's unless these are tried.
         difference: Mean Dice less that of exact mode.
         standard_error: Of the difference, over cases.
         is_within: Whether the difference, and one standard error more, stay within ``TOLERANCE`` either way.
@@ -33,6 +33,7 @@ class Trial(Record):
 
     windows: Windows
     precision: PrecisionName
+    n_cases: int
     difference: float
     standard_error: float
     is_within: bool
@@ -44,25 +45,19 @@ class FastRecord(Record):
     Attributes:
         windows: Which.
         precision: The number format; a device that multiplies no faster in it computes in float32.
-        largest_vox: No window is larger, since none was tried; None where the size does not matter, because each output
-            depends on a neighbourhood alone.
-        n_cases: Validation cases that it was tried on.
+        n_cases: Validation cases that it was tried on; 0 of a way that was not tried.
         trials: In the order in which they were tried, the cheapest first.
     """
 
     windows: Windows
     precision: PrecisionName
-    largest_vox: Shape | None = None
     n_cases: int = 0
     trials: tuple[Trial, ...] = ()
 
     def joined(self, other: FastRecord) -> FastRecord:
         """What both allow, for models whose mean is taken."""
-        limits = [one.largest_vox for one in (self, other) if one.largest_vox is not None]
-        least = None if not limits else tuple(map(min, zip(*limits, strict=True)))
         return FastRecord(
             windows=max(self.windows, other.windows, key=WINDOWS.index),
             precision="float32" if "float32" in (self.precision, other.precision) else self.precision,
-            largest_vox=None if least is None else (least[0], least[1], least[2]),
             n_cases=min(self.n_cases, other.n_cases),
         )

@@ -152,7 +152,7 @@ class Predictor:
             shape,
             window,
             rule,
-            largest=window if allowed.windows == "patch" else allowed.largest_vox,
+            grows=allowed.windows == "large",
             n_outputs=self._cost.n_outputs,
             voxel_bytes=self._cost.voxel_bytes,
             budget=config.memory_gib * _GIB,
@@ -168,15 +168,17 @@ class Predictor:
             return "float32", "fast mode was tried in it on validation cases"
         return fastest_precision(next(self.networks[0].parameters()).device)
 
-    @cached_property
+    @property
     def _allowed(self) -> FastRecord:
-        """What fast mode does. Without a trial larger windows are for networks that look at neighbourhoods alone.
+        return self.careful if self.fast is None else self.fast
+
+    @property
+    def careful(self) -> FastRecord:
+        """What fast mode does without a trial: larger windows for networks that look at neighbourhoods alone.
 
         Others, as with instance normalisation, whose statistics are the window's, may lose by them, and by less overlap
         too: 0.03 of Dice in a U-Net that was trained on hippocampi by small patches.
         """
-        if self.fast is not None:
-            return self.fast
         return FastRecord(windows="large" if self.is_local else "exact", precision="bfloat16")
 
     @cached_property
@@ -213,9 +215,7 @@ def _describe_windows(allowed: FastRecord, config: PredictConfig) -> str:
         return f"the plan's patch, overlap {config.overlap:g}"
     if allowed.windows == "patch":
         return "the plan's patch, overlap a quarter"
-    limit = allowed.largest_vox
-    most = "" if limit is None else f", at most {' x '.join(map(str, limit))} voxels"
-    return f"as large as memory_gib allows{most}"
+    return "as large as memory_gib allows"
 
 
 def mirrored_axes(flips: Sequence[str], orientation: str) -> tuple[int, ...]:
@@ -317,7 +317,8 @@ def load_models(folders: Sequence[Path], n_threads: int) -> Predictor:
             raise ContractError(
                 f"{folder} was trained by another plan than {folders[0]}; average models of one run only"
             )
-    known = [record for record in records if record is not None]
-    # of a mean of models what all allow, and nothing if one was not tried
-    fast = reduce(FastRecord.joined, known) if len(known) == len(records) else None
-    return Predictor(tuple(networks), plans[0], fast=fast)
+    predictor = Predictor(tuple(networks), plans[0])
+    if not any(records):
+        return predictor
+    # of a mean of models what all allow; one that was not tried is as careful as alone
+    return replace(predictor, fast=reduce(FastRecord.joined, (record or predictor.careful for record in records)))

@@ -70,7 +70,7 @@ def fast_tiling(
     shape: Shape,
     patch: Shape,
     rule: SizeRule,
-    largest: Shape | None,
+    grows: bool,
     n_outputs: int,
     voxel_bytes: float,
     budget: float,
@@ -81,7 +81,7 @@ def fast_tiling(
         shape: Of the case.
         patch: Window the network was trained on, as ``network_size`` gives it.
         rule: Sizes the network accepts.
-        largest: No window is larger along any axis, unless the patch is; None: no matter.
+        grows: Whether windows may be larger than the patch.
         n_outputs: Classes with background.
         voxel_bytes: Memory that a pass takes for each voxel of its window.
         budget: Bytes for a pass and the sums that are carried.
@@ -89,7 +89,7 @@ def fast_tiling(
     if rule.fixed:
         return exact_tiling(shape, patch, FAST_OVERLAP)
     choices = [
-        _sizes(size, length, rule.divisors[axis], size if largest is None else largest[axis])
+        _sizes(size, length, rule.divisors[axis], grows)
         for axis, (size, length) in enumerate(zip(shape, patch, strict=True))
     ]
 
@@ -112,18 +112,14 @@ def fast_tiling(
     return min(map(make, itertools.product(*choices)), key=lambda choice: choice[0])[1]
 
 
-def _sizes(size: int, patch: int, divisor: int, largest: int) -> list[tuple[int, int]]:
-    """Numbers of windows along an axis, and the window each number needs; none smaller than the patch.
-
-    ``largest`` may be no multiple of the divisor: the window is rounded up to one.
-    """
+def _sizes(size: int, patch: int, divisor: int, grows: bool) -> list[tuple[int, int]]:
+    """Numbers of windows along an axis, and the window each number needs; none smaller than the patch."""
     overlap = math.ceil(FAST_OVERLAP * patch)
     most = max(1, -(-(size - overlap) // max(1, patch - overlap)))
     found = {patch: most}
-    for count in range(1, min(most, _MAX_COUNT + 1)):
+    for count in range(1, min(most, _MAX_COUNT + 1) if grows else 1):
         length = -(-(size + (count - 1) * overlap) // count)
-        if length <= largest:
-            found.setdefault(max(patch, -(-length // divisor) * divisor), count)
+        found.setdefault(max(patch, -(-length // divisor) * divisor), count)
     return [(count, length) for length, count in found.items()]
 
 

@@ -27,7 +27,7 @@ from monai_tl.sources.accounting import describe_audit, fresh_groups
 from monai_tl.sources.audit import load_source
 from monai_tl.sources.card import Source, read_source
 from monai_tl.stages import STATE_FOLDER
-from monai_tl.stages.fast_trial import describe_fast, try_fast_mode
+from monai_tl.stages.fast_trial import try_fast_mode
 from monai_tl.training.checkpoint import locked
 from monai_tl.training.loop import Trainer
 from monai_tl.training.model_folder import TRAINING_FILE, describe_training, fresh_audit, write_model
@@ -71,7 +71,7 @@ def run(workspace: Path, params: Params, arm: str, fold: str, seed: str) -> None
     usable = _leave_out_unprepared(workspace, split.folds[int(fold)], model_name(arm, int(fold), int(seed)))
     config = params.finetune.model_copy(update={"seeds": (int(seed),)})
     found = Fingerprint.read(workspace / "artifacts/plan/fingerprint.json")
-    finetune(workspace, plan, usable, config, source, arm, int(fold), found, tries_fast=config.privacy == "none")
+    finetune(workspace, plan, usable, config, source, arm, int(fold), found, tries_fast=True)
 
 
 def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
@@ -185,7 +185,7 @@ def finetune(
                 with whole_folder(out) as folder:
                     write_model(folder, plan, source, audit, outcome, name, found)
                     write_json(folder / TRAINING_FILE, facts)
-                    _try_fast_mode(folder, val_cases if tries_fast else (), config, progress)
+                    _try_fast_mode(folder, val_cases if tries_fast and not ranks.are_several else (), config, progress)
                 shutil.rmtree(checkpoints)
 
             ranks.from_first(keep)
@@ -193,11 +193,20 @@ def finetune(
 
 
 def _try_fast_mode(folder: Path, cases: Sequence[TrainingCase], config: FinetuneConfig, progress: Progress) -> None:
-    # as it will be loaded, so that what was merged or averaged is in it
-    record = try_fast_mode(load_models([folder], config.n_threads), cases)
+    """Several processes do not, since the others wait for the first no longer than their limit; a private training
+    chooses by no image.
+    """
+    if not cases or config.privacy != "none":
+        return
+    try:
+        # as it will be loaded, so that what was merged or averaged is in it
+        record = try_fast_mode(load_models([folder], config.n_threads), cases, progress)
+    except (RuntimeError, MemoryError, ValueError) as error:
+        # of a trained model nothing is lost by a way of prediction that it does not take
+        progress.warn(f"fast mode could not be tried ({type(error).__name__}), so it is careful")
+        return
     if record is not None:
         record.write(folder / FAST_FILE)
-        progress.show(describe_fast(record))
 
 
 def _make_private(workspace: Path, key: str, config: FinetuneConfig, fold: Fold, n_steps: int) -> PrivateSteps | None:
