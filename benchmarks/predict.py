@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import EQUAL, Contestant, Times, contestant, judged, ratio, table, take_turns, verdict
+from monai_tl.fast_records import WINDOWS
 
 TITLE = "Predict: a volume, window by window"
 PACKAGES = ("torch", "monai", "nnunetv2", "numpy")
 Turn = Callable[[], Any]
-EXACT, FAST, FAST_BATCH = "monai_tl, exact", "monai_tl, fast", "monai_tl, fast, batch normalisation"
+EXACT, FAST_BATCH = "monai_tl, exact", "monai_tl, fast, batch normalisation"
+FAST = {
+    "large": "monai_tl, fast, larger windows",
+    "patch": "monai_tl, fast, less overlap",
+    "exact": "monai_tl, fast, windows as exact",
+}
+"""By the windows that a model's validation cases allowed."""
 MONAI, MONAI_4 = "MONAI SlidingWindowInferer", "MONAI SlidingWindowInferer, 4 a pass"
 MONAI_BATCH = "MONAI SlidingWindowInferer, batch normalisation"
 MEMORY = "MiB at the peak"
@@ -40,9 +48,10 @@ def run(quick: bool) -> list[str]:
         "pass, as its tutorials have it. nnU-Net: `nnUNetPredictor.predict_sliding_window_return_logits` with the same "
         "network, patch, overlap and blending, one window a pass, sums in float16, and its label manager's labels; it "
         "spreads its windows evenly, so their number may differ a little; and with mirroring along all axes, its "
-        "default, eight times the passes. Ours: from the prepared image to the label map in exact mode; in fast mode "
-        "(fewer windows, bfloat16 where the processor has it); by ONNX Runtime in both; and fast with the "
-        "same network under batch normalisation, which passes larger windows, beside MONAI's inferer with that one. "
+        "default, eight times the passes. Ours: from the prepared image to the label map in exact mode; in fast mode, "
+        "in bfloat16 where the processor has it, in each of the ways of which a model's validation cases allow one "
+        "(docs/inference.md; the section on precision has what they cost in Dice); by ONNX Runtime in both modes; and "
+        "fast with the same network under batch normalisation, beside MONAI's inferer with that one. "
         "Peak memory is the process's largest resident size in the last turn, less what it had after one window and "
         "before any volume: what a process keeps from turn to turn counts."
     ]
@@ -56,10 +65,12 @@ def run(quick: bool) -> list[str]:
             contestant(MONAI_4, "peer", prepare_monai, path, 4),
             contestant("nnU-Net", "peer", prepare_nnunet, path, False, needs="nnunetv2"),
             contestant("nnU-Net, mirrored", "other", prepare_nnunet, path, True, needs="nnunetv2"),
-            contestant(FAST, "other", prepare_ours, path, "fast"),
-            contestant("monai_tl, exact, ONNX", "other", prepare_ours, path, "exact", "onnx", needs="onnxruntime"),
-            contestant("monai_tl, fast, ONNX", "other", prepare_ours, path, "fast", "onnx", needs="onnxruntime"),
-            contestant(FAST_BATCH, "other", prepare_ours, path, "fast", "torch", "batch"),
+            *(contestant(FAST[windows], "other", prepare_ours, path, "fast", windows) for windows in WINDOWS),
+            contestant("monai_tl, exact, ONNX", "other", prepare_ours, path, "exact", "", "onnx", needs="onnxruntime"),
+            contestant(
+                f"{FAST['large']}, ONNX", "other", prepare_ours, path, "fast", "large", "onnx", needs="onnxruntime"
+            ),
+            contestant(FAST_BATCH, "other", prepare_ours, path, "fast", "large", "torch", "batch"),
             contestant(MONAI_BATCH, "other", prepare_monai, path, settings.batch_size, "batch"),
         ]
         times = take_turns(contestants, 2 if quick else 7, budget_s=240.0)
@@ -74,7 +85,8 @@ def goals(contestants: Sequence[Contestant], times: Times) -> str:
     facts = {one.name: one.facts for one in contestants}
     monai = [name for name in (MONAI, MONAI_4) if name in times]
     lines = []
-    for ours, peers in ((FAST, monai), (FAST_BATCH, [name for name in (MONAI_BATCH,) if name in times])):
+    batch = [name for name in (MONAI_BATCH,) if name in times]
+    for ours, peers in (*((name, monai) for name in FAST.values()), (FAST_BATCH, batch)):
         if ours in times and peers:
             gain, peer = min((ratio(times, name, ours), name) for name in peers)
             lines.append(judged(gain >= 3.0, f"{ours}: {gain:.2f} times the speed of {peer} (goal: 3)"))
@@ -136,15 +148,17 @@ def prepare_limit(n_windows: int) -> Turn:
     return turn
 
 
-def prepare_ours(path: Path, mode: str, engine: str = "torch", norm: str = "") -> Turn:
+def prepare_ours(path: Path, mode: str, windows: str = "", engine: str = "torch", norm: str = "") -> Turn:
     import numpy as np
 
     from benchmarks.cases import demo_params
+    from monai_tl.fast_records import FastRecord
     from monai_tl.inference import with_engine
     from monai_tl.networks.windows import collect_probabilities
 
     settings = demo_params().predict.model_copy(update={"mode": mode})
-    predictor = with_engine(_predictor(norm), engine, settings.n_threads)
+    fast = FastRecord.model_validate({"windows": windows, "precision": "bfloat16"}) if windows else None
+    predictor = with_engine(replace(_predictor(norm), fast=fast), engine, settings.n_threads)
     image = np.load(path, mmap_mode="r")
     record = _record_of(image.shape[1:])
     window = one_window(image)

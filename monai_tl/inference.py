@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from monai_tl.config import PrecisionName, PredictConfig
 from monai_tl.dataset.intensity import scale_intensity
 from monai_tl.dataset.restoring import Restoring
 from monai_tl.errors import ConfigError, ContractError
+from monai_tl.fast_records import FAST_FILE, FastRecord
 from monai_tl.geometry import Shape
 from monai_tl.metrics.counting import CaseCounting
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
@@ -48,12 +49,14 @@ class Predictor:
         plan: How their input must be prepared.
         engine: What runs them.
         onnx: The same networks for the engine onnx.
+        fast: What validation cases allowed fast mode; None where they were not asked.
     """
 
     networks: tuple[nn.Module, ...]
     plan: Plan
     engine: Engine = "torch"
     onnx: tuple[OnnxNetwork, ...] = ()
+    fast: FastRecord | None = None
 
     def predict_probabilities(
         self, image: NDArray[Any], overlap: float = 0.5, blending: Blending = "gaussian", batch_size: int = 1
@@ -142,13 +145,14 @@ class Predictor:
         """Windows over a case of some shape."""
         rule = self.plan.size_rule
         window = window_size(shape, self.plan.patch_size_vox, rule)
-        if config.mode == "exact":
+        allowed = self._allowed
+        if config.mode == "exact" or allowed.windows == "exact":
             return exact_tiling(shape, window, config.overlap)
         return fast_tiling(
             shape,
             window,
             rule,
-            is_local=all(is_local(network) for network in self.networks),
+            grows=allowed.windows == "large",
             n_outputs=self._cost.n_outputs,
             voxel_bytes=self._cost.voxel_bytes,
             budget=config.memory_gib * _GIB,
@@ -160,7 +164,27 @@ class Predictor:
             return "float32", "the mode exact computes in it"
         if self.engine == "onnx":
             return "float32", "the engine onnx computes in it"
+        if self._allowed.precision == "float32":
+            return "float32", "fast mode was tried in it on validation cases"
         return fastest_precision(next(self.networks[0].parameters()).device)
+
+    @property
+    def _allowed(self) -> FastRecord:
+        return self.careful if self.fast is None else self.fast
+
+    @property
+    def careful(self) -> FastRecord:
+        """What fast mode does without a trial: larger windows for networks that look at neighbourhoods alone.
+
+        Others, as with instance normalisation, whose statistics are the window's, may lose by them, and by less overlap
+        too: 0.03 of Dice in a U-Net that was trained on hippocampi by small patches.
+        """
+        return FastRecord(windows="large" if self.is_local else "exact", precision="bfloat16")
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether each output depends on a neighbourhood alone, see ``networks.memory``."""
+        return all(is_local(network) for network in self.networks)
 
     @cached_property
     def _cost(self) -> PassCost:
@@ -178,12 +202,20 @@ class Predictor:
             "flips": list(config.flips),
         }
         if config.mode == "fast":
-            grows = all(is_local(network) for network in self.networks)
-            found["windows"] = "as large as memory_gib allows" if grows else "the plan's patch, overlap a quarter"
+            found["windows"] = _describe_windows(self._allowed, config)
             found["memory_gib"] = config.memory_gib
+            found["n_trial_cases"] = self._allowed.n_cases
         else:
             found["windows"] = f"the plan's patch, overlap {config.overlap:g}"
         return found | {"software": describe_torch(next(self.networks[0].parameters()).device)}
+
+
+def _describe_windows(allowed: FastRecord, config: PredictConfig) -> str:
+    if allowed.windows == "exact":
+        return f"the plan's patch, overlap {config.overlap:g}"
+    if allowed.windows == "patch":
+        return "the plan's patch, overlap a quarter"
+    return "as large as memory_gib allows"
 
 
 def mirrored_axes(flips: Sequence[str], orientation: str) -> tuple[int, ...]:
@@ -264,21 +296,29 @@ def load_models(folders: Sequence[Path], n_threads: int) -> Predictor:
     Raises:
         ContractError: There is none, or their plans differ, so that one image cannot serve them all.
         SourceError: A folder is no model.
+        DataError: fast.json is damaged.
         WeightsError: Weights are damaged or do not fit.
     """
     if not folders:
         raise ContractError("no model folder was given; give at least one folder of artifacts/models")
     device = set_up_torch(n_threads)
     plans, networks = [], []
+    records: list[FastRecord | None] = []
     for folder in folders:
         network, source = load_trained(folder)
         if source.card.output != "softmax":
             raise ContractError(f"{folder}: gives {source.card.output}, not softmax; fine-tune it first")
         plans.append(Plan.read(folder / PLAN_FILE))
         networks.append(place_network(network, device))
+        path = folder / FAST_FILE
+        records.append(FastRecord.read(path) if path.is_file() else None)
     for folder, plan in zip(folders, plans, strict=True):
         if plan != plans[0]:
             raise ContractError(
                 f"{folder} was trained by another plan than {folders[0]}; average models of one run only"
             )
-    return Predictor(tuple(networks), plans[0])
+    predictor = Predictor(tuple(networks), plans[0])
+    if not any(records):
+        return predictor
+    # of a mean of models what all allow; one that was not tried is as careful as alone
+    return replace(predictor, fast=reduce(FastRecord.joined, (record or predictor.careful for record in records)))

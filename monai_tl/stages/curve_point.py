@@ -87,7 +87,8 @@ def measure_point(
         temporary_folder(workspace / STATE_FOLDER / "curve", out.name) as work,
         whole_folder(out) as folder,
     ):
-        model = finetune(workspace, plan, fold, config, source, config.arms[0], 0, models=work)
+        fast = params.predict.mode == "fast"
+        model = finetune(workspace, plan, fold, config, source, config.arms[0], 0, models=work, tries_fast=fast)
         for name in (TRAINING_FILE, HISTORY_FILE):
             shutil.copyfile(model / name, folder / name)
         weights = read_source(model).card.weights.sha256

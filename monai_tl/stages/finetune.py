@@ -15,7 +15,9 @@ from monai_tl.config import Arm, FinetuneConfig, Params
 from monai_tl.dataset.manifest import read_unprepared
 from monai_tl.dataset.patches import PatchSampler, TrainingCase, load_case
 from monai_tl.errors import ConfigError, ContractError, DataError, LabelError, TrainingError
+from monai_tl.fast_records import FAST_FILE
 from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_folder, write_json
+from monai_tl.inference import load_models
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
 from monai_tl.progress import Progress, use_view
@@ -25,6 +27,7 @@ from monai_tl.sources.accounting import describe_audit, fresh_groups
 from monai_tl.sources.audit import load_source
 from monai_tl.sources.card import Source, read_source
 from monai_tl.stages import STATE_FOLDER
+from monai_tl.stages.fast_trial import try_fast_mode
 from monai_tl.training.checkpoint import locked
 from monai_tl.training.loop import Trainer
 from monai_tl.training.model_folder import TRAINING_FILE, describe_training, fresh_audit, write_model
@@ -68,7 +71,7 @@ def run(workspace: Path, params: Params, arm: str, fold: str, seed: str) -> None
     usable = _leave_out_unprepared(workspace, split.folds[int(fold)], model_name(arm, int(fold), int(seed)))
     config = params.finetune.model_copy(update={"seeds": (int(seed),)})
     found = Fingerprint.read(workspace / "artifacts/plan/fingerprint.json")
-    finetune(workspace, plan, usable, config, source, arm, int(fold), found)
+    finetune(workspace, plan, usable, config, source, arm, int(fold), found, tries_fast=True)
 
 
 def _leave_out_unprepared(workspace: Path, fold: Fold, name: str) -> Fold:
@@ -95,6 +98,7 @@ def finetune(
     number: int,
     found: Fingerprint | None = None,
     models: Path | None = None,
+    tries_fast: bool = False,
 ) -> Path:
     """Train one network and write its folder, which is a source folder itself.
 
@@ -112,6 +116,7 @@ def finetune(
         number: Of the fold, likewise.
         found: Fingerprint of the training cases, for the card of the model.
         models: Where the folder is written; None writes ``artifacts/models`` of the workspace.
+        tries_fast: Whether fast mode is tried on the validation cases; without, it is careful.
 
     Returns:
         The folder.
@@ -180,10 +185,28 @@ def finetune(
                 with whole_folder(out) as folder:
                     write_model(folder, plan, source, audit, outcome, name, found)
                     write_json(folder / TRAINING_FILE, facts)
+                    _try_fast_mode(folder, val_cases if tries_fast and not ranks.are_several else (), config, progress)
                 shutil.rmtree(checkpoints)
 
             ranks.from_first(keep)
     return out
+
+
+def _try_fast_mode(folder: Path, cases: Sequence[TrainingCase], config: FinetuneConfig, progress: Progress) -> None:
+    """Several processes do not, since the others wait for the first no longer than their limit; a private training
+    chooses by no image.
+    """
+    if not cases or config.privacy != "none":
+        return
+    try:
+        # as it will be loaded, so that what was merged or averaged is in it
+        record = try_fast_mode(load_models([folder], config.n_threads), cases, progress)
+    except (RuntimeError, MemoryError, ValueError) as error:
+        # of a trained model nothing is lost by a way of prediction that it does not take
+        progress.warn(f"fast mode could not be tried ({type(error).__name__}), so it is careful")
+        return
+    if record is not None:
+        record.write(folder / FAST_FILE)
 
 
 def _make_private(workspace: Path, key: str, config: FinetuneConfig, fold: Fold, n_steps: int) -> PrivateSteps | None:

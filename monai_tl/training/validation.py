@@ -17,8 +17,8 @@ OVERLAP = 0.25
 """Less than in prediction: the order of checkpoints hardly depends on seams, the time does."""
 
 
-def foreground_dice(reference: NDArray[Any], prediction: NDArray[Any], n_outputs: int) -> list[float]:
-    """Dice of each class that occurs in either map.
+def class_dice(reference: NDArray[Any], prediction: NDArray[Any], n_outputs: int) -> list[float | None]:
+    """Dice of each class but background.
 
     Args:
         reference: Label values 0 to n_outputs - 1, any shape.
@@ -26,17 +26,21 @@ def foreground_dice(reference: NDArray[Any], prediction: NDArray[Any], n_outputs
         n_outputs: Classes with background.
 
     Returns:
-        One number a class, 0 to 1; 0 when only one map has it; classes that both lack are left out.
+        One number a class, 0 to 1; 0 when only one map has it; None when both lack it.
     """
     first, second = np.ravel(reference), np.ravel(prediction)
     in_first = np.bincount(first, minlength=n_outputs)
     in_second = np.bincount(second, minlength=n_outputs)
     in_both = np.bincount(first[first == second], minlength=n_outputs)
+    totals = (in_first + in_second)[1:]
     return [
-        2.0 * float(in_both[value]) / float(total)
-        for value in range(1, n_outputs)
-        if (total := in_first[value] + in_second[value]) > 0
+        2.0 * float(both) / float(total) if total else None for both, total in zip(in_both[1:], totals, strict=True)
     ]
+
+
+def foreground_dice(reference: NDArray[Any], prediction: NDArray[Any], n_outputs: int) -> list[float]:
+    """``class_dice`` of the classes that occur in either map."""
+    return [value for value in class_dice(reference, prediction, n_outputs) if value is not None]
 
 
 def validation_dice(network: nn.Module, cases: Sequence[TrainingCase], plan: Plan, batch_size: int) -> float | None:

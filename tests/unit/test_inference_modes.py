@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from monai.inferers.inferer import SlidingWindowInferer
 from monai_tl.config import IntensityConfig, NetworkConfig, PredictConfig, PreprocessConfig
 from monai_tl.dataset.transforms import prepare_image, restore_probabilities
 from monai_tl.errors import ConfigError, ContractError
+from monai_tl.fast_records import FastRecord
 from monai_tl.inference import Predictor, mirrored_axes, skip_outside, with_engine
 from monai_tl.labels import ClassSpec, LabelScheme
 from monai_tl.metrics.counting import CaseCounting
@@ -81,8 +83,11 @@ def test_fast_takes_the_whole_case_only_where_the_network_is_local(norm: str) ->
     if norm == "batch":
         assert tiling.n_windows == 1
     else:
-        assert tiling.window == PATCH
-        assert tiling.n_windows < exact.n_windows
+        assert tiling == exact
+        tried = FastRecord(windows="patch", precision="bfloat16")
+        fewer = replace(predictor, fast=tried).tiling((40, 40, 24), fast)
+        assert fewer.window == PATCH
+        assert fewer.n_windows < exact.n_windows
     small = predictor.tiling((40, 40, 24), fast.model_copy(update={"memory_gib": 1e-3}))
     assert predictor.plan.size_rule.accepts(small.window)
     assert small.n_windows >= tiling.n_windows

@@ -1,0 +1,63 @@
+"""What fast mode does with a model, as validation cases allowed it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from monai_tl.config import PrecisionName
+from monai_tl.records import Record
+
+FAST_FILE = "fast.json"
+"""In a model's folder."""
+TOLERANCE = 0.001
+"""Of mean Dice, between fast and exact mode."""
+MIN_CASES = 3
+"""Fewer validation cases do not tell by how much a mean may be off."""
+Windows = Literal["large", "patch", "exact"]
+"""``large``: as memory allows, overlap a quarter of the patch. ``patch``: the patch, the same overlap. ``exact``: those
+of exact mode."""
+WINDOWS: tuple[Windows, ...] = ("large", "patch", "exact")
+"""From the cheapest on."""
+
+
+class Trial(Record):
+    """One way of passing the windows, against exact mode on the same cases.
+
+    Attributes:
+        windows, precision: What was tried.
+        n_cases: Those that tell: with foreground, and with other windows than exact mode's unless these are tried.
+        difference: Mean Dice less that of exact mode.
+        standard_error: Of the difference, over cases.
+        is_within: Whether the difference, and one standard error more, stay within ``TOLERANCE`` either way.
+    """
+
+    windows: Windows
+    precision: PrecisionName
+    n_cases: int
+    difference: float
+    standard_error: float
+    is_within: bool
+
+
+class FastRecord(Record):
+    """``fast.json``: the cheapest way that stays within ``TOLERANCE`` of exact mode.
+
+    Attributes:
+        windows: Which.
+        precision: The number format; a device that multiplies no faster in it computes in float32.
+        n_cases: Validation cases that it was tried on; 0 of a way that was not tried.
+        trials: In the order in which they were tried, the cheapest first.
+    """
+
+    windows: Windows
+    precision: PrecisionName
+    n_cases: int = 0
+    trials: tuple[Trial, ...] = ()
+
+    def joined(self, other: FastRecord) -> FastRecord:
+        """What both allow, for models whose mean is taken."""
+        return FastRecord(
+            windows=max(self.windows, other.windows, key=WINDOWS.index),
+            precision="float32" if "float32" in (self.precision, other.precision) else self.precision,
+            n_cases=min(self.n_cases, other.n_cases),
+        )

@@ -1,0 +1,70 @@
+"""The stage tries fast mode on validation cases, and prediction goes by what it found."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pytest
+from balls import CASE_IDS, make_params, write_workspace
+
+from monai_tl.config import PredictConfig
+from monai_tl.dataset.patches import load_case
+from monai_tl.errors import DataError
+from monai_tl.fast_records import FAST_FILE, TOLERANCE, FastRecord
+from monai_tl.inference import load_models
+from monai_tl.metrics.overlap import dice
+from monai_tl.networks.windows import collect_probabilities
+from monai_tl.records import Fold, Split
+from monai_tl.stages.finetune import run
+
+VALIDATION = CASE_IDS[:3]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three cases validate, one trains."""
+    folder = write_workspace(tmp_path_factory.mktemp("fast"))
+    Split(test=(), folds=(Fold(train=CASE_IDS[3:], val=VALIDATION),)).write(folder / "artifacts/split/split.json")
+    run(folder, make_params(max_steps=24), "scratch", "0", "0")
+    return folder
+
+
+def test_what_is_recorded_is_what_the_loaded_model_does(workspace: Path) -> None:
+    model = workspace / "artifacts/models/scratch-0-0"
+    record = FastRecord.read(model / FAST_FILE)
+    predictor = load_models([model], 1)
+    assert predictor.fast == record
+    assert record.n_cases == 3
+    apart = []
+    for case_id in VALIDATION:
+        case = load_case(workspace / "artifacts/prepared" / case_id)
+        exact = predictor.predict_probabilities(case.image)
+        fast = collect_probabilities(predictor.stream(case.image, PredictConfig(mode="fast")), exact.shape[1:])  # type: ignore[arg-type]
+        scores = [dice(np.asarray(case.label) > 0, values.argmax(axis=0) > 0) for values in (exact, fast)]
+        apart.append(scores[1] - scores[0])
+    held = record.trials[-1]
+    assert held.difference == pytest.approx(fmean(apart), abs=1e-6)
+    assert held.is_within == (abs(fmean(apart)) + np.std(apart, ddof=1) / 3**0.5 <= TOLERANCE)
+    assert held.is_within or (record.windows, record.precision) == ("exact", "float32")
+    assert predictor.describe(PredictConfig(mode="fast"))["n_trial_cases"] == 3
+
+
+def test_with_one_validation_case_nothing_was_tried(tmp_path: Path) -> None:
+    folder = write_workspace(tmp_path)
+    run(folder, make_params(max_steps=8), "scratch", "0", "0")
+    model = folder / "artifacts/models/scratch-0-0"
+    assert not (model / FAST_FILE).exists()
+    # statistics over the window
+    said = load_models([model], 1).describe(PredictConfig(mode="fast"))
+    assert (said["windows"], said["n_trial_cases"]) == ("the plan's patch, overlap 0.5", 0)
+
+
+def test_a_damaged_record_is_said(workspace: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(workspace / "artifacts/models/scratch-0-0", model)
+    (model / FAST_FILE).write_text('{"windows": "all"}')
+    with pytest.raises(DataError, match=r"fast\.json is no valid FastRecord"):
+        load_models([model], 1)
