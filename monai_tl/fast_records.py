@@ -40,18 +40,20 @@ class Trial(Record):
 
 
 class FastRecord(Record):
-    """``fast.json``: the cheapest way that stays within ``TOLERANCE`` of exact mode.
+    """``fast.json``: the cheapest way that stays within ``TOLERANCE`` of exact mode; the most careful where none does.
 
     Attributes:
         windows: Which.
         precision: The number format; a device that multiplies no faster in it computes in float32.
         n_cases: Validation cases that it was tried on; 0 of a way that was not tried.
-        trials: In the order in which they were tried, the cheapest first.
+        is_within: Whether it stayed within ``TOLERANCE`` there; None of a way that was not tried.
+        trials: In the order in which they were tried, the cheapest first; of a mean of models those of each in turn.
     """
 
     windows: Windows
     precision: PrecisionName
     n_cases: int = 0
+    is_within: bool | None = None
     trials: tuple[Trial, ...] = ()
 
     def joined(self, other: FastRecord) -> FastRecord:
@@ -60,4 +62,12 @@ class FastRecord(Record):
             windows=max(self.windows, other.windows, key=WINDOWS.index),
             precision="float32" if "float32" in (self.precision, other.precision) else self.precision,
             n_cases=min(self.n_cases, other.n_cases),
+            is_within=None if None in (self.is_within, other.is_within) else self.is_within and other.is_within,
+            trials=self.trials + other.trials,
         )
+
+    def why_float32(self) -> str:
+        """Of a record that says so: was bfloat16 found wanting, or is its machine one that does not multiply in it."""
+        if any(trial.precision != "float32" and not trial.is_within for trial in self.trials):
+            return "bfloat16 did not keep exact mode's Dice on validation cases"
+        return "bfloat16 was not tried on validation cases, since the machine of the training does not multiply in it"

@@ -165,7 +165,7 @@ class Predictor:
         if self.engine == "onnx":
             return "float32", "the engine onnx computes in it"
         if self._allowed.precision == "float32":
-            return "float32", "fast mode was tried in it on validation cases"
+            return "float32", self._allowed.why_float32()
         return fastest_precision(next(self.networks[0].parameters()).device)
 
     @property
@@ -205,6 +205,7 @@ class Predictor:
             found["windows"] = _describe_windows(self._allowed, config)
             found["memory_gib"] = config.memory_gib
             found["n_trial_cases"] = self._allowed.n_cases
+            found["keeps_dice"] = self._allowed.is_within
         else:
             found["windows"] = f"the plan's patch, overlap {config.overlap:g}"
         return found | {"software": describe_torch(next(self.networks[0].parameters()).device)}

@@ -44,7 +44,7 @@ def try_fast_mode(predictor: Predictor, cases: Sequence[TrainingCase], progress:
         progress: Told of each way.
 
     Returns:
-        None with fewer than ``MIN_CASES`` cases that have foreground.
+        None with fewer than ``MIN_CASES`` cases that tell: with foreground, of which the network finds something.
     """
     chosen = _choose(cases)
     if len(chosen) < MIN_CASES:
@@ -59,9 +59,13 @@ def try_fast_mode(predictor: Predictor, cases: Sequence[TrainingCase], progress:
         trials.append(trial)
         progress.show(_describe(trial))
         if trial.is_within:
-            return record.model_copy(update={"n_cases": trial.n_cases, "trials": tuple(trials)})
+            return record.model_copy(update={"n_cases": trial.n_cases, "is_within": True, "trials": tuple(trials)})
+    if not trials:
+        return None
     progress.warn("fast mode does not keep exact mode's Dice; segment with --mode exact")
-    return FastRecord(windows="exact", precision="float32", n_cases=len(chosen), trials=tuple(trials))
+    last = record.model_copy(update={"n_cases": trials[-1].n_cases, "is_within": False, "trials": tuple(trials)})
+    assert (last.windows, last.precision) == ("exact", "float32")
+    return last
 
 
 def _choose(cases: Sequence[TrainingCase]) -> list[TrainingCase]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from balls import CASE_IDS, make_params, write_workspace
 
+import monai_tl.stages.finetune
 from monai_tl.config import PredictConfig
 from monai_tl.dataset.patches import load_case
 from monai_tl.errors import DataError
@@ -49,7 +50,8 @@ def test_what_is_recorded_is_what_the_loaded_model_does(workspace: Path) -> None
     assert held.difference == pytest.approx(fmean(apart), abs=1e-6)
     assert held.is_within == (abs(fmean(apart)) + np.std(apart, ddof=1) / 3**0.5 <= TOLERANCE)
     assert held.is_within or (record.windows, record.precision) == ("exact", "float32")
-    assert predictor.describe(PredictConfig(mode="fast"))["n_trial_cases"] == 3
+    said = predictor.describe(PredictConfig(mode="fast"))
+    assert (said["n_trial_cases"], said["keeps_dice"]) == (3, held.is_within)
 
 
 def test_with_one_validation_case_nothing_was_tried(tmp_path: Path) -> None:
@@ -60,6 +62,24 @@ def test_with_one_validation_case_nothing_was_tried(tmp_path: Path) -> None:
     # statistics over the window
     said = load_models([model], 1).describe(PredictConfig(mode="fast"))
     assert (said["windows"], said["n_trial_cases"]) == ("the plan's patch, overlap 0.5", 0)
+    assert said["keeps_dice"] is None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("out of memory"), ValueError("no such window")])
+def test_an_error_of_the_trial_loses_no_model(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_workspace(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(monai_tl.stages.finetune, "try_fast_mode", fail)
+    run(folder, make_params(max_steps=8), "scratch", "0", "0")
+    model = folder / "artifacts/models/scratch-0-0"
+    assert not (model / FAST_FILE).exists()
+    assert load_models([model], 1).fast is None
+    assert f"fast mode could not be tried ({type(error).__name__})" in capsys.readouterr().out
 
 
 def test_a_damaged_record_is_said(workspace: Path, tmp_path: Path) -> None:

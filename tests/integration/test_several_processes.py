@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from balls import make_runnable, write_workspace
+from balls import CASE_IDS, make_runnable, write_workspace
 from ladder_runs import BATCH, INSTANCE, N_STEPS, PLAIN_INSTANCE, make_settings, make_trainer, make_unet, train
 
 from monai_tl.effort import read_effort
 from monai_tl.errors import CheckpointError, ConfigError
 from monai_tl.integrity import check_sealed
+from monai_tl.records import Fold, Split
 from monai_tl.training.checkpoint import read_newest
 from monai_tl.training.ranks import Ranks
 
@@ -99,12 +100,16 @@ def test_the_same_batches_give_the_same_losses(tmp_path: Path) -> None:
 def test_of_the_stage_that_torchrun_starts_the_first_process_alone_writes(tmp_path: Path) -> None:
     """The command of docs/scaling.md: manifest and effort are written around the training, not in it."""
     workspace = write_workspace(tmp_path / "work")
+    split = Split(test=(), folds=(Fold(train=CASE_IDS[3:], val=CASE_IDS[:3]),))
+    split.write(workspace / "artifacts/split/split.json")
     result = _start(workspace, *make_runnable(workspace))
     assert result.returncode == 0, result.stderr
     assert _written(workspace, 1) == set()
     model = workspace / "artifacts/models/scratch-0-0"
     check_sealed(model)
     assert json.loads((model / "training.json").read_text())["n_ranks"] == 2
+    # the second process would wait for the trial longer than it may
+    assert not (model / "fast.json").exists()
     assert set(read_effort(workspace / ".monai_tl").stages) == {"finetune-scratch-0-0"}
 
 
