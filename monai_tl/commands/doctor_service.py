@@ -93,9 +93,9 @@ def dvc_lock(folder: Path, subject: str = "DVC lock") -> Finding:
     return Finding(subject, f"held by a running DVC command ({len(living)})" if living else "free")
 
 
-def _is_held(path: Path) -> bool:
+def _is_held(path: Path, flags: int = os.O_RDWR) -> bool:
     try:
-        handle = os.open(path, os.O_RDWR)
+        handle = os.open(path, flags)
     except OSError:
         return False
     try:
@@ -156,26 +156,12 @@ def _half_made(folder: Path, params: Params | None) -> Iterator[Finding]:
         names += [params.inbox.outbox, params.inbox.folder, str(Path(params.ingest.source) / FROM_INBOX)]
     roots = {folder / name for name in names}
     found = {path for root in roots if root.is_dir() for path in root.rglob(".*.????????.part")}
-    left = sorted(path for path in found if not _is_locked(path))
+    left = sorted(path for path in found if not _is_held(path, os.O_RDONLY | os.O_DIRECTORY))
     if left:
         listed = ", ".join(str(path) for path in left[:5]) + (" …" if len(left) > 5 else "")
         yield Finding("half-made folders", f"{len(left)} that a killed process has left", f"remove {listed}")
     else:
         yield Finding("half-made folders", "none")
-
-
-def _is_locked(folder: Path) -> bool:
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def _remotes(folder: Path) -> Iterator[Finding]:
