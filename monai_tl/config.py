@@ -147,10 +147,10 @@ class PredictConfig(Section):
     """Windows over each test case.
 
     Attributes:
-        overlap: Share of a window that the next one covers again; ``fast`` has its own.
-        mode: ``exact`` passes the windows of MONAI's sliding-window inferer in float32. ``fast`` passes larger windows,
-            or the whole case, in bfloat16 where the processor has it, and none that lies outside the body; see
-            docs/inference.md.
+        overlap: Share of a window that the next one covers again; ``fast`` has its own where its windows are others.
+        mode: ``exact`` passes the windows of MONAI's sliding-window inferer in float32. ``fast`` passes none that lies
+            outside the body, and the cheapest windows and number format that kept exact mode's Dice on the model's
+            validation cases; see docs/inference.md.
         memory_gib: What ``fast`` may take beside the image, GiB: the larger, the fewer windows. It is no measure of the
             machine, so that the same input gives the same bits everywhere.
         flips: Directions along which each window is passed mirrored too, all combinations of them, and the mean taken:

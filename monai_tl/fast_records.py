@@ -17,7 +17,7 @@ Windows = Literal["large", "patch", "exact"]
 """``large``: as memory allows, overlap a quarter of the patch. ``patch``: the patch, the same overlap. ``exact``: those
 of exact mode."""
 WINDOWS: tuple[Windows, ...] = ("large", "patch", "exact")
-"""From the cheapest on."""
+"""From those that differ most from exact mode's on."""
 
 
 class Trial(Record):
@@ -40,14 +40,16 @@ class Trial(Record):
 
 
 class FastRecord(Record):
-    """``fast.json``: the cheapest way that stays within ``TOLERANCE`` of exact mode; the most careful where none does.
+    """``fast.json``: the cheapest way that stays within ``TOLERANCE`` of exact mode on validation cases.
 
     Attributes:
         windows: Which.
         precision: The number format; a device that multiplies no faster in it computes in float32.
         n_cases: Validation cases that it was tried on; 0 of a way that was not tried.
-        is_within: Whether it stayed within ``TOLERANCE`` there; None of a way that was not tried.
-        trials: In the order in which they were tried, the cheapest first; of a mean of models those of each in turn.
+        is_within: Whether it stayed within ``TOLERANCE`` there; None of a way that was not tried. Where it is False no
+            way did, and fast mode is exact mode.
+        trials: In the order in which they were tried, the cheapest first; of a mean of models those of the models that
+            decide its number format.
     """
 
     windows: Windows
@@ -58,12 +60,15 @@ class FastRecord(Record):
 
     def joined(self, other: FastRecord) -> FastRecord:
         """What both allow, for models whose mean is taken."""
+        both = (self, other)
+        precision = "float32" if any(one.precision == "float32" for one in both) else self.precision
+        held = {one.is_within for one in both}
         return FastRecord(
             windows=max(self.windows, other.windows, key=WINDOWS.index),
-            precision="float32" if "float32" in (self.precision, other.precision) else self.precision,
+            precision=precision,
             n_cases=min(self.n_cases, other.n_cases),
-            is_within=None if None in (self.is_within, other.is_within) else self.is_within and other.is_within,
-            trials=self.trials + other.trials,
+            is_within=False if False in held else None if None in held else True,
+            trials=tuple(trial for one in both if one.precision == precision for trial in one.trials),
         )
 
     def why_float32(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from monai_tl.dataset.restoring import Restoring
 from monai_tl.errors import ConfigError, ContractError
 from monai_tl.fast_records import FAST_FILE, FastRecord
 from monai_tl.geometry import Shape
-from monai_tl.metrics.counting import CaseCounting
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
 from monai_tl.networks.memory import PassCost, is_local, measure_pass
 from monai_tl.networks.onnx_engine import OnnxNetwork
@@ -32,11 +31,16 @@ from monai_tl.networks.windows import collect_probabilities, network_size, windo
 from monai_tl.records import Plan, PreparedCase
 from monai_tl.sources.audit import load_trained
 
+if TYPE_CHECKING:
+    # the training tries fast mode, and does not depend on what counts
+    from monai_tl.metrics.counting import CaseCounting
+
 PLAN_FILE = "plan.json"
 """Beside a model's card: how its input is prepared."""
 
 
 Engine = Literal["torch", "onnx"]
+LOSSY = "no way of fast mode kept exact mode's Dice on the model's validation cases"
 _GIB = float(1 << 30)
 
 
@@ -130,7 +134,8 @@ class Predictor:
                 f"the model takes {self.plan.n_channels} channels, the image has shape {image.shape}; prepare it by "
                 "the model's own plan"
             )
-        is_fast, rule = config.mode == "fast", self.plan.size_rule
+        config, rule = self.settled(config), self.plan.size_rule
+        is_fast = config.mode == "fast"
         passing = self._passing(config, tells_members)
         blend = Blend(
             config.blending,
@@ -141,11 +146,16 @@ class Predictor:
         )
         return stream_probabilities(passing, image, self.tiling(_shape_of(image), config), blend)
 
+    def settled(self, config: PredictConfig) -> PredictConfig:
+        """The same; exact mode where no way of fast mode kept its Dice on validation cases."""
+        is_lossy = self.fast is not None and self.fast.is_within is False
+        return config.model_copy(update={"mode": "exact"}) if is_lossy else config
+
     def tiling(self, shape: Shape, config: PredictConfig) -> Tiling:
         """Windows over a case of some shape."""
         rule = self.plan.size_rule
         window = window_size(shape, self.plan.patch_size_vox, rule)
-        allowed = self._allowed
+        config, allowed = self.settled(config), self._allowed
         if config.mode == "exact" or allowed.windows == "exact":
             return exact_tiling(shape, window, config.overlap)
         return fast_tiling(
@@ -160,7 +170,7 @@ class Predictor:
 
     def precision(self, config: PredictConfig) -> tuple[PrecisionName, str]:
         """Number format of the products, and why."""
-        if config.mode == "exact":
+        if self.settled(config).mode == "exact":
             return "float32", "the mode exact computes in it"
         if self.engine == "onnx":
             return "float32", "the engine onnx computes in it"
@@ -192,6 +202,7 @@ class Predictor:
 
     def describe(self, config: PredictConfig) -> dict[str, Any]:
         """How labels come about: mode, engine, number format and why, what the results' bits depend on."""
+        asked, config = config.mode, self.settled(config)
         precision, reason = self.precision(config)
         found: dict[str, Any] = {
             "mode": config.mode,
@@ -208,6 +219,7 @@ class Predictor:
             found["keeps_dice"] = self._allowed.is_within
         else:
             found["windows"] = f"the plan's patch, overlap {config.overlap:g}"
+            found |= {} if asked == "exact" else {"mode_reason": LOSSY}
         return found | {"software": describe_torch(next(self.networks[0].parameters()).device)}
 
 

@@ -24,7 +24,7 @@ from monai_tl.dicom.volume import DicomVolume, labels_to_source, read_volume, to
 from monai_tl.errors import ConfigError, ContractError, DataError, DicomError, describe_fault
 from monai_tl.files import sha256_of, sweep_abandoned, whole_folder, write_json
 from monai_tl.geometry import Affine, spacing_of
-from monai_tl.inference import Predictor, load_models, with_engine
+from monai_tl.inference import LOSSY, Predictor, load_models, with_engine
 from monai_tl.integrity import check_if_sealed
 from monai_tl.metrics.counting import CaseCounting
 from monai_tl.progress import Progress
@@ -227,6 +227,8 @@ def load_model(
     settings = settings.model_copy(update={"predict": wanted.applied_to(settings.predict)})
     n_threads = settings.predict.n_threads
     predictor = with_engine(load_models(folders, n_threads), wanted.engine, n_threads)
+    if predictor.settled(settings.predict) != settings.predict:
+        note = f"{note} Segmented in exact mode: {LOSSY}.".strip()
     if predictor.plan.n_channels != 1:
         raise ContractError(
             f"the model takes {predictor.plan.n_channels} channels, a DICOM series has one; use a model of one channel"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from statistics import fmean, stdev
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,11 @@ N_CASES = 8
 """Of a large validation set the first ones tell enough, and each costs a prediction in exact mode."""
 MAX_VOXELS = 1 << 27
 """Of all these cases together, 134 million: eight of 256 x 256 x 256; of larger ones fewer."""
+FLOAT32_COST = 2.2
+"""Of a voxel in float32, in voxels in half precision: a U-Net by windows of 96 x 96 x 96 took 1.06 s and 0.48 s. It is
+fixed, since the order of the ways decides which one is taken."""
+_FAST, _EXACT = PredictConfig(mode="fast"), PredictConfig()
+_WORDS: Final = {"large": "larger windows", "patch": "less overlap", "exact": "the windows of exact mode"}
 
 
 def try_fast_mode(predictor: Predictor, cases: Sequence[TrainingCase], progress: Progress) -> FastRecord | None:
@@ -49,23 +55,52 @@ def try_fast_mode(predictor: Predictor, cases: Sequence[TrainingCase], progress:
     chosen = _choose(cases)
     if len(chosen) < MIN_CASES:
         return None
-    exact = [_label(predictor, case, PredictConfig()) for case in chosen]
+    progress.show(f"fast mode is tried on {len(chosen)} validation cases")
+    exact = [_label(predictor, case, _EXACT) for case in chosen]
     trials: list[Trial] = []
-    for precision, windows in product(_precisions(predictor), ("large" if predictor.is_local else "patch", "exact")):
-        record = FastRecord.model_validate({"windows": windows, "precision": precision, "n_cases": len(chosen)})
-        trial = _try(replace(predictor, fast=record), record, chosen, exact)
+    has_failed = False
+    for way in _ways(predictor, chosen):
+        try:
+            trial = _try(replace(predictor, fast=way), way, chosen, exact)
+        except (RuntimeError, MemoryError, ValueError) as error:
+            # the others may do
+            progress.warn(f"fast mode, {_name(way)}: {type(error).__name__}, so it is not taken")
+            has_failed = True
+            continue
         if trial is None:
             continue
         trials.append(trial)
         progress.show(_describe(trial))
         if trial.is_within:
-            return record.model_copy(update={"n_cases": trial.n_cases, "is_within": True, "trials": tuple(trials)})
-    if not trials:
+            return _allow(way, trial, trials, predictor, has_failed)
+    if not trials and not has_failed:
         return None
-    progress.warn("fast mode does not keep exact mode's Dice; segment with --mode exact")
-    last = record.model_copy(update={"n_cases": trials[-1].n_cases, "is_within": False, "trials": tuple(trials)})
-    assert (last.windows, last.precision) == ("exact", "float32")
-    return last
+    progress.warn("no way of fast mode keeps exact mode's Dice, so it will be exact mode, and as slow")
+    n_cases = min((trial.n_cases for trial in trials), default=0)
+    return FastRecord(windows="exact", precision="float32", n_cases=n_cases, is_within=False, trials=tuple(trials))
+
+
+def _ways(predictor: Predictor, cases: Sequence[TrainingCase]) -> list[FastRecord]:
+    """From the cheapest on, by the voxels that are passed."""
+    windows: tuple[Windows, ...] = ("large" if predictor.is_local else "patch", "exact")
+    ways = [FastRecord(windows=one, precision=precision) for precision, one in product(_precisions(predictor), windows)]
+
+    def cost(way: FastRecord) -> float:
+        tilings = [replace(predictor, fast=way).tiling(_shape_of(case), _FAST) for case in cases]
+        n_voxels = sum(tiling.n_windows * math.prod(tiling.window) for tiling in tilings)
+        return n_voxels * (FLOAT32_COST if way.precision == "float32" else 1.0)
+
+    return sorted(ways, key=cost)
+
+
+def _allow(
+    way: FastRecord, trial: Trial, trials: Sequence[Trial], predictor: Predictor, has_failed: bool
+) -> FastRecord:
+    """What held; and larger windows of which no case told anything, as without a trial."""
+    is_untold = way.windows == "exact" and not has_failed and not any(one.windows == "large" for one in trials)
+    if is_untold and predictor.careful.windows == "large":
+        return FastRecord(windows="large", precision=way.precision, trials=tuple(trials))
+    return way.model_copy(update={"n_cases": trial.n_cases, "is_within": True, "trials": tuple(trials)})
 
 
 def _choose(cases: Sequence[TrainingCase]) -> list[TrainingCase]:
@@ -73,41 +108,44 @@ def _choose(cases: Sequence[TrainingCase]) -> list[TrainingCase]:
     found: list[TrainingCase] = []
     n_voxels = 0
     for case in cases:
-        n_voxels += case.label.size if case.foreground else 0
-        if n_voxels > MAX_VOXELS or len(found) == N_CASES:
-            break
-        found += [case] if case.foreground else []
-    return found
+        if not case.foreground or n_voxels + case.label.size > MAX_VOXELS:
+            continue
+        n_voxels += case.label.size
+        found.append(case)
+    return found[:N_CASES]
 
 
 def _try(
     way: Predictor, record: FastRecord, cases: Sequence[TrainingCase], exact: Sequence[NDArray[np.uint8]]
 ) -> Trial | None:
     """One way; None where too few cases can tell."""
-    fast, plain = PredictConfig(mode="fast"), PredictConfig()
     apart = []
     for case, before in zip(cases, exact, strict=True):
         shape = _shape_of(case)
         # a network that finds nothing shows nothing
         if not before.any():
             continue
-        if record.windows == "exact" or way.tiling(shape, fast) != way.tiling(shape, plain):
-            apart.append(_difference(case, before, _label(way, case, fast), way.plan.scheme.n_outputs))
+        if record.windows == "exact" or way.tiling(shape, _FAST) != way.tiling(shape, _EXACT):
+            apart.append(_difference(case, before, _label(way, case, _FAST), way.plan.scheme.n_outputs))
     if len(apart) < MIN_CASES:
         return None
     return _judge(record.windows, record.precision, apart)
 
 
+def _name(way: FastRecord | Trial) -> str:
+    return f"{_WORDS[way.windows]}, {way.precision}"
+
+
 def _describe(trial: Trial) -> str:
-    words = {"large": "larger windows", "patch": "less overlap", "exact": "the windows of exact mode"}
     return (
-        f"fast mode, {words[trial.windows]}, {trial.precision}: mean Dice {trial.difference:+.4f} of exact mode's on "
-        f"{trial.n_cases} validation cases: {'held' if trial.is_within else 'not held'}"
+        f"fast mode, {_name(trial)}: mean Dice differs by {trial.difference:+.4f} ± {trial.standard_error:.4f} from "
+        f"exact mode's on {trial.n_cases} validation cases (at most {TOLERANCE:g} with the error): "
+        f"{'kept' if trial.is_within else 'not kept'}"
     )
 
 
 def _precisions(predictor: Predictor) -> tuple[PrecisionName, ...]:
-    unlimited = replace(predictor, fast=None).precision(PredictConfig(mode="fast"))[0]
+    unlimited = replace(predictor, fast=None).precision(_FAST)[0]
     return ("float32",) if unlimited == "float32" else (unlimited, "float32")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ from monai_tl.config import Arm, FinetuneConfig, Params
 from monai_tl.dataset.manifest import read_unprepared
 from monai_tl.dataset.patches import PatchSampler, TrainingCase, load_case
 from monai_tl.errors import ConfigError, ContractError, DataError, LabelError, TrainingError
-from monai_tl.fast_records import FAST_FILE
-from monai_tl.files import code_digest, sha256_file, sha256_of, to_json, whole_folder, write_json
+from monai_tl.fast_records import FAST_FILE, FastRecord
+from monai_tl.files import code_digest, sha256_file, sha256_of, temporary_folder, to_json, whole_folder, write_json
 from monai_tl.inference import load_models
 from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.device import describe_torch, place_network, set_up_torch
@@ -171,8 +171,11 @@ def finetune(
                 ranks,
                 _make_private(workspace, key, config, fold, strategy.n_steps),
             ).run()
-            facts = {"arm": arm, "fold": number, "n_threads": config.n_threads, "n_ranks": ranks.n_ranks}
-            facts |= {
+            facts = {
+                "arm": arm,
+                "fold": number,
+                "n_threads": config.n_threads,
+                "n_ranks": ranks.n_ranks,
                 "versions": versions,
                 "code_sha256": code_digest(*_CODE),
                 "n_train_cases": len(fold.train),
@@ -181,32 +184,50 @@ def finetune(
             facts |= {} if decision is None else {"decision": decision.model_dump(mode="json")}
             facts |= describe_training(config, strategy, outcome)
 
+            write = partial(write_model, plan=plan, source=source, audit=audit, outcome=outcome, name=name, found=found)
+            # of several processes the others wait for the first no longer than their limit
+            tries = tries_fast and not ranks.are_several and config.privacy == "none"
+
             def keep() -> None:
-                with whole_folder(out) as folder:
-                    write_model(folder, plan, source, audit, outcome, name, found)
-                    write_json(folder / TRAINING_FILE, facts)
-                    _try_fast_mode(folder, val_cases if tries_fast and not ranks.are_several else (), config, progress)
+                work = state.parent
+                fast = _try_fast_mode(write, work, name, val_cases, config.n_threads, progress) if tries else None
+                _keep(out, write, facts, fast)
                 shutil.rmtree(checkpoints)
 
             ranks.from_first(keep)
     return out
 
 
-def _try_fast_mode(folder: Path, cases: Sequence[TrainingCase], config: FinetuneConfig, progress: Progress) -> None:
-    """Several processes do not, since the others wait for the first no longer than their limit; a private training
-    chooses by no image.
+def _keep(out: Path, write: Callable[[Path], None], facts: dict[str, Any], fast: FastRecord | None) -> None:
+    with whole_folder(out) as folder:
+        write(folder)
+        write_json(folder / TRAINING_FILE, facts)
+        if fast is not None:
+            fast.write(folder / FAST_FILE)
+
+
+def _try_fast_mode(
+    write: Callable[[Path], None],
+    parent: Path,
+    name: str,
+    cases: Sequence[TrainingCase],
+    n_threads: int,
+    progress: Progress,
+) -> FastRecord | None:
+    """On the model as it will be loaded, so that what was merged or averaged is in it; where nobody looks for models,
+    since it takes a while. A private training does without: it chooses nothing by an image.
     """
-    if not cases or config.privacy != "none":
-        return
-    try:
-        # as it will be loaded, so that what was merged or averaged is in it
-        record = try_fast_mode(load_models([folder], config.n_threads), cases, progress)
-    except (RuntimeError, MemoryError, ValueError) as error:
-        # of a trained model nothing is lost by a way of prediction that it does not take
-        progress.warn(f"fast mode could not be tried ({type(error).__name__}), so it is careful")
-        return
-    if record is not None:
-        record.write(folder / FAST_FILE)
+    if not cases:
+        return None
+    with temporary_folder(parent, name) as folder:
+        write(folder)
+        predictor = load_models([folder], n_threads)
+        try:
+            return try_fast_mode(predictor, cases, progress)
+        except (RuntimeError, MemoryError, ValueError) as error:
+            # of a trained model nothing is lost by a way of prediction that it does not take
+            progress.warn(f"fast mode could not be tried ({type(error).__name__}), so it may cost Dice")
+            return None
 
 
 def _make_private(workspace: Path, key: str, config: FinetuneConfig, fold: Fold, n_steps: int) -> PrivateSteps | None:

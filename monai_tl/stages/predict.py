@@ -24,7 +24,8 @@ FAILED_FILE = "failed.json"
 MODELS_FILE = "models.json"
 """sha256 of the weights that predicted, by the name of their folder."""
 METHOD_FILE = "method.json"
-"""Mode, number format and why, versions: what the labels' bits depend on beside models and cases."""
+"""By arm, seed and folds, since each model has its own fast mode: mode, number format and why, versions; what the
+labels' bits depend on beside models and cases."""
 Rounds = list[tuple[tuple[int, ...], tuple[str, ...]]]
 """Which folds' models predict which cases."""
 Found = TypeVar("Found")
@@ -61,7 +62,7 @@ def run(workspace: Path, params: Params) -> None:
     progress = Progress("predict", total=len(runs) * n_cases)
     failed: list[dict[str, Any]] = []
     models: dict[str, str] = {}
-    method: dict[str, Any] = {}
+    methods: dict[str, dict[str, Any]] = {}
     certain: list[RunCertainty] = []
     # no stage reads a label map before its hash was checked
     with whole_folder(workspace / "artifacts/predictions") as out, checked_when_read():
@@ -70,14 +71,14 @@ def run(workspace: Path, params: Params) -> None:
             temperature, n_fitted = one.fit_temperature(fitting)
             faults, cases = one.predict(rounds, temperature)
             models |= one.models
-            method = one.method
+            methods |= one.methods
             certain.append(one.certainty(temperature, n_fitted, cases))
             for case_id, fault in faults.items():
                 code, reason = describe_fault(fault)
                 failed.append({"case_id": case_id, "arm": arm, "seed": seed, "code": code, "reason": reason})
         write_json(out / FAILED_FILE, {"failed": failed})
         write_json(out / MODELS_FILE, models)
-        write_json(out / METHOD_FILE, method)
+        write_json(out / METHOD_FILE, methods)
         Certainty(runs=tuple(certain)).write(out / CERTAINTY_FILE)
 
 
@@ -93,7 +94,7 @@ class _Run:
         self.name = f"{arm} seed {seed}"
         self.unprepared, self.progress = unprepared, progress
         self.models: dict[str, str] = {}
-        self.method: dict[str, Any] = {}
+        self.methods: dict[str, dict[str, Any]] = {}
         self.n_members = self.n_models = 0
 
     def fit_temperature(self, rounds: Rounds) -> tuple[float | None, int]:
@@ -127,7 +128,8 @@ class _Run:
             # here too, so that a model that cannot be loaded is known before any case
             predictor = kept_predictor(work.folders, work.weights, self.config.n_threads)
             self.models |= dict(zip([folder.name for folder in work.folders], work.weights, strict=True))
-            self.method = predictor.describe(self.config)
+            words = f"folds {' '.join(map(str, folds))}" if len(folds) > 1 else f"fold {folds[0]}"
+            self.methods[f"{self.name}, {words}"] = predictor.describe(self.config)
             self.n_members = predictor.count_members(self.config) if self.config.disagreement else 0
             self.n_models = len(folds)
             for case_id in case_ids:

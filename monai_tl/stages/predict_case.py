@@ -14,6 +14,7 @@ from monai_tl.certainty_records import CaseCertainty
 from monai_tl.config import PredictConfig
 from monai_tl.dataset.nifti import write_image
 from monai_tl.errors import DataError
+from monai_tl.fast_records import FAST_FILE
 from monai_tl.inference import Predictor, load_models
 from monai_tl.metrics.calibration import Reals
 from monai_tl.metrics.counting import CaseCounting
@@ -60,9 +61,16 @@ def sum_losses(case_id: str, work: PredictTask) -> tuple[Reals, int] | Exception
         return error
 
 
-@lru_cache(maxsize=1)
 def kept_predictor(folders: tuple[Path, ...], weights: tuple[str, ...], n_threads: int) -> Predictor:
-    """Loaded once a process; anew where the weights in the folders have changed, since workers outlive a run."""
+    """Loaded once a process; anew where the models have changed, since workers outlive a run."""
+    paths = [folder / FAST_FILE for folder in folders]
+    return _keep_predictor(folders, weights, tuple(p.read_bytes() if p.is_file() else b"" for p in paths), n_threads)
+
+
+@lru_cache(maxsize=1)
+def _keep_predictor(
+    folders: tuple[Path, ...], weights: tuple[str, ...], fast: tuple[bytes, ...], n_threads: int
+) -> Predictor:
     return load_models(folders, n_threads)
 
 

@@ -9,6 +9,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 from balls import CASE_IDS, make_params, write_workspace
+from ladder_runs import KilledError
 
 import monai_tl.stages.finetune
 from monai_tl.config import PredictConfig
@@ -20,6 +21,7 @@ from monai_tl.metrics.overlap import dice
 from monai_tl.networks.windows import collect_probabilities
 from monai_tl.records import Fold, Split
 from monai_tl.stages.finetune import run
+from monai_tl.training.tuning import Tuning
 
 VALIDATION = CASE_IDS[:3]
 
@@ -79,7 +81,38 @@ def test_an_error_of_the_trial_loses_no_model(
     model = folder / "artifacts/models/scratch-0-0"
     assert not (model / FAST_FILE).exists()
     assert load_models([model], 1).fast is None
-    assert f"fast mode could not be tried ({type(error).__name__})" in capsys.readouterr().out
+    assert f"fast mode could not be tried ({type(error).__name__}), so it may cost Dice" in capsys.readouterr().out
+
+
+def test_an_end_in_the_trial_loses_no_training_and_changes_nothing(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a kill: no handler runs that could save anything."""
+    folder = write_workspace(tmp_path)
+    Split(test=(), folds=(Fold(train=CASE_IDS[3:], val=VALIDATION),)).write(folder / "artifacts/split/split.json")
+    seen: list[list[str]] = []
+
+    def end(*_: object) -> None:
+        models = folder / "artifacts/models"
+        seen.append([path.name for path in models.iterdir()] if models.is_dir() else [])
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(monai_tl.stages.finetune, "try_fast_mode", end)
+        with pytest.raises(KilledError):
+            run(folder, make_params(max_steps=24), "scratch", "0", "0")
+    # nothing half-made where models are looked for
+    assert seen == [[]]
+
+    def step(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tuning, "step", step)
+        run(folder, make_params(max_steps=24), "scratch", "0", "0")
+    again, whole = (one / "artifacts/models/scratch-0-0" for one in (folder, workspace))
+    assert (again / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    assert (again / FAST_FILE).read_bytes() == (whole / FAST_FILE).read_bytes()
 
 
 def test_a_damaged_record_is_said(workspace: Path, tmp_path: Path) -> None:

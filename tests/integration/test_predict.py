@@ -16,8 +16,9 @@ from scipy.stats import entropy
 from monai_tl.certainty_records import Certainty
 from monai_tl.config import IngestConfig, Params, PlanConfig, PredictConfig
 from monai_tl.errors import ContractError, StageError
+from monai_tl.fast_records import FAST_FILE, FastRecord
 from monai_tl.files import read_json
-from monai_tl.inference import load_models
+from monai_tl.inference import LOSSY, load_models
 from monai_tl.labels import ClassSpec
 from monai_tl.metrics.calibration import reference_box, region_of
 from monai_tl.records import Fold, Plan, Split
@@ -58,6 +59,37 @@ def test_test_cases_are_predicted_on_their_grid(workspace: Path) -> None:
         assert prediction.dtype == np.uint8
         assert np.array_equal(image.affine, np.diag([2.0, 2.0, 2.0, 1.0]))
         assert 2 * (prediction * label).sum() / (prediction.sum() + label.sum()) > 0.85
+
+
+def test_the_record_tells_of_each_model_what_its_own_fast_mode_does(workspace: Path) -> None:
+    models = workspace / "artifacts/models"
+    shutil.copytree(models / "scratch-0-0", models / "scratch-0-1")
+    settings = {
+        0: FastRecord(windows="patch", precision="float32", n_cases=4, is_within=True),
+        1: FastRecord(windows="exact", precision="float32", n_cases=4, is_within=False),
+    }
+    for seed, record in settings.items():
+        record.write(models / f"scratch-0-{seed}" / FAST_FILE)
+    params = PARAMS.model_copy(
+        update={
+            "finetune": make_config(arms=("scratch",), seeds=(0, 1)),
+            "predict": PredictConfig(n_threads=1, mode="fast"),
+        }
+    )
+    predict.run(workspace, params)
+    said = read_json(workspace / "artifacts/predictions/method.json")
+    first, second = said["scratch seed 0, fold 0"], said["scratch seed 1, fold 0"]
+    assert set(said) == {"scratch seed 0, fold 0", "scratch seed 1, fold 0"}
+    assert (first["mode"], first["windows"], first["keeps_dice"]) == (
+        "fast",
+        "the plan's patch, overlap a quarter",
+        True,
+    )
+    assert (second["mode"], second["mode_reason"]) == ("exact", LOSSY)
+    # a worker that has the first model in memory does not take the second for it, though the weights are equal
+    FastRecord(windows="patch", precision="float32").write(models / "scratch-0-1" / FAST_FILE)
+    predict.run(workspace, params)
+    assert read_json(workspace / "artifacts/predictions/method.json")["scratch seed 1, fold 0"]["mode"] == "fast"
 
 
 def test_how_sure_it_is_is_kept_and_the_temperature_is_of_validation_cases(workspace: Path) -> None:

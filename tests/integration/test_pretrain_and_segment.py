@@ -16,7 +16,9 @@ from small_cohort import write_cohort_and_key
 from monai_tl.commands import pretrain, segment
 from monai_tl.commands.phantom import canaries
 from monai_tl.errors import ConfigError, DataError, PrivacyError
+from monai_tl.fast_records import FAST_FILE, FastRecord
 from monai_tl.files import read_json, sha256_file
+from monai_tl.inference import LOSSY
 from monai_tl.integrity import seal
 from monai_tl.records import Fingerprint, Plan, RejectionList
 from monai_tl.sources.card import read_source
@@ -243,6 +245,26 @@ def test_onnx_segments_as_torch_does_and_the_record_says_so(home: Path, tmp_path
     assert set(np.unique(labels["torch"])) == {0, 1, 2}
     # sums in another order may turn a voxel whose two best classes are equal within rounding
     assert np.mean(labels["torch"] != labels["onnx"]) < 1e-5
+
+
+def test_a_model_that_no_way_of_fast_mode_serves_is_applied_in_exact_mode_and_it_is_said(
+    home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "study").mkdir()
+    for dataset in next(iter(image_series(home).values())):
+        shutil.copy(dataset.filename, tmp_path / "study")
+    lossy = shutil.copytree(model_of(home), tmp_path / "lossy")
+    FastRecord(windows="exact", precision="float32", n_cases=5, is_within=False).write(lossy / FAST_FILE)
+    seal(lossy)
+    said, labels = {}, {}
+    for model, mode in ((lossy, "fast"), (model_of(home), "exact")):
+        out = tmp_path / mode
+        said[mode] = segment.run(tmp_path / "study", out, [model], key_file=home / "key", mode=mode)
+        (path,) = out.rglob("segmentation.nii.gz")
+        labels[mode] = np.asarray(nibabel.load(path).dataobj)
+    assert f"Segmented in exact mode: {LOSSY}." in said["fast"]
+    assert LOSSY not in said["exact"]
+    assert np.array_equal(labels["fast"], labels["exact"])
 
 
 def test_nothing_segmented_is_an_error_with_reasons(home: Path, tmp_path: Path) -> None:

@@ -37,14 +37,14 @@ def entrants(mib: dict[str, float]) -> list[Contestant]:
 
 def test_inference_is_judged_against_the_faster_of_the_same_network() -> None:
     times = {
-        predict.EXACT: [1.6, 1.6], predict.FAST["large"]: [0.5, 0.5], predict.FAST_BATCH: [0.3, 0.3],
+        predict.EXACT: [1.6, 1.6], predict.FAST["patch"]: [0.5, 0.5], predict.FAST_BATCH: [0.3, 0.3],
         predict.MONAI: [1.8, 1.8], predict.MONAI_4: [1.4, 1.4], predict.MONAI_BATCH: [1.2, 1.2],
     }  # fmt: skip
-    memory = {predict.EXACT: 50.0, predict.FAST["large"]: 10.0, predict.MONAI: 200.0, predict.MONAI_4: 250.0}
+    memory = {predict.EXACT: 50.0, predict.FAST["patch"]: 10.0, predict.MONAI: 200.0, predict.MONAI_4: 250.0}
     fast, batch, exact, peak = predict.goals(entrants(memory), times).splitlines()
     # 1.4 / 0.5, not 1.8 / 0.5
     assert fast.startswith(
-        "- **Not met**: monai_tl, fast, larger windows: 2.80 times the speed of MONAI SlidingWindowInferer, 4 a pass"
+        "- **Not met**: monai_tl, fast, less overlap: 2.80 times the speed of MONAI SlidingWindowInferer, 4 a pass"
     )
     assert batch.startswith("- Met: monai_tl, fast, batch normalisation: 4.00 times the speed of")
     assert exact.startswith("- **Not met**: monai_tl, exact: 1.14 of the time of MONAI SlidingWindowInferer, 4 a pass")
@@ -52,7 +52,7 @@ def test_inference_is_judged_against_the_faster_of_the_same_network() -> None:
 
 
 def test_goals_of_inference_without_one_of_the_peers() -> None:
-    times = {predict.EXACT: [1.0], predict.FAST["large"]: [0.2], predict.MONAI: [1.0]}
+    times = {predict.EXACT: [1.0], predict.FAST["patch"]: [0.2], predict.MONAI: [1.0]}
     lines = predict.goals(entrants({predict.EXACT: 120.0, predict.MONAI: 200.0}), times).splitlines()
     assert [line.split(":")[0] for line in lines] == ["- Met", "- Met", "- **Not met**"]
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 import monai_tl.inference
 from monai_tl.config import IntensityConfig, NetworkConfig, PredictConfig
 from monai_tl.dataset.patches import TrainingCase
-from monai_tl.fast_records import FastRecord
-from monai_tl.inference import Predictor
+from monai_tl.fast_records import FastRecord, Trial
+from monai_tl.inference import LOSSY, Predictor
 from monai_tl.labels import ClassSpec, LabelScheme
+from monai_tl.networks.windows import collect_probabilities
 from monai_tl.progress import Progress
 from monai_tl.records import Plan, SizeRule
-from monai_tl.stages.fast_trial import MAX_VOXELS, N_CASES, _choose, _judge, try_fast_mode
+from monai_tl.stages.fast_trial import MAX_VOXELS, N_CASES, _choose, _judge, _ways, try_fast_mode
 
 PATCH = (16, 16, 16)
 SHAPE = (40, 28, 28)
@@ -198,8 +199,12 @@ def test_a_network_that_half_precision_blurs_computes_in_float32(monkeypatch: py
     record = _try(predictor, _cases(3))
     assert record is not None
     assert (record.windows, record.precision) == ("large", "float32")
-    assert [trial.precision for trial in record.trials] == ["bfloat16", "bfloat16", "float32"]
-    assert not any(trial.is_within for trial in record.trials[:2])
+    # larger windows in float32 pass fewer voxels than those of exact mode, by more than half precision saves
+    assert [(trial.windows, trial.precision) for trial in record.trials] == [
+        ("large", "bfloat16"),
+        ("large", "float32"),
+    ]
+    assert [trial.is_within for trial in record.trials] == [False, True]
     precision, reason = replace(predictor, fast=record).precision(PredictConfig(mode="fast"))
     assert (precision, reason) == ("float32", "bfloat16 did not keep exact mode's Dice on validation cases")
 
@@ -231,8 +236,62 @@ def test_a_network_that_no_way_of_fast_mode_serves_is_said(
     record = _try(predictor, _cases(3))
     assert record is not None
     assert (record.windows, record.precision, record.is_within, record.n_cases) == ("exact", "float32", False, 3)
-    assert "segment with --mode exact" in capsys.readouterr().out
-    assert replace(predictor, fast=record).describe(PredictConfig(mode="fast"))["keeps_dice"] is False
+    assert "so it will be exact mode" in capsys.readouterr().out
+    settled, fast = replace(predictor, fast=record), PredictConfig(mode="fast")
+    said = settled.describe(fast)
+    assert (said["mode"], said["mode_reason"]) == ("exact", LOSSY)
+    # nor sums in half of the bits
+    image = _case(0).image
+    exact, found = (collect_probabilities(settled.stream(image, one), SHAPE) for one in (PredictConfig(), fast))
+    assert np.array_equal(exact, found)
+
+
+class Fails(Above):
+    """Where the window is larger than the patch, as one that takes too much memory."""
+
+    def __init__(self, n_most: int) -> None:
+        super().__init__(lambda image: image - 0.5)
+        self.n_most = n_most
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image[0, 0].numel() > self.n_most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return super().forward(image)
+
+
+def test_a_way_that_fails_is_not_taken_and_the_others_are_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    predictor = _predictor(Fails(_volume(PATCH)))
+    record = _try(predictor, _cases(3))
+    assert record is not None
+    assert (record.windows, record.is_within) == ("exact", True)
+    assert "fast mode, larger windows, float32: RuntimeError, so it is not taken" in capsys.readouterr().out
+    replace(predictor, fast=record).predict_probabilities(_case(0).image)
+
+
+def test_larger_windows_that_no_case_could_tell_of_are_taken_as_without_a_trial() -> None:
+    """One window each: what was tried is the number format alone."""
+    predictor = _predictor(Above(lambda image: image - 0.5))
+    record = _try(predictor, [_case(number, shape=(14, 16, 16)) for number in range(4)])
+    assert record is not None
+    assert (record.windows, record.is_within, record.n_cases) == ("large", None, 0)
+    assert [trial.windows for trial in record.trials] == ["exact"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        # 12 windows by less overlap, 36 in exact mode; one in float32 is worth 2.2
+        (SHAPE, [("patch", "bfloat16"), ("patch", "float32"), ("exact", "bfloat16"), ("exact", "float32")]),
+        # 3 and 4
+        ((40, 16, 16), [("patch", "bfloat16"), ("exact", "bfloat16"), ("patch", "float32"), ("exact", "float32")]),
+    ],
+)
+def test_ways_are_tried_from_the_cheapest_on(
+    shape: tuple[int, int, int], expected: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monai_tl.inference, "fastest_precision", lambda _: ("bfloat16", "said so"))
+    ways = _ways(_predictor(Above(_windowed, nn.InstanceNorm3d(1))), [_case(0, shape=shape)])
+    assert [(way.windows, way.precision) for way in ways] == expected
 
 
 def test_differences_that_only_cancel_out_are_not_within() -> None:
@@ -256,8 +315,10 @@ def test_of_many_cases_the_first_are_asked() -> None:
 def test_of_large_cases_fewer_are_asked() -> None:
     case = _case(0)
     large = replace(case, label=np.broadcast_to(np.uint8(1), (MAX_VOXELS // 5, 1, 1)))
+    huge = replace(case, label=np.broadcast_to(np.uint8(1), (MAX_VOXELS + 1, 1, 1)))
     assert len(_choose([large] * 8)) == 5
     assert len(_choose([case] * 12)) == N_CASES
+    assert _choose([huge, case, huge, case]) == [case, case]
 
 
 def test_a_mean_of_models_is_allowed_what_each_of_them_is() -> None:
@@ -270,3 +331,13 @@ def test_a_mean_of_models_is_allowed_what_each_of_them_is() -> None:
     assert large.joined(single) == single.joined(large) == single
     assert patch.joined(careful) == careful.joined(patch) == careful
     assert patch.joined(failed) == failed.joined(patch) == failed
+    # what is not known of one, and does not hold for the other, does not hold
+    assert careful.joined(failed).is_within is False
+
+
+def test_why_a_mean_of_models_computes_in_float32_is_said_by_the_one_that_does() -> None:
+    kept = Trial(windows="patch", precision="bfloat16", n_cases=5, difference=0.1, standard_error=0.0, is_within=False)
+    half = FastRecord(windows="exact", precision="bfloat16", n_cases=5, is_within=True, trials=(kept,))
+    single = FastRecord(windows="exact", precision="float32", n_cases=5, is_within=True)
+    assert "was not tried" in half.joined(single).why_float32()
+    assert "was not tried" in single.joined(half).why_float32()
