@@ -147,7 +147,7 @@ def _fast_of(root: Path, norm: str, seconds: float) -> tuple[list[_Way], FastRec
     point = Point(folder, N_TRAINED, "scratch", 0, seconds)
     measure(root, [point])
     split = Split.read(folder / "artifacts/split/split.json")
-    (fold,) = split.folds
+    fold = split.folds[0]
     seen = {*curve_point_of(root, point).case_ids}
     unseen = [case for case in sorted((*fold.train, *fold.val)) if case not in seen]
     prepared = folder / "artifacts/prepared"

@@ -40,8 +40,7 @@ def run(quick: bool) -> list[str]:
         f"The demo's network ({demo_network().name}) over {of} voxels: {n_windows} windows of {size}, overlap "
         f"{settings.overlap:g}, {settings.blending} blending, {settings.batch_size} windows a pass, "
         f"{settings.n_threads} threads, each contestant in a process of its own. Limit: that many forward passes over "
-        "one window in memory, weights channels last as we use them, no softmax, no sum; a pass over two windows in "
-        "the layout as built is a little cheaper a window, so a contestant may come out below it. MONAI: "
+        "one window in memory, in the layout that we use, no softmax, no sum. MONAI: "
         "`SlidingWindowInferer` with the same settings, softmax at the end, network as built; and with four windows a "
         "pass, as its tutorials have it. nnU-Net: `nnUNetPredictor.predict_sliding_window_return_logits` with the same "
         "network, patch, overlap and blending, one window a pass, sums in float16, and its label manager's labels; it "
@@ -115,7 +114,7 @@ def _network(is_ours: bool, norm: str = "") -> Any:
 
     from benchmarks.cases import N_OUTPUTS, demo_network, demo_params
     from monai_tl.networks.builders import build_network
-    from monai_tl.networks.device import place_network, set_up_torch
+    from monai_tl.networks.device import place_to_predict, set_up_torch
 
     settings = demo_params().predict
     config = demo_network()
@@ -123,7 +122,7 @@ def _network(is_ours: bool, norm: str = "") -> Any:
         config = config.model_copy(update={"arguments": config.arguments | {"norm": norm}})
     network = build_network(config, 1, N_OUTPUTS, 0).eval()
     if is_ours:
-        return place_network(network, set_up_torch(settings.n_threads))
+        return place_to_predict(network, set_up_torch(settings.n_threads))
     torch.set_num_threads(settings.n_threads)
     return network
 

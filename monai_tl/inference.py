@@ -20,7 +20,7 @@ from monai_tl.dataset.restoring import Restoring
 from monai_tl.errors import ConfigError, ContractError
 from monai_tl.fast_records import FAST_FILE, FastRecord
 from monai_tl.geometry import Shape
-from monai_tl.networks.device import describe_torch, place_network, set_up_torch
+from monai_tl.networks.device import describe_torch, place_to_predict, set_up_torch
 from monai_tl.networks.memory import PassCost, is_local, measure_pass
 from monai_tl.networks.onnx_engine import OnnxNetwork
 from monai_tl.networks.passes import Passing
@@ -322,7 +322,7 @@ def load_models(folders: Sequence[Path], n_threads: int) -> Predictor:
         if source.card.output != "softmax":
             raise ContractError(f"{folder}: gives {source.card.output}, not softmax; fine-tune it first")
         plans.append(Plan.read(folder / PLAN_FILE))
-        networks.append(place_network(network, device))
+        networks.append(place_to_predict(network, device))
         path = folder / FAST_FILE
         records.append(FastRecord.read(path) if path.is_file() else None)
     for folder, plan in zip(folders, plans, strict=True):

@@ -36,6 +36,21 @@ def set_up_torch(n_threads: int) -> torch.device:
     return device
 
 
+_NARROW = 128
+"""Channels, up to which a network with instance normalisation predicts faster as it is built than channels last:
+instance normalisation copies what lies channels last there and back, and convolutions of few channels gain less by that
+layout. Up to 128 channels it took 0.87 to 0.96 of the time in float32 and in bfloat16 0.87 to 0.97, with 192 and 256
+channels as much or more (MONAI's UNet, BasicUNet and DynUNet, two windows a pass)."""
+
+
+def place_to_predict(network: nn.Module, device: torch.device) -> nn.Module:
+    """As ``place_network``; on a CPU narrow networks with instance normalisation keep the layout they were built in."""
+    layers = list(network.modules())
+    widths = [int(layer.weight.shape[0]) for layer in layers if isinstance(layer, nn.Conv3d)]
+    is_narrow = max(widths, default=0) <= _NARROW and any(isinstance(layer, nn.InstanceNorm3d) for layer in layers)
+    return network.to(device) if is_narrow and device.type == "cpu" else place_network(network, device)
+
+
 def place_network(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to its device, weights laid out channels last.
 

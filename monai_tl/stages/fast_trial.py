@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from monai_tl.config import PrecisionName, PredictConfig
 from monai_tl.dataset.patches import TrainingCase
-from monai_tl.fast_records import MIN_CASES, TOLERANCE, FastRecord, Trial, Windows
+from monai_tl.fast_records import MIN_CASES, TOLERANCE, WINDOWS, FastRecord, Trial, Windows
 from monai_tl.geometry import Shape
 from monai_tl.inference import Predictor
 from monai_tl.progress import Progress
 from monai_tl.training.validation import class_dice
 
-N_CASES = 8
+N_CASES = 32
 """Of a large validation set the first ones tell enough, and each costs a prediction in exact mode."""
 MAX_VOXELS = 1 << 27
 """Of all these cases together, 134 million: eight of 256 x 256 x 256; of larger ones fewer."""
@@ -82,7 +82,7 @@ def try_fast_mode(predictor: Predictor, cases: Sequence[TrainingCase], progress:
 
 def _ways(predictor: Predictor, cases: Sequence[TrainingCase]) -> list[FastRecord]:
     """From the cheapest on, by the voxels that are passed."""
-    windows: tuple[Windows, ...] = ("large" if predictor.is_local else "patch", "exact")
+    windows = WINDOWS if predictor.is_local else WINDOWS[1:]
     ways = [FastRecord(windows=one, precision=precision) for precision, one in product(_precisions(predictor), windows)]
 
     def cost(way: FastRecord) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -200,11 +201,9 @@ def test_a_network_that_half_precision_blurs_computes_in_float32(monkeypatch: py
     assert record is not None
     assert (record.windows, record.precision) == ("large", "float32")
     # larger windows in float32 pass fewer voxels than those of exact mode, by more than half precision saves
-    assert [(trial.windows, trial.precision) for trial in record.trials] == [
-        ("large", "bfloat16"),
-        ("large", "float32"),
-    ]
-    assert [trial.is_within for trial in record.trials] == [False, True]
+    tried = [(trial.windows, trial.precision) for trial in record.trials]
+    assert tried == [("large", "bfloat16"), ("patch", "bfloat16"), ("large", "float32")]
+    assert [trial.is_within for trial in record.trials] == [False, False, True]
     precision, reason = replace(predictor, fast=record).precision(PredictConfig(mode="fast"))
     assert (precision, reason) == ("float32", "bfloat16 did not keep exact mode's Dice on validation cases")
 
@@ -263,8 +262,8 @@ def test_a_way_that_fails_is_not_taken_and_the_others_are_tried(capsys: pytest.C
     predictor = _predictor(Fails(_volume(PATCH)))
     record = _try(predictor, _cases(3))
     assert record is not None
-    assert (record.windows, record.is_within) == ("exact", True)
-    assert "fast mode, larger windows, float32: RuntimeError, so it is not taken" in capsys.readouterr().out
+    assert (record.windows, record.is_within) == ("patch", True)
+    assert re.search(r"fast mode, larger windows, \w+: RuntimeError, so it is not taken", capsys.readouterr().out)
     replace(predictor, fast=record).predict_probabilities(_case(0).image)
 
 
@@ -317,7 +316,7 @@ def test_of_large_cases_fewer_are_asked() -> None:
     large = replace(case, label=np.broadcast_to(np.uint8(1), (MAX_VOXELS // 5, 1, 1)))
     huge = replace(case, label=np.broadcast_to(np.uint8(1), (MAX_VOXELS + 1, 1, 1)))
     assert len(_choose([large] * 8)) == 5
-    assert len(_choose([case] * 12)) == N_CASES
+    assert len(_choose([case] * (N_CASES + 4))) == N_CASES
     assert _choose([huge, case, huge, case]) == [case, case]
 
 
