@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from monai_tl.cli import app
 from monai_tl.commands import audit_privacy
-from monai_tl.commands.audit_references import half_patients
+from monai_tl.commands.audit_references import Losses, half_patients
 from monai_tl.config import Params
 from monai_tl.errors import ConfigError, DataError
+from monai_tl.fast_records import FAST_FILE, FastRecord
 from monai_tl.privacy_records import Attack, ModelAudit, PrivacyAudit
 from monai_tl.progress import Progress
 from monai_tl.records import Split
@@ -108,6 +109,25 @@ def test_halves_put_each_patient_in_and_out_equally_often() -> None:
     assert len(halves) == 6
     assert {patient: sum(patient in half for half in halves) for patient in patients} == dict.fromkeys(patients, 3)
     assert len(set(halves)) == 6
+
+
+@pytest.mark.parametrize("is_within", [True, False])
+def test_a_model_s_own_fast_mode_does_not_tell_it_from_the_references(
+    overfitted: Path, tmp_path: Path, is_within: bool
+) -> None:
+    """These have no trial of it; another number format alone would show who was trained on."""
+    params = make_params(2)
+    params = params.model_copy(update={"predict": params.predict.model_copy(update={"mode": "fast"})})
+    model = shutil.copytree(overfitted / "artifacts/models/scratch-0-0", tmp_path / "model")
+    (model / FAST_FILE).unlink(missing_ok=True)
+    cases = [case_name(index) for index in range(4)]
+
+    def losses() -> dict[str, float]:
+        return Losses(overfitted / "artifacts/prepared", params, Progress("test")).of(model, cases)
+
+    without = losses()
+    FastRecord(windows="exact", precision="float32", n_cases=8, is_within=is_within).write(model / FAST_FILE)
+    assert losses() == without
 
 
 def test_references_trained_for_the_attack_are_kept_and_used_again(
