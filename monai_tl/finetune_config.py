@@ -92,6 +92,8 @@ class FinetuneConfig(Section):
         compile: Train with code that torch.compile makes for this network. It takes up to a quarter off a step, the
             more the larger the batch; a minute for each phase of the strategy the first time, seconds later, and a C++
             compiler. Results are others within rounding. Kept features of ``feature_extraction`` need none.
+        try_fast: Try fast mode on the validation cases afterwards (docs/inference.md), which takes about as long as
+            predicting these three times; without, it is not known what fast mode costs the model.
         n_threads: CPU threads; recorded, because results depend on it to the last bit.
     """
 
@@ -132,6 +134,7 @@ class FinetuneConfig(Section):
     patience: Positive = 8
     precision: PrecisionName = "float32"
     compile: bool = Field(default=False, validate_default=True)
+    try_fast: bool = True
     n_threads: Positive = 2
 
     @field_validator("arms", "folds", "seeds")

@@ -153,6 +153,7 @@ def _probe_params(task: Task, path: Path) -> Params:
         "find_learning_rate": False,
         "ema_decay": 0.0,
         "average_power": 0,
+        "try_fast": False,
     }
     return parse_params(content)
 

@@ -186,7 +186,7 @@ def finetune(
 
             write = partial(write_model, plan=plan, source=source, audit=audit, outcome=outcome, name=name, found=found)
             # of several processes the others wait for the first no longer than their limit
-            tries = tries_fast and not ranks.are_several and config.privacy == "none"
+            tries = tries_fast and config.try_fast and not ranks.are_several and config.privacy == "none"
 
             def keep() -> None:
                 work = state.parent

@@ -56,6 +56,13 @@ def test_what_is_recorded_is_what_the_loaded_model_does(workspace: Path) -> None
     assert (said["n_trial_cases"], said["keeps_dice"]) == (3, held.is_within)
 
 
+def test_nothing_is_tried_where_nobody_wants_it(tmp_path: Path) -> None:
+    folder = write_workspace(tmp_path)
+    Split(test=(), folds=(Fold(train=CASE_IDS[3:], val=VALIDATION),)).write(folder / "artifacts/split/split.json")
+    run(folder, make_params(max_steps=8, try_fast=False), "scratch", "0", "0")
+    assert not (folder / "artifacts/models/scratch-0-0" / FAST_FILE).exists()
+
+
 def test_with_one_validation_case_nothing_was_tried(tmp_path: Path) -> None:
     folder = write_workspace(tmp_path)
     run(folder, make_params(max_steps=8), "scratch", "0", "0")
