@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from monai_tl.config import PrecisionName
 from monai_tl.records import Record
@@ -18,6 +18,11 @@ Windows = Literal["large", "patch", "exact"]
 of exact mode."""
 WINDOWS: tuple[Windows, ...] = ("large", "patch", "exact")
 """From those that differ most from exact mode's on."""
+_WORDS: Final[dict[Windows, str]] = {
+    "large": "larger windows",
+    "patch": "less overlap",
+    "exact": "the windows of exact mode",
+}
 
 
 class Trial(Record):
@@ -71,8 +76,26 @@ class FastRecord(Record):
             trials=tuple(trial for one in both if one.precision == precision for trial in one.trials),
         )
 
+    def describe(self) -> str:
+        """What fast mode does, and by what that is known."""
+        way = name_way(self.windows, self.precision)
+        if self.is_within is False:
+            return "fast mode is exact mode, whose Dice no other way kept"
+        if self.is_within is None or not self.trials:
+            return f"fast mode takes {way}, untried"
+        last = self.trials[-1]
+        return (
+            f"fast mode takes {way} (Dice {last.difference:+.4f} ± {last.standard_error:.4f} of exact mode's on "
+            f"{self.n_cases} validation cases)"
+        )
+
     def why_float32(self) -> str:
         """Of a record that says so: was bfloat16 found wanting, or is its machine one that does not multiply in it."""
         if any(trial.precision != "float32" and not trial.is_within for trial in self.trials):
             return "bfloat16 did not keep exact mode's Dice on validation cases"
         return "bfloat16 was not tried on validation cases, since the machine of the training does not multiply in it"
+
+
+def name_way(windows: Windows, precision: PrecisionName) -> str:
+    """In words."""
+    return f"{_WORDS[windows]}, {precision}"

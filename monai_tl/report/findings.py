@@ -10,6 +10,7 @@ from typing import Any
 
 from monai_tl.config import EvaluateConfig
 from monai_tl.errors import DataError
+from monai_tl.fast_records import FAST_FILE, FastRecord
 from monai_tl.files import read_json
 from monai_tl.looks import Look
 from monai_tl.metrics.certainty import Calibration, Uncertainty
@@ -40,6 +41,7 @@ class TrainedModel:
     Attributes:
         training: ``training.json``: seed, strategy, steps, threads, versions …
         card: Of the model as a source; it carries the licence and citation of where it came from.
+        fast: What fast mode does with it; None where that was not tried.
     """
 
     arm: str
@@ -49,6 +51,7 @@ class TrainedModel:
     history: tuple[HistoryPoint, ...]
     training: Mapping[str, Any]
     card: Card
+    fast: FastRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,9 @@ def read_model(folder: Path, arm: str, fold: int, seed: int) -> TrainedModel:
         raise DataError(
             f"{folder} holds a damaged history.csv or training.json ({error}); run finetune again"
         ) from None
-    return TrainedModel(arm, fold, seed, audit, history, training, card)
+    path = folder / FAST_FILE
+    fast = FastRecord.read(path) if path.is_file() else None
+    return TrainedModel(arm, fold, seed, audit, history, training, card, fast)
 
 
 def _history_point(row: Mapping[str, str]) -> HistoryPoint:

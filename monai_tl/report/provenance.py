@@ -75,7 +75,8 @@ def _model_facts(model: TrainedModel) -> str:
     texts = [
         (text.format(training[key]), training[key]) for key, text in words.items() if training.get(key) is not None
     ]
-    return ", ".join(text.removesuffix("es" if text.endswith("sses") else "s") if n == 1 else text for text, n in texts)
+    found = [text.removesuffix("es" if text.endswith("sses") else "s") if n == 1 else text for text, n in texts]
+    return ", ".join([*found, *([model.fast.describe()] if model.fast else [])])
 
 
 def _code(findings: Findings) -> list[tuple[str, str]]:

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from statistics import fmean, stdev
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_tl.config import PrecisionName, PredictConfig
 from monai_tl.dataset.patches import TrainingCase
-from monai_tl.fast_records import MIN_CASES, TOLERANCE, WINDOWS, FastRecord, Trial, Windows
+from monai_tl.fast_records import MIN_CASES, TOLERANCE, WINDOWS, FastRecord, Trial, Windows, name_way
 from monai_tl.geometry import Shape
 from monai_tl.inference import Predictor
 from monai_tl.progress import Progress
@@ -28,7 +27,6 @@ FLOAT32_COST = 2.2
 """Of a voxel in float32, in voxels in half precision: a U-Net by windows of 96 x 96 x 96 took 1.06 s and 0.48 s. It is
 fixed, since the order of the ways decides which one is taken."""
 _FAST, _EXACT = PredictConfig(mode="fast"), PredictConfig()
-_WORDS: Final = {"large": "larger windows", "patch": "less overlap", "exact": "the windows of exact mode"}
 
 
 def try_fast_mode(predictor: Predictor, cases: Sequence[TrainingCase], progress: Progress) -> FastRecord | None:
@@ -64,7 +62,9 @@ def try_fast_mode(predictor: Predictor, cases: Sequence[TrainingCase], progress:
             trial = _try(replace(predictor, fast=way), way, chosen, exact)
         except (RuntimeError, MemoryError, ValueError) as error:
             # the others may do
-            progress.warn(f"fast mode, {_name(way)}: {type(error).__name__}, so it is not taken")
+            progress.warn(
+                f"fast mode, {name_way(way.windows, way.precision)}: {type(error).__name__}, so it is not taken"
+            )
             has_failed = True
             continue
         if trial is None:
@@ -132,15 +132,11 @@ def _try(
     return _judge(record.windows, record.precision, apart)
 
 
-def _name(way: FastRecord | Trial) -> str:
-    return f"{_WORDS[way.windows]}, {way.precision}"
-
-
 def _describe(trial: Trial) -> str:
     return (
-        f"fast mode, {_name(trial)}: mean Dice differs by {trial.difference:+.4f} ± {trial.standard_error:.4f} from "
-        f"exact mode's on {trial.n_cases} validation cases (at most {TOLERANCE:g} with the error): "
-        f"{'kept' if trial.is_within else 'not kept'}"
+        f"fast mode, {name_way(trial.windows, trial.precision)}: mean Dice differs by {trial.difference:+.4f} ± "
+        f"{trial.standard_error:.4f} from exact mode's on {trial.n_cases} validation cases (at most {TOLERANCE:g} with "
+        f"the error): {'kept' if trial.is_within else 'not kept'}"
     )
 
 

@@ -20,6 +20,7 @@ from monai_tl.inference import load_models
 from monai_tl.metrics.overlap import dice
 from monai_tl.networks.windows import collect_probabilities
 from monai_tl.records import Fold, Split
+from monai_tl.report.findings import read_model
 from monai_tl.stages.finetune import run
 from monai_tl.training.tuning import Tuning
 
@@ -52,6 +53,7 @@ def test_what_is_recorded_is_what_the_loaded_model_does(workspace: Path) -> None
     assert held.difference == pytest.approx(fmean(apart), abs=1e-6)
     assert held.is_within == (abs(fmean(apart)) + np.std(apart, ddof=1) / 3**0.5 <= TOLERANCE)
     assert held.is_within or (record.windows, record.precision) == ("exact", "float32")
+    assert read_model(model, "scratch", 0, 0).fast == record
     said = predictor.describe(PredictConfig(mode="fast"))
     assert (said["n_trial_cases"], said["keeps_dice"]) == (3, held.is_within)
 

@@ -334,6 +334,22 @@ def test_a_mean_of_models_is_allowed_what_each_of_them_is() -> None:
     assert careful.joined(failed).is_within is False
 
 
+def test_the_report_says_what_fast_mode_does() -> None:
+    trial = Trial(
+        windows="patch", precision="bfloat16", n_cases=8, difference=-0.0002, standard_error=0.0001, is_within=True
+    )
+    held = FastRecord(windows="patch", precision="bfloat16", n_cases=8, is_within=True, trials=(trial,))
+    assert held.describe() == (
+        "fast mode takes less overlap, bfloat16 (Dice -0.0002 ± 0.0001 of exact mode's on 8 validation cases)"
+    )
+    assert (
+        FastRecord(windows="large", precision="float32").describe()
+        == "fast mode takes larger windows, float32, untried"
+    )
+    failed = FastRecord(windows="exact", precision="float32", n_cases=8, is_within=False, trials=(trial,))
+    assert failed.describe() == "fast mode is exact mode, whose Dice no other way kept"
+
+
 def test_why_a_mean_of_models_computes_in_float32_is_said_by_the_one_that_does() -> None:
     kept = Trial(windows="patch", precision="bfloat16", n_cases=5, difference=0.1, standard_error=0.0, is_within=False)
     half = FastRecord(windows="exact", precision="bfloat16", n_cases=5, is_within=True, trials=(kept,))
