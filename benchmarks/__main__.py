@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.common import PARTS_VARIABLE, section, write_section
 
 NAMES = ("dicom", "step", "engine", "predict", "metrics", "pipeline")
-HOURS = ("engine_gpu", "transfer", "ladder", "harm", "precision", "scale", "privacy")
+HOURS = ("engine_gpu", "transfer", "ladder", "harm", "precision", "fast_real", "scale", "privacy")
 """Where there is a GPU, trainings on real images, and ten thousand cases; run only when named."""
 
 
