@@ -301,6 +301,37 @@ def test_unknown_names_are_told(tmp_path: Path, name: str, why: str) -> None:
     assert why in str(error)
 
 
+@pytest.mark.parametrize("way", ["web", "folder", "there"])
+def test_a_file_of_another_sha256_than_asked_for_is_refused(tmp_path: Path, mirror: Any, way: str) -> None:
+    files, entry = mirror
+    known = hashlib.sha256((files / entry.file_name).read_bytes()).hexdigest()
+    assert pull(entry._replace(sha256=known), tmp_path / "right", str(files)).is_file()
+    other, out = entry._replace(sha256="0" * 64), tmp_path / "wrong"
+    if way == "there":
+        pull(entry, out, str(files))
+    with serve(files, Behaviour()) as url, pytest.raises(MonaiTLError, match=rf"sha256 {known[:12]}.*is 000000000000"):
+        pull(other, out, url if way == "web" else str(files), QUICK)
+    assert (out / entry.file_name).exists() == (way == "there")
+    assert not [item for item in out.glob(".*") if item.is_file()]
+
+
+def test_the_command_takes_a_sha256(tmp_path: Path, mirror: Any, monkeypatch: Any) -> None:
+    files, entry = mirror
+    monkeypatch.setattr("monai_tl.commands.sources.find_entry", lambda *_: entry)
+    known = hashlib.sha256((files / entry.file_name).read_bytes()).hexdigest()
+    arguments = ["pull", entry.name, "--to", str(tmp_path / "out"), "--index", str(files), "--sha256"]
+    for text in ("abc", "0" * 63 + "g", f"sha256:{known}"):
+        _, error = _said([*arguments, text])
+        assert isinstance(error, SourceError)
+        assert "64 hexadecimal digits" in str(error)
+    _, error = _said([*arguments, "0" * 64])
+    assert isinstance(error, WeightsError)
+    assert not (tmp_path / "out").exists()
+    output, error = _said([*arguments, known.upper()])
+    assert error is None
+    assert "it is the one asked for" in output
+
+
 # ---------------------------------------------------------------- list, show, check
 
 
