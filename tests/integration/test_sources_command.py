@@ -520,3 +520,43 @@ def test_a_results_folder_with_a_whole_card_is_a_card_folder(tmp_path: Path) -> 
     os.truncate(folder / "card.yaml", 0)
     with pytest.raises(SourceError):
         read_source(folder)
+
+
+def test_weights_of_a_flat_network_may_be_checked(tmp_path: Path) -> None:
+    """A card can state no 2-D network: its 3-D form is what they are brought to."""
+    arguments = {"channels": [4, 8, 8], "strides": [2, 2]}
+    flat = build_network(NetworkConfig(name="unet", arguments=arguments), 1, 3, seed=0)
+    source = _card_folder(tmp_path / "flat")
+    tensors = {
+        name: tensor[..., tensor.shape[-1] // 2].clone() if tensor.ndim == 5 else tensor
+        for name, tensor in named_tensors(flat).items()
+    }
+    write_source(source, read_source(source).card, tensors)
+    output, error = _said(["check", str(source)])
+    assert error is None
+    assert "2-D kernel brought to 3-D" in output
+    lost = dict(tensors)
+    lost.pop(next(name for name in lost if name.startswith("model.1")))
+    write_source(source, read_source(source).card, lost)
+    _, error = _said(["check", str(source)])
+    assert isinstance(error, WeightsError)
+
+
+def test_a_stated_network_that_fails_on_every_window_is_refused(tmp_path: Path) -> None:
+    folder = _card_folder(tmp_path / "a")
+    content = yaml.safe_load((folder / "card.yaml").read_text())
+    arguments = {"kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [1, 2], "filters": [4, 8, 8]}
+    content["network"] |= {"name": "dynunet", "arguments": arguments}
+    (folder / "card.yaml").write_text(yaml.safe_dump(content))
+    _, error = _said(["check", str(folder)])
+    assert isinstance(error, SourceError)
+    assert "fails on a window of" in str(error)
+
+
+def test_a_part_that_is_whole_needs_no_second_download(tmp_path: Path, mirror: Any) -> None:
+    """A pull that ended just before the file got its name; no server need be there."""
+    files, entry = mirror
+    part = tmp_path / f".{entry.file_name}.{entry.sha1[:16]}.part"
+    part.write_bytes((files / entry.file_name).read_bytes())
+    assert read_source(pull(entry, tmp_path, "http://127.0.0.1:9", QUICK)).kind == "bundle"
+    assert not part.exists()
