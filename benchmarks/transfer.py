@@ -166,9 +166,11 @@ def _draw(
     ]
     saved = findings_steps.steps_saved["hippodeep"]
     lines.append(
-        f"- Steps, {findings_steps.n_labels_of_steps} labels: what tuning reaches at {saved.budget:.0f} steps the "
-        f"same network from scratch needs {_BOUNDS[saved.bound]} {saved.needed:.0f} for, "
-        f"{saved.factor:.1f} times as many ({_number(saved.low)} to {_number(saved.high)})."
+        f"- Steps, {findings_steps.n_labels_of_steps} labels: for the Dice {saved.dice:.3f} that the same network from "
+        f"scratch ends with it needs {_BOUNDS[saved.needed_bound]} {saved.needed:.0f} and tuning "
+        f"{_BOUNDS[saved.budget_bound]} {saved.budget:.0f}: "
+        + ("no factor" if saved.is_open else f"{_BOUNDS[saved.bound]} {saved.factor:.1f} times as many")
+        + f" ({_number(saved.low)} to {_number(saved.high)})."
     )
     return "Labels and steps saved, with 95 % intervals over the 40 test patients (one seed):\n\n" + "\n".join(lines)
 

@@ -88,7 +88,8 @@ class PlanConfig(Section):
 
     Attributes:
         source: Folder of a pretrained source (card.yaml); null trains from scratch only and then needs ``network``.
-        network: Used when there is no source.
+        network: Needed when there is no source. Beside one it is trained in place of the network that the source
+            states, and takes over what loading can bring across.
         spacing_mm, intensity: Null adopts the source's contract, or the fingerprint's where there is no source.
         patch_size_vox: Null derives it from the fingerprint and the source's size rule. May be smaller than the
             source's minimum (training costs less, the source is further from what it knows), not than the network's.

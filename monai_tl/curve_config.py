@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from monai_tl.finetune_config import StrategyName
-from monai_tl.sections import Positive, Real, Section, Whole
+from monai_tl.finetune_config import Seed, StrategyName
+from monai_tl.sections import Positive, Real, Section
 
 
 class CurveTraining(Section):
@@ -42,7 +42,7 @@ class CurveConfig(Section):
 
     labels: tuple[Positive | Literal["all"], ...] = Field(min_length=1)
     strategies: tuple[StrategyName, ...] = Field(min_length=1)
-    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     steps: tuple[Positive, ...] = Field(min_length=1)
     steps_labels: Positive | Literal["all"]
     training: CurveTraining = CurveTraining()

@@ -193,6 +193,10 @@ def pull_source(
         Optional[str],  # noqa: UP045
         typer.Option(help="Folder or web address that holds the zip file, in place of the zoo's host."),
     ] = None,
+    sha256: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="That the zip file must have; the zoo publishes SHA-1 alone."),
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 30.0,
 ) -> None:
     """Fetch a bundle of the MONAI model zoo, checked; a broken download goes on where it stopped."""
@@ -200,4 +204,4 @@ def pull_source(
     from monai_tl.files import named_output
 
     with named_output(to):
-        typer.echo(command.pull(name, to, index, timeout, lambda line: typer.echo(line, err=True)))
+        typer.echo(command.pull(name, to, index, sha256, timeout, lambda line: typer.echo(line, err=True)))

@@ -140,7 +140,8 @@ def _probe_params(task: Task, path: Path) -> Params:
     content = task.params.model_dump(mode="json")
     given, steps = task.params.finetune, max(task.steps, 2)
     share = steps / given.max_steps
-    content["plan"] |= {"source": str(path), "spacing_mm": None, "intensity": None, "patch_size_vox": None}
+    overridden = dict.fromkeys(("network", "spacing_mm", "intensity", "patch_size_vox"))
+    content["plan"] |= {"source": str(path), **overridden}
     content["finetune"] |= {
         "arms": ["transfer", "scratch"],
         "folds": [0],

@@ -122,7 +122,9 @@ def describe_models(workspace: Path) -> str:
         data = ", ".join(f"{path} {digest[:8]}" for path, digest in (one.record.get("data") or {}).items())
         word = verdict.get("verdict", "none")
         if word != "none":
-            word = f"{WORDS.get(word, word)} ({verdict['difference']:+.3f})" if "difference" in verdict else word
+            # nothing comparable was tested, or an older record: no number
+            difference = verdict.get("difference")
+            word = WORDS.get(word, word) + ("" if difference is None else f" ({difference:+.3f})")
         cells = (
             one.name, _stages(one), word, data or "–", source.get("name") or "from scratch",
             source.get("licence") or "–", str(one.record.get("model_sha256", "–"))[:12],

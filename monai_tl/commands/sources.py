@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from monai_tl.sources.pull_record import PullRecord, record_path
 from monai_tl.sources.zoo import ZOO, find_entry
 
 FOLDER = "sources"
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 _UNKNOWN_SIZE = "size not published"
 _MISSING = "# needed, and not in the source: "
 
@@ -129,13 +131,16 @@ def _load_report(source: Source) -> Iterator[str]:
     yield f"share of the body's parameters: {audit.share_body:.1%}"
 
 
-def pull(name: str, to: Path, index: str | None, timeout_s: float, tell: Callable[[str], None]) -> str:
+def pull(
+    name: str, to: Path, index: str | None, sha256: str | None, timeout_s: float, tell: Callable[[str], None]
+) -> str:
     """Bring a bundle of the table into a folder.
 
     Args:
         name: In the table; ``NAME@VERSION`` asks for a version.
         to: Folder.
         index: Where to take it from, in place of the zoo's host.
+        sha256: Which the zip file must have beside the published SHA-1, in hex.
         timeout_s: For each answer.
         tell: Told how much has come, at every tenth.
 
@@ -143,7 +148,7 @@ def pull(name: str, to: Path, index: str | None, timeout_s: float, tell: Callabl
         What to do next.
 
     Raises:
-        SourceError: It cannot be reached, or its place is taken.
+        SourceError: It cannot be reached, its place is taken, or ``sha256`` is none.
         WeightsError: What came is not what was published.
     """
     from monai_tl.sources.download import Patience
@@ -152,12 +157,17 @@ def pull(name: str, to: Path, index: str | None, timeout_s: float, tell: Callabl
         raise SourceError(f"--timeout is {timeout_s:g} s; give a time above 0")
     plain, _, version = name.partition("@")
     entry = find_entry(plain, version or None)
+    if sha256 is not None:
+        if not _SHA256.fullmatch(sha256):
+            raise SourceError("--sha256 takes the 64 hexadecimal digits of a SHA-256, as NAME.pulled.json has them")
+        entry = entry._replace(sha256=sha256.lower())
     path = pull_entry(entry, to, index, Patience(timeout_s=timeout_s), _by_tenths(tell))
     record = PullRecord.read(record_path(path))
+    asked = "it is the one asked for, and its" if sha256 else "its"
     return (
-        f"{path}\n  sha256 {record.sha256} ({record.n_bytes} bytes), recorded in {record_path(path).name}; its sha1 is "
-        f"the one the zoo publishes\n  licence {entry.licence}; learned from {entry.data}\n  cite: {entry.citation}\n"
-        f"Look at it with 'monai-tl sources check {path}', then set plan.source to it"
+        f"{path}\n  sha256 {record.sha256} ({record.n_bytes} bytes), recorded in {record_path(path).name}; {asked} "
+        f"sha1 is the one the zoo publishes\n  licence {entry.licence}; learned from {entry.data}\n"
+        f"  cite: {entry.citation}\nLook at it with 'monai-tl sources check {path}', then set plan.source to it"
     )
 
 

@@ -94,8 +94,13 @@ def _unet_conflicts(arguments: Arguments) -> list[str]:
     return lengths_differ(arguments, "strides", len(arguments["channels"]) - 1, "one less than channels")
 
 
+def _few_levels(arguments: Arguments) -> list[str]:
+    return [] if len(arguments["blocks_down"]) > 1 else ["blocks_down: needs at least two levels"]
+
+
 def _segresnet_conflicts(arguments: Arguments) -> list[str]:
-    return lengths_differ(arguments, "blocks_up", len(arguments["blocks_down"]) - 1, "one less than blocks_down")
+    n_up = len(arguments["blocks_down"]) - 1
+    return _few_levels(arguments) + lengths_differ(arguments, "blocks_up", n_up, "one less than blocks_down")
 
 
 def _dynunet_conflicts(arguments: Arguments) -> list[str]:
@@ -117,7 +122,9 @@ def _segresnet_ds_rule(arguments: Arguments) -> SizeRule:
 
 def _segresnet_ds_conflicts(arguments: Arguments) -> list[str]:
     n_levels = len(arguments["blocks_down"])
-    faults = [] if n_levels > 1 else ["blocks_down: needs at least two levels"]
+    faults = _few_levels(arguments)
+    if min(arguments["blocks_down"]) < 1:
+        faults.append("blocks_down: needs at least one block a level")
     if arguments["blocks_up"] is not None:
         faults += lengths_differ(arguments, "blocks_up", n_levels - 1, "one less than blocks_down")
     return faults

@@ -36,8 +36,15 @@ def halving(*divisors: int) -> SizeRule:
 
 
 def strided(strides: Iterable[int | Sequence[int]]) -> SizeRule:
-    """Sizes for a network whose levels have these strides."""
+    """Sizes for a network whose levels have these strides.
+
+    Raises:
+        ValueError: One is below 1.
+    """
     levels = [per_axis(stride) for stride in strides]
+    low = sorted({step for level in levels for step in level if step < 1})
+    if low:
+        raise ValueError(f"strides hold {', '.join(map(str, low))}, and 1 is the least")
     return halving(*(math.prod(level[axis] for level in levels) for axis in range(3)))
 
 

@@ -58,7 +58,7 @@ def draw_steps(findings: CurveFindings) -> dict[str, bytes]:
 
 
 def _arrow(told: tuple[str, Saving] | None, things: str) -> tuple[float, float, float, str] | None:
-    """The saving of the title, from the pretrained point to where scratch has the same Dice."""
+    """The saving of the title, from the pretrained budget to scratch's, at the Dice that both have there."""
     if told is None:
         return None
     saving = told[1]
@@ -122,7 +122,7 @@ def _scale(axes: Any, lines: Mapping[str, Line]) -> None:
 
 
 def _point_across(axes: Any, lines: Sequence[Line], dice: float, start: float, end: float, text: str) -> None:
-    """An arrow from the pretrained point to where scratch has the same Dice, and its words where no line passes."""
+    """An arrow from the pretrained budget to scratch's at the Dice of both, and its words where no line passes."""
     if end <= start:
         return
     style = {"arrowstyle": "<|-|>", "color": INK, "lw": 1.2, "shrinkA": 4.0, "shrinkB": 0.0}

@@ -13,9 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import monai_tl
 from monai_tl.transfer.curve_summary import CurveFindings, Line
-from monai_tl.transfer.label_efficiency import Saving
+from monai_tl.transfer.label_efficiency import Bound, Saving
 
 TEMPLATE = "curve.html.j2"
+_WORDS: dict[Bound, str] = {"measured": "", "at least": "more than ", "at most": "at most "}
 
 
 def curve_record(findings: CurveFindings) -> dict[str, Any]:
@@ -55,9 +56,11 @@ def _line_record(line: Line) -> dict[str, Any]:
 def _saving_record(saving: Saving) -> dict[str, Any]:
     return {
         "budget": _six(saving.budget),
+        "budget_bound": saving.budget_bound,
         "dice": _six(saving.dice),
         "scratch": _six(saving.needed),
-        "factor": _six(saving.factor),
+        "scratch_bound": saving.needed_bound,
+        "factor": None if saving.is_open else _six(saving.factor),
         "bound": saving.bound,
         "low": None if saving.low is None else _six(saving.low),
         "high": None if saving.high is None else _six(saving.high),
@@ -142,29 +145,27 @@ def _inline(svg: bytes) -> str:
 
 def _labels_rows(findings: CurveFindings) -> list[tuple[str, ...]]:
     return [
-        (name, f"{one.budget:.0f}", f"{one.dice:.3f}", f"{_word(one)}{one.needed:.0f}", _factor(one))
+        (name, f"{one.budget:.0f}", f"{one.dice:.3f}", f"{_WORDS[one.needed_bound]}{one.needed:.0f}", _factor(one))
         for name, savings in findings.labels_saved.items()
         for one in savings
     ]
 
 
 def _steps_rows(findings: CurveFindings) -> list[tuple[str, ...]]:
-    return [
-        (name, f"{one.dice:.3f}", _steps_needed(one), f"{one.needed:.0f}", _factor(one))
-        for name, one in findings.steps_saved.items()
-    ]
+    return [(name, f"{one.dice:.3f}", *_both_needs(one), _factor(one)) for name, one in findings.steps_saved.items()]
 
 
-def _word(saving: Saving) -> str:
-    return {"measured": "", "at least": "more than ", "at most": "at most "}[saving.bound]
-
-
-def _steps_needed(saving: Saving) -> str:
-    return {"measured": "", "at least": "at most ", "at most": "more than "}[saving.bound] + f"{saving.budget:.0f}"
+def _both_needs(saving: Saving) -> tuple[str, str]:
+    return (
+        f"{_WORDS[saving.budget_bound]}{saving.budget:.0f}",
+        f"{_WORDS[saving.needed_bound]}{saving.needed:.0f}",
+    )
 
 
 def _factor(saving: Saving) -> str:
+    if saving.is_open:
+        return "open"
     low = "" if saving.low is None else f"{saving.low:.2g}"
     high = "" if saving.high is None else f"{saving.high:.2g}"
     interval = f"{low} to {high}" if low and high else f"{low} or more" if low else f"up to {high}" if high else "open"
-    return f"{_word(saving)}{saving.factor:.2g} ({interval})"
+    return f"{_WORDS[saving.bound]}{saving.factor:.2g} ({interval})"

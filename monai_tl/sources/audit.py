@@ -182,7 +182,7 @@ def _check_floor(audit: Audit, lines: Sequence[Line], head: str, floor: float) -
     raise WeightsError(
         f"{share:.1%} of {part} came across from {audit.source or 'the source'}, the floor "
         f"is {floor:.0%} (finetune.min_transferred); check that the card's network and arguments are those of the "
-        "weights\n" + "\n".join(table) + names
+        "weights, and that plan.network, where it is given, is one that can take them over\n" + "\n".join(table) + names
     )
 
 
@@ -228,7 +228,8 @@ def load_source(
         floor: Smallest share of the body's parameters.
 
     Raises:
-        WeightsError: The weights are damaged, unsafe, or too few came across.
+        WeightsError: The weights are damaged, unsafe, too few came across, or the network that the source itself
+            states lacks layers of them.
     """
     card = source.card
     heads = Heads(output_rows(card.classes, card.output), output_rows(classes, "softmax"))
@@ -238,7 +239,17 @@ def load_source(
         trained = sketch_network(card.network.config, card.network.n_channels, card.network.n_outputs)
         layout = layout_of(trained, card.network.arguments)
     return load_audited(
-        module, network, n_channels, heads, state, floor, card.name, covers=card.covers or None, source_layout=layout
+        module,
+        network,
+        n_channels,
+        heads,
+        state,
+        floor,
+        card.name,
+        covers=card.covers or None,
+        source_layout=layout,
+        # another network is the user's wish (plan.network), one that lacks layers of its own weights a false statement
+        is_own=layout is None and card.output != "features" and not card.covers,
     )
 
 

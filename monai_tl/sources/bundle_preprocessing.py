@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_tl.errors import SourceError
+from monai_tl.sources.bundle_arguments import check_compose, faults_of_arguments, is_disabled, is_for_labels
 from monai_tl.sources.config_text import ConfigText, Key
 from monai_tl.sources.drafts import Draft
 
@@ -15,7 +16,7 @@ _NEUTRAL = (
     *("Identity", "CopyItems", "SelectItems", "DeleteItems", "EnsureSameShape", "ToDevice", "FlattenSubKeys"),
     *("CropForeground", "SpatialPad", "DivisiblePad", "BorderPad"),
 )
-"""Transforms that change neither the values of a voxel nor the grid's axes; boxes are the plan's own business."""
+"""Transforms that change neither values of voxels nor the grid's axes, arguments apart; boxes are the plan's own."""
 _VALUES_ALONE = (
     *("AdjustContrast", "ForegroundMask", "GaussianSharpen", "GaussianSmooth", "HistogramNormalize", "MaskIntensity"),
     *("MedianSmooth", "SavitzkyGolaySmooth", "ShiftIntensity", "StdShiftIntensity", "ThresholdIntensity"),
@@ -26,7 +27,6 @@ _PLACES = (
     *(f"monai.transforms.{part}.dictionary." for part in ("intensity", "spatial", "utility", "croppad", "io")),
 )
 _LONGEST_MM = 1e6
-_LABELS = ("label", "seg", "mask")
 Steps = list[tuple[str, dict[str, Any]]]
 
 
@@ -53,6 +53,7 @@ def read_preprocessing(config: ConfigText, path: tuple[Key, ...], draft: Draft, 
     try:
         transforms, path = config.follow(*path)
         if isinstance(transforms, dict):
+            check_compose(config, transforms, path)
             transforms, path = config.follow(*path, "transforms")
         if not isinstance(transforms, list):
             raise config.needs_code(*path)
@@ -76,27 +77,38 @@ def _read_transform(reading: _Reading, path: tuple[Key, ...]) -> None:
     target = definition.get("_target_") if isinstance(definition, dict) else None
     if not isinstance(target, str) or not isinstance(definition, dict):
         raise reading.config.needs_code(*path, why="is no transform")
-    if definition.get("_disabled_") in (True, "true", "True"):
-        return
+    try:
+        if is_disabled(reading.config, definition, path):
+            return
+        doubt = ""
+    except SourceError as error:
+        doubt = str(error)
     place = max((start for start in _PLACES if target.startswith(start)), key=len, default="")
     name = target.removeprefix(place)
     name = next((name.removesuffix(end) for end in ("Dict", "d", "D") if name.endswith(end)), "")
-    if name in _NEUTRAL or _is_for_labels(reading.config, definition, path):
+    if name not in _NEUTRAL and name not in _READERS:
+        why = "may change values and is none of the transforms that are read"
+        doubt = doubt or str(reading.config.needs_code(*path, "_target_", why=why))
+    faults = list(faults_of_arguments(reading.config, name, definition, path))
+    faults += [(key, doubt) for key in _changed_by(name) if doubt]
+    if (name in _NEUTRAL and not faults) or is_for_labels(reading.config, definition, path):
         return
-    if name in _READERS:
-        _READERS[name](reading, path)
-        return
-    why = "may change values and is none of the transforms that are read"
-    reason = str(reading.config.needs_code(*path, "_target_", why=why))
-    for key in ("intensity",) if name in _VALUES_ALONE else ("intensity", "spacing_mm", "orientation"):
+    for key, reason in faults:
         reading.draft.lack(f"input.{key}", reason)
+    lost = {key for key, _ in faults}
+    if "orientation" in lost:
+        _lose_axes(reading, path)
+    if name in _READERS and lost.isdisjoint(_changed_by(name)):
+        _READERS[name](reading, path)
 
 
-def _is_for_labels(config: ConfigText, definition: dict[str, Any], path: tuple[Key, ...]) -> bool:
-    if "keys" not in definition:
-        return False
-    keys = config.resolve(*path, "keys")
-    return all(key in _LABELS for key in (keys if isinstance(keys, list) else [keys]))
+def _changed_by(name: str) -> tuple[str, ...]:
+    """The lines that a transform of that name may change, as it usually stands."""
+    if name in _NEUTRAL:
+        return ()
+    if name in ("Orientation", "Spacing"):
+        return ("orientation" if name == "Orientation" else "spacing_mm",)
+    return ("intensity",) if name in _VALUES_ALONE or name in _READERS else ("intensity", "spacing_mm", "orientation")
 
 
 def _arguments(reading: _Reading, path: tuple[Key, ...], *names: str) -> dict[str, Any]:
@@ -109,11 +121,19 @@ def _orientation(reading: _Reading, path: tuple[Key, ...]) -> None:
     axes = "RAS" if codes.get("as_closest_canonical") else codes.get("axcodes")
     if "spacing_mm" in reading.draft.content.get("input", {}):
         before = reading.draft.content["input"].get("orientation", "")
-        reading.turned_after = "" if _same_axes(before, axes) else reading.config.at(*path)
+        reading.turned_after = "" if _same_axes(before, axes) else f"{reading.config.at(*path)}: turns"
     if isinstance(axes, str) and len(axes) == 3:
         reading.draft.put("input.orientation", axes)
     else:
         reading.draft.lack("input.orientation", f"{reading.config.at(*path)}: axcodes {axes!r} are no three letters")
+
+
+def _lose_axes(reading: _Reading, path: tuple[Key, ...]) -> None:
+    """Forget axes that may have been turned, for those that come later are compared with them."""
+    known = reading.draft.content.get("input", {})
+    known.pop("orientation", None)
+    if "spacing_mm" in known:
+        reading.turned_after = f"{reading.config.at(*path)}: may turn"
 
 
 def _spacing(reading: _Reading, path: tuple[Key, ...]) -> None:
@@ -144,7 +164,7 @@ def _check_axes_of_spacing(reading: _Reading) -> None:
     if reading.turned_after and len(set(reading.draft.content["input"]["spacing_mm"])) > 1:
         reading.draft.lack(
             "input.spacing_mm",
-            f"{reading.turned_after}: turns the axes after Spacingd, so its pixdim lies along axes that are not known",
+            f"{reading.turned_after} the axes after Spacingd, so its pixdim lies along axes that are not known",
         )
 
 
@@ -232,18 +252,14 @@ def _check_statistics(kind: str, arguments: dict[str, Any], n_channels: int) -> 
 
 def _one_rule(kind: str, arguments: dict[str, Any], n_channels: int) -> dict[str, Any]:
     if kind == "range":
-        _check_clips(arguments)
-        output = [arguments.get("b_min"), arguments.get("b_max")]
-        low, high = arguments.get("a_min"), arguments.get("a_max")
-        return {"rule": "window", "low": low, "high": high, **({} if None in output else {"output": output})}
+        output = _output(arguments)
+        return {"rule": "window", "low": arguments.get("a_min"), "high": arguments.get("a_max"), "output": output}
     if kind == "percentiles":
-        _check_clips(arguments)
         _check_statistics(kind, arguments, n_channels)
         if arguments.get("relative"):
             raise SourceError("scales to percentiles of the output range, which no intensity rule does")
-        output = [arguments.get("b_min"), arguments.get("b_max")]
         limits = {"low": arguments.get("lower"), "high": arguments.get("upper")}
-        return {"rule": "minmax", **limits, **({} if None in output else {"output": output})}
+        return {"rule": "minmax", **limits, "output": _output(arguments)}
     if kind == "clip":
         raise SourceError("only clips intensities and scales nothing, which no intensity rule does")
     _check_statistics(kind, arguments, n_channels)
@@ -255,6 +271,11 @@ def _one_rule(kind: str, arguments: dict[str, Any], n_channels: int) -> dict[str
     return {"rule": "zscore", "nonzero": bool(arguments.get("nonzero", False))}
 
 
-def _check_clips(arguments: dict[str, Any]) -> None:
+def _output(arguments: dict[str, Any]) -> list[Any]:
+    """The range that a transform scales to; without one MONAI clips nothing, whatever ``clip`` says."""
     if not arguments.get("clip"):
         raise SourceError("does not clip, and every intensity rule does (state clip: true if the training had it)")
+    output = [arguments.get("b_min"), arguments.get("b_max")]
+    if None in output:
+        raise SourceError("states no b_min and b_max, without which it does not clip, and every intensity rule does")
+    return output

@@ -209,8 +209,16 @@ def read_card(folder: Path) -> Source:
     return Source(card, folder, "self-supervised" if card.output == "features" else "card")
 
 
-def check_card(content: object, path: Path) -> Card:
+_CORRECT = "correct the card"
+
+
+def check_card(content: object, path: Path, remedy: str = _CORRECT) -> Card:
     """A card of parsed YAML.
+
+    Args:
+        content: Parsed.
+        path: Where it is from, for messages.
+        remedy: What to do about faults.
 
     Raises:
         SourceError: It has faults; all are listed under the path.
@@ -218,12 +226,12 @@ def check_card(content: object, path: Path) -> Card:
     try:
         return Card.model_validate(content)
     except ValidationError as error:
-        raise SourceError(_listed(path, fault_lines(error, Card))) from None
+        raise SourceError(_listed(path, fault_lines(error, Card), remedy)) from None
 
 
-def _listed(path: Path, faults: list[str]) -> str:
+def _listed(path: Path, faults: list[str], remedy: str = _CORRECT) -> str:
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return f"{path}: {count}; correct the card\n" + "\n".join(f"  {fault}" for fault in faults)
+    return f"{path}: {count}; {remedy}\n" + "\n".join(f"  {fault}" for fault in faults)
 
 
 def write_source(folder: Path, card: Card, state: Mapping[str, Tensor]) -> Source:

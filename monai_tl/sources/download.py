@@ -52,6 +52,27 @@ class Fetched:
     n_bytes: int
 
 
+@dataclass(frozen=True)
+class Expected:
+    """Checksums that a file must have, lower-case hex.
+
+    Attributes:
+        sha1: As published.
+        sha256: As published, or of a file that was looked at before; None where there is none.
+    """
+
+    sha1: str
+    sha256: str | None = None
+
+    def find_difference(self, found: Fetched) -> str | None:
+        """What a file has instead, in words; None where it is the one."""
+        if found.sha1 != self.sha1:
+            return f"sha1 {found.sha1[:12]}…, published is {self.sha1[:12]}…"
+        if self.sha256 is not None and found.sha256 != self.sha256:
+            return f"the sha1 that is published, but sha256 {found.sha256[:12]}…, expected is {self.sha256[:12]}…"
+        return None
+
+
 class _HttpOnly(urllib.request.HTTPRedirectHandler):
     """Follows redirects to the web alone: an answer must not make this machine read its own files."""
 
@@ -66,15 +87,17 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def fetch(url: str, out: Path, sha1: str, patience: Patience, tell: Callable[[int, int | None], None]) -> Fetched:
-    """Download a file whose SHA-1 is known.
+def fetch(
+    url: str, out: Path, expected: Expected, patience: Patience, tell: Callable[[int, int | None], None]
+) -> Fetched:
+    """Download a file whose checksums are known.
 
     What has come is kept beside ``out`` under a name with the checksum, and the next call goes on from there.
 
     Args:
         url: http or https.
-        out: Must not exist; written only when the checksum agrees.
-        sha1: Expected, lower-case hex.
+        out: Must not exist; written only when the checksums agree.
+        expected: Checksums.
         patience: Limits.
         tell: Called with the bytes that came and those expected (None: not known).
 
@@ -84,11 +107,13 @@ def fetch(url: str, out: Path, sha1: str, patience: Patience, tell: Callable[[in
     """
     if urlsplit(url).scheme not in _SCHEMES:
         raise SourceError(f"{_plain(url)}: is no http or https address; give a folder as --index for files at hand")
-    part = out.with_name(f".{out.name}.{sha1[:16]}.part")
+    part = part_of(out, expected)
     out.parent.mkdir(parents=True, exist_ok=True)
     with only_one(out):
-        _fetch_part(url, part, patience, tell)
-        return accept(part, out, sha1, _plain(url))
+        # all of it may be there, where the last pull ended just before it was given its name
+        if not (part.is_file() and expected.find_difference(hash_file(part)) is None):
+            _fetch_part(url, part, patience, tell)
+        return accept(part, out, expected, _plain(url))
 
 
 @contextmanager
@@ -144,18 +169,24 @@ def _fetch_part(url: str, part: Path, patience: Patience, tell: Callable[[int, i
         pause *= 2
 
 
-def accept(part: Path, out: Path, sha1: str, origin: str) -> Fetched:
+def part_of(out: Path, expected: Expected) -> Path:
+    """Where what came of a file is kept until it is whole."""
+    return out.with_name(f".{out.name}.{expected.sha1[:16]}.part")
+
+
+def accept(part: Path, out: Path, expected: Expected, origin: str) -> Fetched:
     """Give a file its name if it is what was expected, else remove it.
 
     Raises:
         WeightsError: It is not.
     """
     found = hash_file(part)
-    if found.sha1 != sha1:
+    difference = expected.find_difference(found)
+    if difference is not None:
         part.unlink()
         raise WeightsError(
-            f"{origin}: what came has sha1 {found.sha1[:12]}…, published is {sha1[:12]}…; nothing is kept. Try again, "
-            "and if it comes again do not use this file"
+            f"{origin}: what came has {difference}; nothing is kept. Try again, and if it comes again do not use this "
+            "file"
         )
     with part.open("rb") as stream:
         os.fsync(stream.fileno())

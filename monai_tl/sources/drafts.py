@@ -81,7 +81,9 @@ class Draft:
                 content,
                 missing,
             )
-        return check_card(content, own_path if own else path)
+        if own:
+            return check_card(content, own_path)
+        return check_card(content, path, f"write what is true into {own_path}, these lines alone")
 
 
 def read_own_lines(path: Path) -> dict[str, Any]:

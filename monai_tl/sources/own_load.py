@@ -8,11 +8,12 @@ from monai_tl.errors import ConfigError, SourceError, WeightsError
 from monai_tl.networks.builders import build_network, find_network
 from monai_tl.networks.groups import named_tensors
 from monai_tl.networks.heads import output_rows
+from monai_tl.networks.shape_check import check_pass
 from monai_tl.records import Audit
 from monai_tl.sources.audit import load_audited
 from monai_tl.sources.card import Source
 from monai_tl.sources.opening import open_weights
-from monai_tl.sources.surgery import Heads
+from monai_tl.sources.surgery import FLAT, Heads
 
 _FLOOR = 0.5
 _SHOWN = 12
@@ -27,21 +28,23 @@ def build_own(source: Source) -> nn.Module:
     """The network that a source states, with fresh weights.
 
     Raises:
-        SourceError: It cannot be built; what is wrong lies in the source and not in params.yaml.
+        SourceError: It cannot be built, or takes no window; what is wrong lies in the source and not in params.yaml.
     """
     stated = source.card.network
     try:
-        return build_network(stated.config, stated.n_channels, stated.n_outputs, seed=0)
+        module = build_network(stated.config, stated.n_channels, stated.n_outputs, seed=0)
+        check_pass(module, stated.config, stated.n_channels, stated.n_outputs)
     except ConfigError as error:
         raise SourceError(f"{source.folder}: the network it states cannot be built; {error}") from None
+    return module
 
 
 def own_network(source: Source) -> tuple[nn.Module, Audit]:
     """Load a source into its own network.
 
     With classes every tensor of the network must be in the source as it is, but those that its builder knows to be idle
-    until they are trained (``NetworkSpec.idle``); what the source has beside them (outputs of
-    deep supervision, say) is told. Features bring no head, and may cover part of the body alone.
+    until they are trained (``NetworkSpec.idle``); what the source has beside them (outputs of deep supervision, say) is
+    told. 2-D weights may be brought to 3-D. Features bring no head, and may cover part of the body alone.
 
     Raises:
         SourceError: The network cannot be built.
@@ -71,7 +74,10 @@ def own_network(source: Source) -> tuple[nn.Module, Audit]:
         is_own=is_whole,
     )
     idle = _idle_tensors(source, module)
-    wrong = [item for item in audit.tensors if item.status in ("fresh", "adapted") and item.name not in idle]
+    # networks are built in 3-D, so the card of 2-D weights can state nothing nearer
+    is_flat = any(item.detail.startswith(FLAT) for item in audit.tensors)
+    faults = ("fresh",) if is_flat else ("fresh", "adapted")
+    wrong = [item for item in audit.tensors if item.status in faults and item.name not in idle]
     if is_whole and wrong:
         listed = "\n".join(f"  {item.status:7} {item.name}: {item.detail}" for item in wrong[:_SHOWN])
         more = f"\n  and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""

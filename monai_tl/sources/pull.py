@@ -11,7 +11,7 @@ import yaml
 
 from monai_tl.errors import SourceError, WeightsError
 from monai_tl.files import write_text
-from monai_tl.sources.download import Fetched, Patience, accept, fetch, hash_file, only_one
+from monai_tl.sources.download import Expected, Fetched, Patience, accept, fetch, hash_file, only_one, part_of
 from monai_tl.sources.kinds import own_card_of
 from monai_tl.sources.packed_files import METADATA, open_zip
 from monai_tl.sources.pull_record import PullRecord, record_path
@@ -48,7 +48,7 @@ def pull(
     elif local is not None:
         found = _copy(local, out, entry)
     else:
-        found = fetch(url, out, entry.sha1, patience or Patience(), tell)
+        found = fetch(url, out, _expected(entry), patience or Patience(), tell)
     if not open_zip(out).has(METADATA):
         raise SourceError(f"{out} holds no MONAI bundle (no {METADATA}); remove it and report this")
     record = PullRecord(
@@ -85,14 +85,19 @@ def _origin(entry: ZooEntry, index: str | None) -> tuple[str, Path | None]:
     return local.absolute().as_uri(), local
 
 
+def _expected(entry: ZooEntry) -> Expected:
+    return Expected(entry.sha1, entry.sha256)
+
+
 def _check_there(out: Path, entry: ZooEntry) -> Fetched:
     if not out.is_file():
         raise SourceError(f"{out} is there and is no file; remove it, or give another folder with --to")
     found = hash_file(out)
-    if found.sha1 != entry.sha1:
+    difference = _expected(entry).find_difference(found)
+    if difference is not None:
         raise SourceError(
-            f"{out} is there and is another file (sha1 {found.sha1[:12]}…, published is {entry.sha1[:12]}…), which is "
-            "not overwritten; remove it, or give another folder with --to"
+            f"{out} is there and is another file (it has {difference}), which is not overwritten; remove it, or give "
+            "another folder with --to"
         )
     return found
 
@@ -100,13 +105,15 @@ def _check_there(out: Path, entry: ZooEntry) -> Fetched:
 def _copy(local: Path, out: Path, entry: ZooEntry) -> Fetched:
     if not local.is_file():
         raise SourceError(f"{local} is not there; copy {entry.file_name} into the folder that --index names")
-    if hash_file(local).sha1 != entry.sha1:
-        raise WeightsError(f"{local}: is not what was published (sha1 {entry.sha1[:12]}…); copy or fetch it again")
+    expected = _expected(entry)
+    difference = expected.find_difference(hash_file(local))
+    if difference is not None:
+        raise WeightsError(f"{local}: is not what was published (it has {difference}); copy or fetch it again")
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{entry.sha1[:16]}.part")
+    part = part_of(out, expected)
     with only_one(out):
         shutil.copyfile(local, part)
-        return accept(part, out, entry.sha1, str(local))
+        return accept(part, out, expected, str(local))
 
 
 def _write_lines(entry: ZooEntry, out: Path) -> None:

@@ -15,6 +15,9 @@ from monai_tl.networks.inflation import inflate_kernel
 from monai_tl.networks.layout import Layout
 from monai_tl.networks.positions import Grid, guess_grid, guess_window, resize_positions, resize_window_table
 
+FLAT = "2-D kernel brought to 3-D along axis K, taps inside the volume"
+"""Said of each convolution of a 2-D source."""
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -136,7 +139,7 @@ class Surgery:
                     f"kernel {_by(source.shape[2:])} in the source, {_by(fresh.shape[2:])} here: not adapted"
                 )
             value = inflate_kernel(source, convolution)
-            done.append("2-D kernel brought to 3-D along axis K, taps inside the volume")
+            done.append(FLAT)
         if value.shape != fresh.shape or self._other_patch(name):
             value, words = self._adapt_channels(name, value, fresh)
             done.append(words)
@@ -219,7 +222,10 @@ def _split_class_token(source: Tensor, known: Grid | None, n_axes: int) -> tuple
     grid = known or guess_grid(n_tokens - 1, n_axes)
     if grid is not None and math.prod(grid) == n_tokens - 1:
         return grid, source[:, 1:], ["class token left out"]
-    raise _Refused(f"{n_tokens} tokens in the source, whose grid is unknown: name its img_size in the card")
+    raise _Refused(
+        f"{n_tokens} tokens in the source, whose grid is unknown: state the img_size of its "
+        "training in the card, and yours in plan.network"
+    )
 
 
 def _convert(source: Tensor, fresh: Tensor) -> tuple[Tensor, list[str]]:

@@ -2,7 +2,7 @@
 
 URLs and SHA-1 checksums are those of the zoo's own list (``models/model_info.json`` of Project-MONAI/model-zoo). It
 publishes no SHA-256 and no sizes, so none are stated here; the SHA-256 of what came is recorded beside the file and
-checked ever after.
+checked ever after, and whoever knows it beforehand can ask for it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class ZooEntry(NamedTuple):
     Attributes:
         name, version: As the zoo has them.
         sha1: Of the zip file, lower-case hex, as published.
+        sha256: The same, where it is known: the zoo publishes none, a user may (``pull NAME --sha256``).
         task, modality: What it segments, on what.
         network: In our table of builders.
         licence: Of the bundle, as published in it.
@@ -38,6 +39,7 @@ class ZooEntry(NamedTuple):
     data: str
     citation: str
     lines: dict[str, Any] = {}  # noqa: RUF012 - read alone
+    sha256: str | None = None
 
     @property
     def file_name(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from monai_tl.sources.card import Card, Source
 from monai_tl.sources.grafting import grafted_network, source_network
 from monai_tl.stages.ingest import ingest
 from monai_tl.transfer.forgetting import Forgetting, compare_task, describe_forgetting, shared_classes
-from monai_tl.transfer.planning import joint_size_rule
+from monai_tl.transfer.planning import on_own_network
 
 
 @dataclass(frozen=True)
@@ -131,20 +130,13 @@ def plan_of_source(source: Source, tuned: Plan) -> Plan:
     """How input is prepared by the source's contract; windows are the tuned plan's, where the source accepts them."""
     card = source.card
     contract = card.input
-    rule = joint_size_rule(card.network.config, source, None)
-    wanted = rule.min_vox if rule.fixed else map(max, tuned.patch_size_vox, rule.min_vox)
-    i, j, k = (math.ceil(size / divisor) * divisor for size, divisor in zip(wanted, rule.divisors, strict=True))
-    return tuned.model_copy(
+    return on_own_network(source, tuned).model_copy(
         update={
             "modality": contract.modality,
-            "n_channels": card.network.n_channels,
             "orientation": contract.orientation,
             "spacing_mm": contract.spacing_mm,
             "intensity": contract.intensity,
             "foreground": tuned.foreground if contract.intensity.rule == "window" else "none",
-            "size_rule": rule,
-            "patch_size_vox": (i, j, k),
-            "network": card.network.config,
         }
     )
 

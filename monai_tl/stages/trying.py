@@ -24,6 +24,7 @@ from monai_tl.records import CaseRecord, Plan
 from monai_tl.sources.card import Source
 from monai_tl.sources.grafting import source_network
 from monai_tl.transfer.orientation_trial import FEWEST, READINGS, STATED, Trial, compare_readings, overlap_table
+from monai_tl.transfer.planning import on_own_network
 
 _THREADS = 2
 """As everywhere by default; what is said of a trial is rounded, so that it does not hang on the last bits."""
@@ -51,6 +52,8 @@ def try_orientation(
         return None, "the source was trained for no classes"
     if card.network.n_channels != plan.n_channels:
         return None, f"the source takes {card.network.n_channels} channels, not {plan.n_channels}"
+    if plan.network != card.network.config:
+        plan = on_own_network(source, plan)
     # a window of a whole head costs what a hundred small ones do, and the fewest that can tell must do
     affordable = max(FEWEST, _MOST_VOXELS // math.prod(plan.patch_size_vox))
     chosen = _choose(cases, min(n_cases, affordable))

@@ -25,6 +25,9 @@ from monai_tl.transfer.label_efficiency import (
 from monai_tl.transfer.verdict import fewest_patients
 
 SCRATCH = "scratch"
+_MORE_THAN_ONCE = 1.0 + 1e-9
+"""A factor that is 1 comes out as 1 ± some 1e-15, a quotient of powers of logarithms; no saving worth telling is
+smaller than this."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def summarise_curve(
     told = (_best(sure), _best({name: (one,) for name, one in sure_steps.items()}))
     sentences = (
         _labels_sentence(sure, told[0]) + _of_one(seeds),
-        _steps_sentence(sure_steps, told[1], full_steps) + _of_one(seeds),
+        _steps_sentence(sure_steps, told[1]) + _of_one(seeds),
     )
     if n_patients < fewest_patients(rule.confidence):
         # so few cannot have the confidence, whatever they say
@@ -157,8 +160,10 @@ def summarise_curve(
 def _sure_labels(
     labels: Mapping[str, Curve], others: Sequence[str], draws: Draws, n_patients: int, confidence: float
 ) -> dict[str, list[Saving]]:
-    """Savings with the lower ends that hold for all of them at once; scratch's last budget can save nothing."""
-    places = [(name, place) for name in others for place in range(len(labels[name].budgets) - 1)]
+    """Savings with the lower ends that hold for all of them at once; from scratch's last budget on nothing is saved."""
+    places = [
+        (name, budget) for name in others for budget in labels[name].budgets if budget < labels[SCRATCH].budgets[-1]
+    ]
     strict = _for_all(draws, len(places), n_patients, confidence)
     if strict is None:
         return {
@@ -214,7 +219,10 @@ def _line(curve: Curve, draws: Draws) -> Line:
 
 
 def _best(saved: Mapping[str, Sequence[Saving]]) -> tuple[str, Saving] | None:
-    """The saving that is best supported: whose interval begins highest, and above 1; none that may be any smaller."""
+    """The saving that is best supported: whose interval begins highest, and above 1 by more than rounding.
+
+    None that may be any smaller counts.
+    """
     every = [
         (one.low or 0.0, -one.budget, name, one)
         for name, savings in saved.items()
@@ -224,7 +232,7 @@ def _best(saved: Mapping[str, Sequence[Saving]]) -> tuple[str, Saving] | None:
     if not every:
         return None
     low, _, name, best = max(every, key=lambda item: item[:3])
-    return (name, best) if low > 1.0 else None
+    return (name, best) if low > _MORE_THAN_ONCE else None
 
 
 def _labels_sentence(saved: Mapping[str, Sequence[Saving]], told: tuple[str, Saving] | None) -> str:
@@ -242,14 +250,14 @@ def _labels(number: float) -> str:
     return f"{number:.0f} label{'' if number == 1 else 's'}"
 
 
-def _steps_sentence(saved: Mapping[str, Saving], told: tuple[str, Saving] | None, full: int) -> str:
+def _steps_sentence(saved: Mapping[str, Saving], told: tuple[str, Saving] | None) -> str:
     if not saved:
         return "Dice against steps"
     _, name, best = max((one.low or 0.0, name, one) for name, one in saved.items())
-    if told is None and best.bound == "at most":
-        return f"{name} does not reach in {full} steps what scratch does"
+    if told is None and best.budget_bound == "at least":
+        return f"{name} does not reach in {best.budget:.0f} steps what scratch does"
     if told is None:
         return "No saving of steps that this test set can show"
     name, best = told
     few = " or fewer" if best.bound == "at least" else ""
-    return f"{best.budget:.0f}{few} steps with {name} equal {full} from scratch"
+    return f"{best.budget:.0f}{few} steps with {name} equal {best.needed:.0f} from scratch"

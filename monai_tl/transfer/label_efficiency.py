@@ -13,10 +13,14 @@ from scipy.special import ndtr, stdtrit
 
 Reals = NDArray[np.float64]
 Bound = Literal["measured", "at least", "at most"]
-"""``at least``: the curve ends before it reaches the Dice asked for; ``at most``: it begins above."""
+"""``at least``: the curve ends before it reaches the Dice asked for; ``at most``: it begins there or above."""
+Ends = tuple[Reals, Reals]
+"""(n,) lower and upper bounds of a budget."""
 
 _CHUNK = 500
 """Bootstrap samples worked on at once."""
+_SAME_DICE = 1e-12
+"""Dice that differ by less are equal: means taken in another order differ by rounding, and a plateau must not."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,30 @@ class Saving:
 
     Attributes:
         budget: Of the pretrained start: labels it was given, or steps that it needs.
-        dice: The Dice at which both are compared.
-        needed: Budget of scratch that equals it; with ``at least`` the largest, with ``at most`` the smallest measured.
+        budget_bound: Whether it is measured; with ``at least`` it is the largest tried, with ``at most`` the smallest.
+        dice: The Dice at which both are compared: of the pretrained start's curve (labels) or scratch's own last
+            (steps), made never falling.
+        needed: Budget at which scratch's own curve has it, not always its full one.
+        needed_bound: As ``budget_bound``.
         factor: needed / budget.
-        bound: Whether this is measured or only bounds it.
+        bound: Whether this is measured or only bounds it. With ``at most`` nothing may be claimed.
         low, high: Interval of the factor; None where the data does not bound it on that side.
     """
 
     budget: float
+    budget_bound: Bound
     dice: float
     needed: float
+    needed_bound: Bound
     factor: float
     bound: Bound
     low: float | None
     high: float | None
+
+    @property
+    def is_open(self) -> bool:
+        """Both curves begin at the Dice asked for: the ratio of two upper bounds bounds nothing."""
+        return self.budget_bound == self.needed_bound == "at most"
 
 
 def draw_samples(patients: Sequence[str], n_seeds: int, n_samples: int, confidence: float, seed: int) -> Draws:
@@ -154,8 +168,10 @@ def isotonic(values: Reals) -> Reals:
     return np.asarray(np.maximum.accumulate(fitted, axis=-1))
 
 
-def budget_needed(budgets: Sequence[int], fitted: Reals, targets: Reals) -> tuple[Reals, Reals]:
+def budget_needed(budgets: Sequence[int], fitted: Reals, targets: Reals) -> Ends:
     """The smallest budget at which a never falling curve reaches a target, linear in log2(budget) between points.
+
+    A point that misses the target by rounding alone has reached it.
 
     Args:
         budgets: (n_budgets,) rising.
@@ -168,12 +184,15 @@ def budget_needed(budgets: Sequence[int], fitted: Reals, targets: Reals) -> tupl
     """
     logs = np.log2(np.asarray(budgets, dtype=np.float64))
     rows = np.arange(len(fitted))
-    after = np.sum(fitted < targets[:, np.newaxis], axis=1)
+    after = np.sum(fitted < targets[:, np.newaxis] - _SAME_DICE, axis=1)
     right, left = np.clip(after, 1, max(1, len(budgets) - 1)), np.clip(after - 1, 0, len(budgets) - 1)
     right = np.minimum(right, len(budgets) - 1)
     rise = fitted[rows, right] - fitted[rows, left]
     share = np.divide(targets - fitted[rows, left], rise, out=np.zeros_like(rise), where=rise > 0)
     crossing = np.exp2(logs[left] + np.clip(share, 0.0, 1.0) * (logs[right] - logs[left]))
+    # a tiny rise would make much of rounding, and log and power do not give the budget back exactly
+    at_point = fitted[rows, right] <= targets + _SAME_DICE
+    crossing = np.where(at_point, np.asarray(budgets, dtype=np.float64)[right], crossing)
     begins_above, ends_below = after == 0, after == len(budgets)
     low = np.where(begins_above, 0.0, np.where(ends_below, float(budgets[-1]), crossing))
     high = np.where(begins_above, float(budgets[0]), np.where(ends_below, np.inf, crossing))
@@ -183,7 +202,9 @@ def budget_needed(budgets: Sequence[int], fitted: Reals, targets: Reals) -> tupl
 def labels_saved(pretrained: Curve, scratch: Curve, draws: Draws) -> tuple[Saving, ...]:
     """At each number of labels of the pretrained start: how many times as many scratch needs for the same Dice.
 
-    In each bootstrap sample the target is the pretrained mean, and scratch's curve is made never falling and inverted.
+    In each bootstrap sample both curves are made never falling; the targets are the pretrained one's, and scratch's is
+    inverted. Were only one of them so fitted, a point before a dip would be above the other curve even where both hold
+    the same numbers.
     A sample in which scratch does not reach the target counts with its largest number at the low end of the interval
     and as unbounded at the high end; one in which scratch begins above it likewise at the other ends.
 
@@ -193,44 +214,62 @@ def labels_saved(pretrained: Curve, scratch: Curve, draws: Draws) -> tuple[Savin
         draws: Of patients and seeds.
     """
     samples = isotonic(resampled_means(scratch, draws))
-    targets = resampled_means(pretrained, draws)
-    whole = isotonic(scratch.means)[np.newaxis]
+    targets = isotonic(resampled_means(pretrained, draws))
+    whole, dice = isotonic(scratch.means)[np.newaxis], isotonic(pretrained.means)
     found = []
     for place, budget in enumerate(pretrained.budgets):
-        dice = float(pretrained.means[place])
-        low, high = budget_needed(scratch.budgets, whole, np.array([dice]))
+        given = (np.array([float(budget)]),) * 2
+        needed = budget_needed(scratch.budgets, whole, dice[[place]])
         ends = budget_needed(scratch.budgets, samples, targets[:, place])
-        found.append(_saving(budget, dice, (low[0], high[0]), (ends[0] / budget, ends[1] / budget), draws.tail))
+        found.append(_saving(float(dice[place]), given, needed, _factors(given, ends), draws.tail))
     return tuple(found)
 
 
 def steps_saved(pretrained: Curve, scratch: Curve, draws: Draws) -> Saving:
-    """How many times fewer steps the pretrained start needs for the Dice of scratch at its largest budget.
+    """How many times as many steps scratch needs as the pretrained start for the Dice that scratch ends with.
+
+    In each bootstrap sample both curves are made never falling; the target is scratch's last value, and both are
+    inverted for it. Scratch is charged the steps at which its own curve gets there, not all it was given: where it
+    ends on a plateau or with a dip, the rest of its budget buys nothing, and equal curves would seem to save it.
 
     Args:
         pretrained: Against steps.
         scratch: The same test cases and seeds.
         draws: Of patients and seeds.
     """
-    full = scratch.budgets[-1]
-    dice = float(scratch.means[-1])
-    low, high = budget_needed(pretrained.budgets, isotonic(pretrained.means)[np.newaxis], np.array([dice]))
-    targets = resampled_means(scratch, draws)[:, -1]
-    ends = budget_needed(pretrained.budgets, isotonic(resampled_means(pretrained, draws)), targets)
+    own, other = isotonic(scratch.means)[np.newaxis], isotonic(pretrained.means)[np.newaxis]
+    needed = budget_needed(scratch.budgets, own, own[:, -1])
+    budget = budget_needed(pretrained.budgets, other, own[:, -1])
+    samples = isotonic(resampled_means(scratch, draws))
+    needed_ends = budget_needed(scratch.budgets, samples, samples[:, -1])
+    ends = budget_needed(pretrained.budgets, isotonic(resampled_means(pretrained, draws)), samples[:, -1])
+    return _saving(float(own[0, -1]), budget, needed, _factors(ends, needed_ends), draws.tail)
+
+
+def _factors(budget: Ends, needed: Ends) -> Ends:
+    """Bounds of needed / budget; few steps of the pretrained start are many saved, so its ends change places."""
     with np.errstate(divide="ignore"):
-        # few steps needed are many saved, so the ends change places
-        factors = full / ends[1], full / ends[0]
-    low_end, high_end = _interval(*factors, draws.tail)
-    bound: Bound = "measured" if low[0] == high[0] else "at least" if low[0] == 0.0 else "at most"
-    needed = float(low[0] if bound == "at most" else high[0])
-    return Saving(needed, dice, float(full), full / needed, bound, low_end, high_end)
+        return needed[0] / budget[1], needed[1] / budget[0]
 
 
-def _saving(budget: int, dice: float, needed: tuple[float, float], factors: tuple[Reals, Reals], tail: float) -> Saving:
-    low, high = needed
-    bound: Bound = "measured" if low == high else "at least" if math.isinf(high) else "at most"
-    value = float(high if bound == "at most" else low)
-    return Saving(float(budget), dice, value, value / budget, bound, *_interval(*factors, tail))
+def _saving(dice: float, budget: Ends, needed: Ends, factors: Ends, tail: float) -> Saving:
+    (given, given_bound), (value, value_bound) = _number(budget), _number(needed)
+    bound: Bound = "measured"
+    # two upper bounds count as "at most" too, with which nothing is claimed
+    if value_bound == "at most" or given_bound == "at least":
+        bound = "at most"
+    elif value_bound == "at least" or given_bound == "at most":
+        bound = "at least"
+    low, high = _interval(*factors, tail)
+    return Saving(given, given_bound, dice, value, value_bound, value / given, bound, low, high)
+
+
+def _number(ends: Ends) -> tuple[float, Bound]:
+    """The budget between the first pair of ends, or the end that is known, and which it is."""
+    low, high = float(ends[0][0]), float(ends[1][0])
+    if low == high:
+        return low, "measured"
+    return (low, "at least") if math.isinf(high) else (high, "at most")
 
 
 def _interval(lower: Reals, upper: Reals, tail: float) -> tuple[float | None, float | None]:

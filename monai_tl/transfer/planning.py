@@ -10,7 +10,8 @@ from monai_tl.dataset.fingerprint import foreground_threshold
 from monai_tl.errors import ConfigError, LabelError
 from monai_tl.geometry import Shape, Spacing
 from monai_tl.labels import LabelScheme
-from monai_tl.networks.builders import size_rule_of
+from monai_tl.networks.builders import build_network, size_rule_of
+from monai_tl.networks.shape_check import check_pass
 from monai_tl.records import Fingerprint, Plan, SizeRule, Triple
 from monai_tl.sources.card import Source
 from monai_tl.transfer.contract import TryOut, accept_lines, compare_contract
@@ -31,9 +32,9 @@ def make_plan(
 ) -> Plan:
     """Decide how cases are prepared and what network sees them.
 
-    With a source its orientation, spacing, intensity and size rule are adopted unless params.yaml overrides them.
-    Without
-    one: median spacing; for CT a window over the foreground's percentiles 0.5 to 99.5, else a z-score of the case.
+    With a source its orientation, spacing, intensity, size rule and network are adopted unless params.yaml overrides
+    them. Without one: median spacing; for CT a window over the foreground's percentiles 0.5 to 99.5, else a z-score of
+    the case.
 
     Args:
         found: The training cases.
@@ -49,7 +50,8 @@ def make_plan(
     Raises:
         LabelError: A class is in no training case: there is nothing to learn it from.
         ContractError: A line of the contract is broken and ``config.accept_broken`` does not name it.
-        ConfigError: ``patch_size_vox`` does not suit the network, or the network is misnamed or has wrong arguments.
+        ConfigError: ``patch_size_vox`` does not suit the network, or the network is misnamed, has wrong arguments or
+            fails on the patch.
     """
     _check_classes(found)
     network = _network(config, source)
@@ -79,11 +81,14 @@ def make_plan(
         sizes, plan.spacing_mm, size_rule, config.max_patch_voxels
     )
     plan = plan.model_copy(update={"patch_size_vox": patch})
+    module = build_network(network, plan.n_channels, scheme.n_outputs, seed=0)
+    check_pass(module, network, plan.n_channels, scheme.n_outputs, patch)
     if source is None:
         return plan
     lines = compare_contract(source.card, found, plan, config.max_patch_voxels, try_out)
     marked, notes = accept_lines(lines, config.accept_broken, source.card.name)
     shift = measure_shift(source.card, found, plan)
+    notes = (*notes, *_say_other_network(plan, source))
     return plan.model_copy(update={"adaptations": marked, "notes": notes, "shift": shift})
 
 
@@ -133,11 +138,36 @@ def _round_up(size: float, divisor: int) -> int:
 
 
 def _network(config: PlanConfig, source: Source | None) -> NetworkConfig:
-    if source is not None:
-        return source.card.network.config
-    if config.network is None:
+    if config.network is not None:
+        return config.network
+    if source is None:
         raise ConfigError("plan.network: is missing; without a source a network is needed")
-    return config.network
+    return source.card.network.config
+
+
+def on_own_network(source: Source, plan: Plan) -> Plan:
+    """The plan for the network that a source states: its windows are this plan's where that network accepts them."""
+    stated = source.card.network
+    rule = joint_size_rule(stated.config, source, None)
+    wanted = rule.min_vox if rule.fixed else map(max, plan.patch_size_vox, rule.min_vox)
+    i, j, k = (math.ceil(size / divisor) * divisor for size, divisor in zip(wanted, rule.divisors, strict=True))
+    return plan.model_copy(
+        update={
+            "n_channels": stated.n_channels,
+            "size_rule": rule,
+            "patch_size_vox": (i, j, k),
+            "network": stated.config,
+        }
+    )
+
+
+def _say_other_network(plan: Plan, source: Source) -> tuple[str, ...]:
+    if plan.network == source.card.network.config:
+        return ()
+    return (
+        f"plan.network is trained in place of the network that {source.card.name} states; the audit of its loading "
+        "tells what came across",
+    )
 
 
 def joint_size_rule(network: NetworkConfig, source: Source | None, given: Shape | None) -> SizeRule:

@@ -35,8 +35,10 @@ from torch import Tensor
 from monai_tl.dataset.patches import PatchSampler, load_case
 from monai_tl.errors import ConfigError, ContractError, DivergenceError, TrainingError, WeightsError
 from monai_tl.inference import load_models
+from monai_tl.networks.builders import build_network
+from monai_tl.networks.groups import named_tensors
 from monai_tl.records import Audit, Plan, Split
-from monai_tl.sources.card import read_source
+from monai_tl.sources.card import Card, read_source, write_source
 from monai_tl.stages.finetune import finetune, run
 from monai_tl.training.batches import make_batch, stream_batches
 from monai_tl.training.checkpoint import locked, read_newest
@@ -334,3 +336,43 @@ def test_each_seed_is_a_training_of_its_own_and_no_other_seed_changes_it(tmp_pat
     assert json.loads((models / "scratch-0-4/training.json").read_text())["seed"] == 4
     with pytest.raises(ConfigError, match="--seed"):
         run(workspace, params, "scratch", "0", "x")
+
+
+@pytest.mark.parametrize(
+    ("norm", "outcome"),
+    [
+        (["instance", {"affine": True}], "approximate: group normalisation of 1 groups to instance normalisation"),
+        ("batch", "batch normalisation needs running statistics"),
+    ],
+)
+def test_a_network_named_beside_its_source_takes_over_what_fits(tmp_path: Path, norm: object, outcome: str) -> None:
+    """Group and instance normalisation look alike on disk: that they differ, the card and the plan say."""
+    plan = make_plan()
+    grouped = {**plan.network.arguments, "norm": ["group", {"num_groups": 1}]}
+    theirs = plan.network.model_copy(update={"arguments": grouped})
+    content = {
+        "name": "grouped",
+        "network": {**theirs.model_dump(), "n_channels": 1, "n_outputs": 2},
+        "weights": {"file": "weights.safetensors", "sha256": "0" * 64},
+        "licence": "MIT",
+        "citation": "nobody",
+        "input": {
+            "modality": "CT",
+            "channels": ["CT"],
+            "orientation": "RAS",
+            "spacing_mm": [2.0, 2.0, 2.0],
+            "intensity": {"rule": "window", "low": -100, "high": 300},
+        },
+        "classes": ["ball"],
+    }
+    module = build_network(theirs, 1, 2, seed=1)
+    write_source(tmp_path / "source", Card.model_validate(content), named_tensors(module))
+    ours = plan.network.model_copy(update={"arguments": {**plan.network.arguments, "norm": norm}})
+    workspace = write_workspace(tmp_path / "work", plan.model_copy(update={"network": ours}))
+    if norm == "batch":
+        with pytest.raises(WeightsError, match=outcome):
+            _transfer(workspace, tmp_path / "source")
+        return
+    folder = _transfer(workspace, tmp_path / "source", max_steps=2, head_steps=1)
+    assert any(note.startswith(outcome) for note in Audit.read(folder / "audit.json").notes)
+    assert read_source(folder).card.network.config == ours

@@ -212,3 +212,15 @@ def test_weights_of_another_network_are_told_and_not_tried(tmp_path: Path) -> No
     assert line.status == "adapted"
     assert "the letters could not be checked: " in line.reason
     assert str(tmp_path) not in line.reason
+
+
+def test_the_source_is_tried_in_its_own_network_where_another_one_trains(tmp_path: Path) -> None:
+    write_workspace(tmp_path)
+    write_corner_source(tmp_path / "source", "LAS")
+    network = {"name": "unet", "arguments": {"channels": [4, 8, 8], "strides": [2, 2]}}
+    with pytest.raises(ContractError, match="where left and right are exchanged"):
+        plan_stage.run(tmp_path, params(network=network))
+    line = orientation_line(tmp_path, network=network, accept_broken=["orientation"])
+    assert (line.status, line.accepted) == ("broken", True)
+    made = Plan.read(tmp_path / "artifacts/plan/plan.json")
+    assert (made.network.name, made.size_rule.divisor) == ("unet", 4)

@@ -301,6 +301,37 @@ def test_unknown_names_are_told(tmp_path: Path, name: str, why: str) -> None:
     assert why in str(error)
 
 
+@pytest.mark.parametrize("way", ["web", "folder", "there"])
+def test_a_file_of_another_sha256_than_asked_for_is_refused(tmp_path: Path, mirror: Any, way: str) -> None:
+    files, entry = mirror
+    known = hashlib.sha256((files / entry.file_name).read_bytes()).hexdigest()
+    assert pull(entry._replace(sha256=known), tmp_path / "right", str(files)).is_file()
+    other, out = entry._replace(sha256="0" * 64), tmp_path / "wrong"
+    if way == "there":
+        pull(entry, out, str(files))
+    with serve(files, Behaviour()) as url, pytest.raises(MonaiTLError, match=rf"sha256 {known[:12]}.*is 000000000000"):
+        pull(other, out, url if way == "web" else str(files), QUICK)
+    assert (out / entry.file_name).exists() == (way == "there")
+    assert not [item for item in out.glob(".*") if item.is_file()]
+
+
+def test_the_command_takes_a_sha256(tmp_path: Path, mirror: Any, monkeypatch: Any) -> None:
+    files, entry = mirror
+    monkeypatch.setattr("monai_tl.commands.sources.find_entry", lambda *_: entry)
+    known = hashlib.sha256((files / entry.file_name).read_bytes()).hexdigest()
+    arguments = ["pull", entry.name, "--to", str(tmp_path / "out"), "--index", str(files), "--sha256"]
+    for text in ("abc", "0" * 63 + "g", f"sha256:{known}"):
+        _, error = _said([*arguments, text])
+        assert isinstance(error, SourceError)
+        assert "64 hexadecimal digits" in str(error)
+    _, error = _said([*arguments, "0" * 64])
+    assert isinstance(error, WeightsError)
+    assert not (tmp_path / "out").exists()
+    output, error = _said([*arguments, known.upper()])
+    assert error is None
+    assert "it is the one asked for" in output
+
+
 # ---------------------------------------------------------------- list, show, check
 
 
@@ -489,3 +520,43 @@ def test_a_results_folder_with_a_whole_card_is_a_card_folder(tmp_path: Path) -> 
     os.truncate(folder / "card.yaml", 0)
     with pytest.raises(SourceError):
         read_source(folder)
+
+
+def test_weights_of_a_flat_network_may_be_checked(tmp_path: Path) -> None:
+    """A card can state no 2-D network: its 3-D form is what they are brought to."""
+    arguments = {"channels": [4, 8, 8], "strides": [2, 2]}
+    flat = build_network(NetworkConfig(name="unet", arguments=arguments), 1, 3, seed=0)
+    source = _card_folder(tmp_path / "flat")
+    tensors = {
+        name: tensor[..., tensor.shape[-1] // 2].clone() if tensor.ndim == 5 else tensor
+        for name, tensor in named_tensors(flat).items()
+    }
+    write_source(source, read_source(source).card, tensors)
+    output, error = _said(["check", str(source)])
+    assert error is None
+    assert "2-D kernel brought to 3-D" in output
+    lost = dict(tensors)
+    lost.pop(next(name for name in lost if name.startswith("model.1")))
+    write_source(source, read_source(source).card, lost)
+    _, error = _said(["check", str(source)])
+    assert isinstance(error, WeightsError)
+
+
+def test_a_stated_network_that_fails_on_every_window_is_refused(tmp_path: Path) -> None:
+    folder = _card_folder(tmp_path / "a")
+    content = yaml.safe_load((folder / "card.yaml").read_text())
+    arguments = {"kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [1, 2], "filters": [4, 8, 8]}
+    content["network"] |= {"name": "dynunet", "arguments": arguments}
+    (folder / "card.yaml").write_text(yaml.safe_dump(content))
+    _, error = _said(["check", str(folder)])
+    assert isinstance(error, SourceError)
+    assert "fails on a window of" in str(error)
+
+
+def test_a_part_that_is_whole_needs_no_second_download(tmp_path: Path, mirror: Any) -> None:
+    """A pull that ended just before the file got its name; no server need be there."""
+    files, entry = mirror
+    part = tmp_path / f".{entry.file_name}.{entry.sha1[:16]}.part"
+    part.write_bytes((files / entry.file_name).read_bytes())
+    assert read_source(pull(entry, tmp_path, "http://127.0.0.1:9", QUICK)).kind == "bundle"
+    assert not part.exists()

@@ -446,3 +446,20 @@ def test_a_card_that_covers_little_says_how_little_of_the_body_that_is() -> None
     assert f"100 % of the covered {n_covered:,} parameters ({100 * n_covered / n_body:.1f} % of the body)" in (
         describe_audit(audit)
     )
+
+
+def test_a_source_whose_own_network_lacks_trained_layers_starts_no_training(tmp_path: Path) -> None:
+    """What ``sources check`` refuses, nobody has to have checked."""
+    stated = unet(act="RELU")
+    card = _card(network={**stated.model_dump(), "n_channels": 1, "n_outputs": 3})
+    source = write_source(tmp_path / "prelu", card, named_tensors(trained(unet(), n_outputs=3)))
+    with pytest.raises(WeightsError, match="lacks layers of its weights"):
+        load_source(build_network(stated, 1, 2, seed=0), stated, 1, ["liver"], source, 0.5)
+    # another network than the stated one is somebody's wish: the audit tells
+    honest = write_source(
+        tmp_path / "honest",
+        _card(network={**unet().model_dump(), "n_channels": 1, "n_outputs": 3}),
+        named_tensors(trained(unet(), n_outputs=3)),
+    )
+    audit = load_source(build_network(stated, 1, 2, seed=0), stated, 1, ["liver"], honest, 0.5)
+    assert any("the network lacks" in note for note in audit.notes)

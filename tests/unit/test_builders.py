@@ -18,6 +18,7 @@ from monai_tl.errors import ConfigError, SourceError
 from monai_tl.networks import builders
 from monai_tl.networks.builders import build_network, find_network, groups_of, network_names, size_rule_of
 from monai_tl.networks.groups import LayerGroup, assign_groups, named_tensors
+from monai_tl.networks.shape_check import check_pass
 from monai_tl.networks.spec import NetworkSpec
 from monai_tl.records import SizeRule
 
@@ -322,3 +323,54 @@ def test_what_no_machine_holds_is_refused_before_it_is_built(name: str) -> None:
             build_network(NetworkConfig(name=network, arguments=arguments), 1, 2, seed=0)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.parametrize("strides", [[0], [-2], [[2, 0, 2]]])
+@pytest.mark.parametrize("name", ["unet", "attention_unet"])
+def test_strides_below_one_are_refused(name: str, strides: list[Any]) -> None:
+    config = NetworkConfig(name=name, arguments={"channels": [4, 8], "strides": strides})
+    for ask in (size_rule_of, lambda one: build_network(one, 1, 2, seed=0)):
+        with pytest.raises(ConfigError, match=r"strides hold (0|-2), and 1 is the least"):
+            ask(config)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("segresnet", {"blocks_down": [1], "blocks_up": []}),
+                                                 ("segresnet_ds", {"blocks_down": [1]}),
+                                                 ("segresnet_ds", {"blocks_down": [1, 0]})])  # fmt: skip
+def test_levels_that_are_not_there_are_named(name: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"arguments.blocks_down: needs at least"):
+        build_network(NetworkConfig(name=name, arguments=arguments), 1, 2, seed=0)
+
+
+@pytest.mark.parametrize(("name", "arguments"), SMALL)
+def test_the_check_by_shapes_takes_what_works(name: str, arguments: dict[str, Any]) -> None:
+    config = NetworkConfig(name=name, arguments=arguments)
+    module = build_network(config, 2, 3, seed=0)
+    check_pass(module, config, 2, 3)
+    assert module.training
+
+
+class _LooksAtValues(nn.Module):
+    """Torch cannot follow it by shapes alone; it works all the same, or gives too little."""
+
+    def __init__(self, n_channels: int, n_outputs: int, lost: int = 0) -> None:
+        super().__init__()
+        self.head = nn.Conv3d(n_channels, n_outputs, 1)
+        self.lost = lost
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(image if float(image.sum()) >= 0.0 else -image)
+        return found[:, :, self.lost :]
+
+
+def test_a_network_that_looks_at_values_is_passed_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = NetworkSpec(
+        factory=_LooksAtValues,
+        groups=lambda _: (LayerGroup("head", ("head",)),),
+        size_rule=lambda _: SizeRule(divisor=1, min_vox=(4, 4, 4)),
+    )
+    monkeypatch.setattr(builders, "_networks", {**builders._networks, "values": spec})
+    check_pass(_LooksAtValues(1, 2), NetworkConfig(name="values"), 1, 2, (300, 300, 300))
+    short = NetworkConfig(name="values", arguments={"lost": 1})
+    with pytest.raises(ConfigError, match="gives 1 x 2 x 3 x 4 x 4 for a window of 1 x 1 x 4 x 4 x 4"):
+        check_pass(_LooksAtValues(1, 2, 1), short, 1, 2)

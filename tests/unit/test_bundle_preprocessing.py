@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import monai.transforms as monai_transforms
@@ -71,6 +72,9 @@ def test_an_earlier_transform_that_spares_zeros_is_told() -> None:
     [
         ([("range", {"a_min": 0, "a_max": 1, "b_min": 0, "b_max": 1})], 1, "does not clip"),
         ([("percentiles", {"lower": 1, "upper": 99, "b_min": 0, "b_max": 1})], 1, "does not clip"),
+        ([("range", {"a_min": 0, "a_max": 1, "b_min": 0, "clip": True})], 1, "does not clip"),
+        ([("range", {"a_min": 0, "a_max": 1, "clip": True})], 1, "does not clip"),
+        ([("percentiles", {"lower": 1, "upper": 99, "b_min": None, "b_max": 1, "clip": True})], 1, "does not clip"),
         ([("percentiles", {"lower": 1, "upper": 9, "clip": True, "relative": True})], 1, "of the output range"),
         ([("zscore", {"subtrahend": 3.0, "divisor": 2.0})], 1, "fixed subtrahend"),
         ([("minmax", {"factor": 0.1})], 1, "fixed factor"),
@@ -89,8 +93,6 @@ def test_what_no_rule_can_do_is_refused(steps: Steps, n_channels: int, why: str)
 
 
 def _read(*steps: dict[str, Any], **more: Any) -> Draft:
-    import json
-
     content = {"preprocessing": {"_target_": "Compose", "transforms": list(steps)}, **more}
     draft = Draft()
     read_preprocessing(
@@ -238,3 +240,11 @@ def test_zeros_stay_zeros_where_they_do_not_count() -> None:
 def test_rules_that_say_nothing_are_refused(rule: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"minmax|output|nonzero"):
         IntensityConfig.model_validate(rule)
+
+
+def test_monai_clips_to_no_range_that_is_not_stated() -> None:
+    values = torch.tensor([[0.0, 1.0, 7.0]])
+    scaled = monai_transforms.ScaleIntensityRange(0, 1, b_min=0, clip=True)(values)
+    assert float(scaled.max()) == 7.0
+    with pytest.raises(RuntimeError, match="must not be None"):
+        monai_transforms.ScaleIntensityRange(0, 1, clip=True)(values)

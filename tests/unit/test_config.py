@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from monai_tl.config import Params, load_params, parse_params
+from monai_tl.config import CurveConfig, Params, load_params, parse_params
 from monai_tl.errors import ConfigError
 from monai_tl.faults import parse_yaml
 from monai_tl.stages import STAGE_NAMES
@@ -308,3 +309,10 @@ def test_aliases_of_a_size_are_read():
 
 def test_as_many_values_as_one_likes_are_read_without_aliases():
     assert parse_yaml(f"[{', '.join('1' * 21_000)}]", "labels.yaml") == [1] * 21_000
+
+
+def test_seeds_of_the_curve_have_the_bound_of_all_seeds() -> None:
+    content = {"labels": [4], "strategies": ["scratch"], "steps": [10], "steps_labels": 4}
+    CurveConfig.model_validate({**content, "seeds": [2**32 - 1]})
+    with pytest.raises(ValidationError, match="seeds"):
+        CurveConfig.model_validate({**content, "seeds": [2**32]})

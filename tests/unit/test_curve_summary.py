@@ -13,18 +13,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from curve_points import LABELS, PRETRAINED, SCRATCH, make_findings, make_point
+from curve_points import LABELS, PRETRAINED, SCRATCH, STEPS, make_findings, make_group, make_point
 from matplotlib.image import imread
 
 from monai_tl.errors import DataError
 from monai_tl.metrics.cohort import BootstrapRule
-from monai_tl.report import curve_figures
+from monai_tl.report import curve_figures, curve_page
 from monai_tl.report.curve_figures import COLOURS, SCRATCH_COLOUR, draw_labels, draw_steps
 from monai_tl.report.curve_page import curve_record, format_lines, render_curve_page
 from monai_tl.transfer import curve_summary
 from monai_tl.transfer.curve_summary import summarise_curve
 
 RULE = BootstrapRule(200, 0.95, 0)
+NAMES = ("lp_ft", "scratch")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,90 @@ def test_a_title_of_one_training_each_says_so():
     assert "from scratch, in one training each: other seeds may differ" in one.labels_sentence
     assert "from scratch, in one training each: other seeds may differ" in one.steps_sentence
     assert "one training" not in make_findings().labels_sentence + make_findings().steps_sentence
+
+
+def _by_steps(pretrained, scratch, n_cases=20):
+    """The findings of curves over steps; the labels are those of both curves alike."""
+    steps = {
+        name: make_group(STEPS, means, name, "steps", n_seeds=1, n_cases=n_cases, spread=0.002)
+        for name, means in (("lp_ft", pretrained), ("scratch", scratch))
+    }
+    return summarise_curve({name: group[-1:] for name, group in steps.items()}, steps, RULE)
+
+
+def test_the_title_and_arrow_of_steps_end_where_scratch_has_its_last_level():
+    """A plateau from 50 steps on, and a dip pooled from 100 on; the start has their Dice at 25 √2."""
+    for scratch, ahead, dice, needed, factor in (
+        ((0.3, 0.7, 0.7, 0.7), (0.6, 0.8, 0.85, 0.86), 0.7, 50, "1.4"),
+        ((0.3, 0.6, 0.82, 0.78), (0.7, 0.9, 0.91, 0.92), 0.8, 100, "2.8"),
+    ):
+        found = _by_steps(ahead, scratch)
+        assert found.steps_sentence.startswith(f"35 steps with lp_ft equal {needed} from scratch")
+        *ends, words = curve_figures._arrow(found.steps_told, "steps")
+        assert ends == pytest.approx([dice, 25 * math.sqrt(2), needed])
+        assert words == f"{factor} × the steps"
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "scratch", "row", "sentence"),
+    [
+        # scratch has its last level at once; both have; the start never has it; the start alone has it at once
+        ((0.6, 0.8, 0.9, 0.95), (0.7,) * 4, ("35", "at most 25", "at most 0.71"), "No saving"),
+        ((0.8,) * 4, (0.7,) * 4, ("at most 25", "at most 25", "open"), "No saving"),
+        ((0.1, 0.2, 0.3, 0.4), (0.3, 0.5, 0.6, 0.7), ("more than 200", "200", "at most 1"), "lp_ft does not reach"),
+        ((0.8, 0.8, 0.9, 0.9), (0.3, 0.5, 0.6, 0.7), ("at most 25", "200", "more than 8"), "25 or fewer steps"),
+    ],
+)  # fmt: skip
+def test_the_table_says_which_number_of_steps_is_a_bound(pretrained, scratch, row, sentence):
+    steps = {
+        name: [
+            make_point(160, budget, name, 0, {f"case-{c}": (mean,) for c in range(20)})
+            for budget, mean in zip(STEPS, means, strict=True)
+        ]
+        for name, means in (("lp_ft", pretrained), ("scratch", scratch))
+    }
+    found = summarise_curve({name: group[-1:] for name, group in steps.items()}, steps, RULE)
+    assert found.steps_sentence.startswith(sentence)
+    (shown,) = curve_page._steps_rows(found)
+    assert (shown[2], shown[3], shown[4].split(" (")[0]) == row
+    record = curve_record(found)["steps"]["saved"]["lp_ft"]
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert (record["factor"] is None) == (row[2] == "open")
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2, 3])
+def test_one_curve_under_two_names_saves_nothing(n_seeds):
+    """Random means, with plateaus, dips, zeros, and those that titles were once made of."""
+    generator = np.random.default_rng([3, n_seeds])
+    means = [(0.84,) * 4, (0.0,) * 4, (0.6, 0.8, 0.86, 0.84), (0.4, 0.75, 0.65, 0.8), (0.6, 0.84, 0.86, 0.82)]
+    means += [tuple(generator.uniform(0.0, 1.0, 4).round(digits)) for digits in (1, 1, 1, 2, 2, 9, 9, 9)]
+    means += [tuple(np.sort(generator.uniform(0.0, 1.0, 4))) for _ in range(4)]
+    for place, (over_labels, over_steps) in enumerate(zip(means, reversed(means), strict=True)):
+        groups = {}
+        for axis, budgets, each in (("labels", (4, 8, 16, 32), over_labels), ("steps", STEPS, over_steps)):
+            ease = generator.normal(0.0, 0.05 * (place % 2), 12)
+            scratch = [
+                make_point(*((budget, 200) if axis == "labels" else (32, budget)), "scratch", seed, {
+                    f"case-{c}": (float(np.clip(mean + ease[c] + generator.normal(0.0, 0.01), 0.0, 1.0)) * (mean > 0),)
+                    for c in range(12)
+                })
+                for budget, mean in zip(budgets, each, strict=True)
+                for seed in range(n_seeds)
+            ]  # fmt: skip
+            groups[axis] = {name: [one.model_copy(update={"strategy": name}) for one in scratch] for name in NAMES}
+        found = summarise_curve(groups["labels"], groups["steps"], RULE)
+        assert (found.labels_told, found.steps_told) == (None, None), (over_labels, over_steps)
+        assert found.labels_sentence.startswith("No saving of labels")
+        assert found.steps_sentence.startswith("No saving of steps")
+        saving = found.steps_saved["lp_ft"]
+        assert saving.bound == "at most" or saving.factor == pytest.approx(1.0)
+
+
+def test_a_factor_above_one_by_rounding_is_no_saving():
+    some = make_findings().labels_saved["lp_ft"][0]
+    for low, is_told in ((1.0, False), (math.nextafter(1.0, 2.0), False), (1.0 + 1e-12, False), (1.001, True)):
+        told = curve_summary._best({"lp_ft": [replace(some, low=low)]})
+        assert (told is not None) == is_told
 
 
 @pytest.mark.slow
@@ -206,7 +291,7 @@ def test_what_may_be_any_smaller_is_not_told(monkeypatch):
     labels, steps = curve_summary.labels_saved, curve_summary.steps_saved
     bounded = {
         "labels_saved": lambda *given: tuple(replace(one, bound="at most") for one in labels(*given)),
-        "steps_saved": lambda *given: replace(steps(*given), bound="at most"),
+        "steps_saved": lambda *given: replace(steps(*given), bound="at most", budget_bound="at least"),
     }
     for name, one in bounded.items():
         monkeypatch.setattr(curve_summary, name, one)

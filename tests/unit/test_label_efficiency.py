@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import isotonic_regression
 
@@ -79,6 +81,14 @@ def test_beyond_the_ends_there_are_bounds_and_a_plateau_is_left_at_its_beginning
     assert (low[3], high[3]) == (0.0, 4.0)
 
 
+def test_a_plateau_that_rises_by_rounding_is_left_at_its_beginning_too():
+    up, down = math.nextafter(0.5, 1.0), math.nextafter(0.5, 0.0)
+    values = np.array([[0.3, 0.5, up, up, 0.7, 0.8], [down, 0.5, up, up, 0.7, 0.8], [0.1, 0.2, 0.3, 0.4, 0.45, down]])
+    low, high = budget_needed(LABELS, values, np.array([up, up, 0.5]))
+    assert low.tolist() == [8.0, 0.0, 160.0]
+    assert high.tolist() == [8.0, 4.0, 160.0]
+
+
 def test_one_point_gives_bounds_only():
     low, high = budget_needed((8,), np.array([[0.5], [0.5]]), np.array([0.4, 0.6]))
     assert low.tolist() == [0.0, 8.0]
@@ -122,6 +132,122 @@ def test_steps_saved_both_ways():
     behind = steps_saved(curve([0.1, 0.2, 0.3, 0.4], budgets), scratch, draws())
     assert (behind.budget, behind.factor, behind.bound) == (200, 1.0, "at most")
     assert (behind.low, behind.high) == (None, 1.0)
+
+
+STEPS = (25, 50, 100, 200)
+
+
+def test_scratch_is_charged_the_steps_that_it_needs_itself():
+    """Half a doubling after 25 steps the start has 0.7 or 0.75; scratch has it where its own last level begins."""
+    for scratch, target, needed in (
+        # a plateau; a dip, pooled with the point before
+        ([0.2, 0.7, 0.7, 0.7], 0.7, 50),
+        ([0.2, 0.6, 0.8, 0.7], 0.75, 100),
+    ):
+        ahead = curve([target - 0.2, target + 0.2, 0.96, 0.97], STEPS)
+        saving = steps_saved(ahead, curve(scratch, STEPS), draws())
+        assert (saving.dice, saving.needed) == (pytest.approx(target), needed)
+        assert (saving.budget, saving.bound) == (pytest.approx(25 * math.sqrt(2)), "measured")
+        ratio = pytest.approx(needed / (25 * math.sqrt(2)))
+        assert (saving.factor, saving.low, saving.high) == (ratio,) * 3
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "budget", "budget_bound", "high"),
+    [
+        # at once, half a doubling after 25, never: the factor is open, at most 1/√2, at most 25 / 200
+        ([0.8, 0.8, 0.8, 0.9], 25, "at most", None),
+        ([0.6, 0.8, 0.8, 0.9], 25 * math.sqrt(2), "measured", 1 / math.sqrt(2)),
+        ([0.3, 0.4, 0.5, 0.6], 200, "at least", 1 / 8),
+    ],
+)
+def test_where_scratch_begins_at_its_last_level_nothing_is_claimed(pretrained, budget, budget_bound, high):
+    """Before its first budget scratch may need any few steps: it has 0.7 at 25 and gets no better."""
+    saving = steps_saved(curve(pretrained, STEPS), curve([0.7] * 4, STEPS), draws())
+    assert (saving.needed, saving.needed_bound) == (25, "at most")
+    assert (saving.budget, saving.budget_bound) == (pytest.approx(budget), budget_bound)
+    assert (saving.bound, saving.low) == ("at most", None)
+    assert saving.high == (None if high is None else pytest.approx(high))
+    assert saving.is_open == (budget_bound == "at most")
+
+
+def needed_by_loop(budgets, means, target):
+    """Lower and upper bound: scipy's regression, a search, and numpy's interpolation."""
+    fit = isotonic_regression(means).x
+    if fit[0] >= target:
+        return 0.0, float(budgets[0])
+    if fit[-1] < target:
+        return float(budgets[-1]), math.inf
+    k = next(k for k, value in enumerate(fit) if value >= target)
+    crossing = float(2 ** np.interp(target, fit[k - 1 : k + 1], np.log2(budgets[k - 1 : k + 1])))
+    return crossing, crossing
+
+
+def interval_by_sorting(factors, tail):
+    """The widest order statistics that the tails leave."""
+    last = len(factors) - 1
+    low = sorted(one for one, _ in factors)[math.floor(tail * last)]
+    high = sorted(one for _, one in factors)[math.ceil((1 - tail) * last)]
+    return pytest.approx(low or None), pytest.approx(high) if math.isfinite(high) else None
+
+
+def ratio(needed, budget):
+    return needed[0] / budget[1], needed[1] / budget[0] if budget[0] else math.inf
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_savings_of_curves_with_dips_are_those_of_a_second_implementation(seed):
+    generator = np.random.default_rng([11, seed])
+    found = draws(n_seeds=2, n_samples=60)
+    pretrained = curve(generator.uniform(0.4, 0.8, 4), STEPS, n_seeds=2, spread=0.05, seed=seed)
+    scratch = curve(generator.uniform(0.3, 0.7, 4), STEPS, n_seeds=2, spread=0.05, seed=seed + 100)
+    samples = list(zip(resampled_means(pretrained, found), resampled_means(scratch, found), strict=True))
+
+    def steps(ahead, behind):
+        target = isotonic_regression(behind).x[-1]
+        return ratio(needed_by_loop(STEPS, behind, target), needed_by_loop(STEPS, ahead, target))
+
+    def labels(ahead, behind, place):
+        target = isotonic_regression(ahead).x[place]
+        return ratio(needed_by_loop(STEPS, behind, target), (STEPS[place], STEPS[place]))
+
+    saving = steps_saved(pretrained, scratch, found)
+    assert (saving.low, saving.high) == interval_by_sorting([steps(*pair) for pair in samples], found.tail)
+    point = [(saving, steps(pretrained.means, scratch.means))]
+    for place, one in enumerate(labels_saved(pretrained, scratch, found)):
+        assert one.dice == pytest.approx(isotonic_regression(pretrained.means).x[place])
+        expected = interval_by_sorting([labels(*pair, place) for pair in samples], found.tail)
+        assert (one.low, one.high) == expected
+        point.append((one, labels(pretrained.means, scratch.means, place)))
+    for one, (low, high) in point:
+        if one.bound == "measured":
+            assert (one.factor, one.factor) == (pytest.approx(low), pytest.approx(high))
+        elif not one.is_open:
+            assert one.factor == pytest.approx(low if one.bound == "at least" else high)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    # no rise of about the 1e-12 that counts as rounding: one copy may have it, and the other not
+    means=st.lists(st.sampled_from((0, 300, 750, 840)) | st.integers(0, 1000), min_size=1, max_size=5),
+    n_seeds=st.integers(1, 3),
+    spread=st.sampled_from((0.0, 1e-9, 0.02)),
+    seed=st.integers(0, 9),
+)
+def test_equal_curves_save_nothing(means, n_seeds, spread, seed):
+    """Plateaus, dips and zeros among them; the second copy differs by rounding, as other sums of the same would."""
+    budgets, found = LABELS[: len(means)], draws(n_seeds=n_seeds, n_samples=100)
+    one = curve(np.array(means) / 1000, budgets, n_seeds=n_seeds, spread=spread, seed=seed)
+    rounding = 1 + np.random.default_rng(seed).uniform(-4e-16, 4e-16, one.dice.shape)
+    for other in (one, Curve(one.budgets, one.dice * rounding)):
+        steps = steps_saved(other, one, found)
+        fit = isotonic_regression(means).x
+        if fit[-1] - fit[0] > 1e-9:
+            assert (steps.bound, steps.factor) == ("measured", pytest.approx(1.0))
+        # with seeds that differ widely a sample may be flat, and then bounds nothing
+        for saving in (steps, *labels_saved(other, one, found)):
+            assert (saving.low or 0.0) <= 1.0 + 1e-9
+            assert saving.bound == "at most" or saving.factor <= 1.0 + 1e-9
 
 
 def test_a_higher_pretrained_curve_never_saves_less():

@@ -8,7 +8,7 @@ from targets import SCHEME, UNET, WINDOW, lines_of, make_fingerprint, make_sourc
 from monai_tl.config import IntensityConfig, NetworkConfig, PlanConfig
 from monai_tl.errors import ConfigError, ContractError, LabelError
 from monai_tl.records import SizeRule
-from monai_tl.transfer.planning import derive_patch_size, make_plan
+from monai_tl.transfer.planning import derive_patch_size, make_plan, on_own_network
 
 CONFIG = PlanConfig(source="sources/organs")
 
@@ -228,3 +228,30 @@ def test_images_with_values_below_zero_are_not_cropped_to_what_lies_above() -> N
         assert make_plan(found, SCHEME, config, None).foreground == expected
     ct = make_fingerprint(intensity={**values, "body_min": -1000.0})
     assert make_plan(ct, SCHEME, config, None).foreground == "above"
+
+
+def test_a_network_named_beside_a_source_is_the_one_that_trains():
+    deeper = NetworkConfig(name="unet", arguments={"channels": [4, 8, 16, 16], "strides": [2, 2, 2]})
+    source = make_source()
+    plan = make_plan(make_fingerprint(), SCHEME, CONFIG.model_copy(update={"network": deeper}), source)
+    assert plan.network == deeper
+    # its own steps, beside what the card asks for
+    assert plan.size_rule.divisor == 8
+    assert [note for note in plan.notes if "in place of the network" in note]
+    assert (plan.orientation, plan.spacing_mm) == (source.card.input.orientation, source.card.input.spacing_mm)
+    same = make_plan(make_fingerprint(), SCHEME, CONFIG.model_copy(update={"network": UNET}), source)
+    assert same == make_plan(make_fingerprint(), SCHEME, CONFIG, source)
+    back = on_own_network(source, plan)
+    assert (back.network, back.n_channels, back.size_rule.divisor) == (UNET, 1, 4)
+
+
+def test_a_network_whose_levels_do_not_fit_together_is_refused_with_the_plan():
+    """DynUNet builds with them and fails on its first window."""
+    arguments = {"kernel_size": [3, 3, 3], "strides": [1, 2, 2], "filters": [4, 8, 8]}
+    config = PlanConfig(
+        source=None, network=NetworkConfig(name="dynunet", arguments={**arguments, "upsample_kernel_size": [1, 2]})
+    )
+    with pytest.raises(ConfigError, match=r"network 'dynunet'(.|\n)*fails on a window"):
+        make_plan(make_fingerprint(), SCHEME, config, None)
+    good = NetworkConfig(name="dynunet", arguments={**arguments, "upsample_kernel_size": [2, 2]})
+    assert make_plan(make_fingerprint(), SCHEME, config.model_copy(update={"network": good}), None).network == good

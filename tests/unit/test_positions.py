@@ -142,7 +142,7 @@ def test_a_class_token_is_left_out_and_an_unknown_grid_refused() -> None:
     assert torch.equal(module.state_dict()[name], tokens)
     _, audit = load(as_state({**state, name: torch.ones(1, 6, 24)}), _unetr(32))
     (line,) = [item for item in audit.tensors if item.status == "fresh"]
-    assert line.detail == "6 tokens in the source, whose grid is unknown: name its img_size in the card"
+    assert line.detail.startswith("6 tokens in the source, whose grid is unknown: state the img_size of its training")
 
 
 def test_computed_embeddings_are_not_interpolated() -> None:
