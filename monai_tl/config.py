@@ -314,6 +314,8 @@ def _faults_between_sections(content: dict[str, Any], faulty: set[str]) -> Itera
         yield "finetune.arms: has 'transfer', but plan.source is null; name a source, or set arms: [scratch]"
     if "transfer" not in items("finetune", "arms") and isinstance(value("evaluate", "source_set"), str):
         yield "evaluate.source_set: is given, but finetune.arms has no 'transfer' that could forget; leave it out"
+    if value("plan", "source") is not None and value("plan", "network") and value("evaluate", "source_set"):
+        yield "evaluate.source_set: is given, but so is plan.network, in which no task is forgotten; leave one out"
     names = [one.get("name") for one in items("ingest", "classes") if isinstance(one, dict)]
     if names and (unknown := [one for one in items("evaluate", "lesions") if one not in names]):
         yield f"evaluate.lesions: {unknown[0]!r} is none of ingest.classes ({', '.join(map(str, names))})"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import torch
 from torch import nn
@@ -139,6 +140,28 @@ def _build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
 def groups_of(config: NetworkConfig, module: nn.Module) -> tuple[LayerGroup, ...]:
     """Layer groups of a built network from input to output; the last one is the head."""
     return tuple(find_network(config.name).groups(module))
+
+
+def differences(one: NetworkConfig, other: NetworkConfig) -> tuple[str, ...]:
+    """What two networks differ in: ``name``, or arguments, those at their defaults included; none of the same network.
+
+    Raises:
+        SourceError: No such network.
+    """
+    if one.name != other.name:
+        return ("name",)
+    spec = find_network(one.name)
+    here, there = (_plain(spec.with_defaults(config.arguments)) for config in (one, other))
+    return tuple(name for name in {**here, **there} if here.get(name) != there.get(name))
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults are tuples, what a file gives are lists."""
+
+    def plain(value: Any) -> Any:
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return {name: plain(value) for name, value in arguments.items()}
 
 
 def size_rule_of(config: NetworkConfig) -> SizeRule:

@@ -123,7 +123,7 @@ def _segresnet_ds_rule(arguments: Arguments) -> SizeRule:
 def _segresnet_ds_conflicts(arguments: Arguments) -> list[str]:
     n_levels = len(arguments["blocks_down"])
     faults = _few_levels(arguments)
-    if min(arguments["blocks_down"]) < 1:
+    if any(n_blocks < 1 for n_blocks in arguments["blocks_down"]):
         faults.append("blocks_down: needs at least one block a level")
     if arguments["blocks_up"] is not None:
         faults += lengths_differ(arguments, "blocks_up", n_levels - 1, "one less than blocks_down")

@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import torch
 from torch import nn
 
 from monai_tl.config import NetworkConfig
 from monai_tl.errors import ConfigError
 from monai_tl.geometry import Shape
-from monai_tl.networks.builders import size_rule_of
+from monai_tl.networks.builders import build_network, size_rule_of
+from monai_tl.networks.heads import sketch_network
 from monai_tl.networks.windows import network_size
 
 
-def check_pass(
-    module: nn.Module, config: NetworkConfig, n_channels: int, n_outputs: int, size_vox: Shape | None = None
-) -> None:
+def check_pass(config: NetworkConfig, n_channels: int, n_outputs: int, size_vox: Shape | None = None) -> None:
     """Pass a window through a network by shapes alone: no memory, no arithmetic.
 
     A network that torch cannot follow so is passed the smallest window it accepts instead.
 
     Args:
-        module: Built; comes back in the mode it was in.
-        config: Its name and arguments.
+        config: Name and arguments.
         n_channels: Of the input.
         n_outputs: Background included.
         size_vox: Of the window; None takes the smallest that the network accepts.
 
     Raises:
-        ConfigError: It fails on the window, or gives another number of outputs or another size.
+        ConfigError: It cannot be built, fails on the window, or gives another number of outputs or another size.
+        SourceError: No such network.
     """
     least = network_size((1, 1, 1), size_rule_of(config))
     size = size_vox or least
-    was_training = module.training
-    module.eval()
+    sketch = sketch_network(config, n_channels, n_outputs).eval().to("meta")
     try:
-        given = _shape_of(module, (1, n_channels, *size))
-    except Exception:
+        given = _shape_of(sketch, (1, n_channels, *size))
+    except Exception as error:
+        if size != least and _works(sketch, (1, n_channels, *least)):
+            # by shapes it works, so it is the window
+            raise _failed(config, size, error) from error
         size = least
         try:
-            with torch.no_grad():
-                given = tuple(module(torch.zeros((1, n_channels, *size))).shape)
-        except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(
-                f"arguments: do not fit together, the network fails on a window of {_by(size)} voxels ({reason})",
-                f"network {config.name!r}",
-            ) from error
-    finally:
-        module.train(was_training)
+            given = _shape_of(build_network(config, n_channels, n_outputs, seed=0).eval(), (1, n_channels, *size))
+        except Exception as real:
+            raise _failed(config, size, real) from real
     if given != (1, n_outputs, *size):
         raise ConfigError(
             f"arguments: make a network that gives {_by(given)} for a window of {_by((1, n_channels, *size))}, and "
@@ -59,9 +51,25 @@ def check_pass(
 
 
 def _shape_of(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
-    sketch = deepcopy(module).to("meta")
+    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     with torch.no_grad():
-        return tuple(sketch(torch.empty(shape, device="meta")).shape)
+        return tuple(module(torch.zeros(shape, device=device)).shape)
+
+
+def _works(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    try:
+        _shape_of(module, shape)
+    except Exception:
+        return False
+    return True
+
+
+def _failed(config: NetworkConfig, size: Shape, error: Exception) -> ConfigError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ConfigError(
+        f"arguments: do not fit together, the network fails on a window of {_by(size)} voxels ({reason})",
+        f"network {config.name!r}",
+    )
 
 
 def _by(shape: tuple[int, ...]) -> str:

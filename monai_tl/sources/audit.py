@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from monai_tl.config import NetworkConfig
 from monai_tl.errors import SourceError, WeightsError
-from monai_tl.networks.builders import build_network, groups_of
+from monai_tl.networks.builders import build_network, differences, groups_of
 from monai_tl.networks.groups import aliases, assign_groups, named_tensors
 from monai_tl.networks.heads import find_axes, output_rows, sketch_network
 from monai_tl.networks.key_maps import apply_key_map
@@ -131,7 +131,7 @@ def _held(groups: Sequence[str], covers: Sequence[str] | None) -> set[str]:
     if unknown or not set(covers) & set(groups[:-1]):
         raise SourceError(
             f"covers: {', '.join(unknown) or 'no group of the body'} is no part of the network to start from; there "
-            f"are {', '.join(groups)}; correct the card"
+            f"are {', '.join(groups)}; correct the card, or plan.network where it is given"
         )
     return set(covers)
 
@@ -235,7 +235,7 @@ def load_source(
     heads = Heads(output_rows(card.classes, card.output), output_rows(classes, "softmax"))
     state = open_weights(source)
     layout = None
-    if card.network.config != network:
+    if differences(card.network.config, network):
         trained = sketch_network(card.network.config, card.network.n_channels, card.network.n_outputs)
         layout = layout_of(trained, card.network.arguments)
     return load_audited(

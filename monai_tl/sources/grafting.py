@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from monai_tl.errors import ContractError
-from monai_tl.networks.builders import groups_of
+from monai_tl.networks.builders import differences, groups_of
 from monai_tl.networks.groups import assign_groups, named_tensors
 from monai_tl.sources.audit import load_trained
-from monai_tl.sources.card import Source, read_source
+from monai_tl.sources.card import Source
 from monai_tl.sources.own_load import own_network
 
 
@@ -65,14 +65,22 @@ def grafted_network(source: Source, tuned: Path) -> nn.Module:
         SourceError: A folder has faults.
     """
     network = _own_network(source)
-    tuned_tensors = named_tensors(load_trained(tuned)[0])
+    trained, read = load_trained(tuned)
+    other = differences(read.card.network.config, source.card.network.config)
+    if other:
+        # names and shapes may agree all the same (norm, act), and the source's layers would compute something else
+        raise ContractError(
+            f"{read.card.name} was tuned in another network than {source.card.name} states ({', '.join(other)}; "
+            "plan.network), so the source's head does not fit on it, and what was forgotten cannot be measured"
+        )
+    tuned_tensors = named_tensors(trained)
     groups = groups_of(source.card.network.config, network)
     assigned = assign_groups(network, groups)
     body = {name: tensor for name, tensor in named_tensors(network).items() if assigned[name] != groups[-1].name}
     odd = [name for name, one in body.items() if name not in tuned_tensors or tuned_tensors[name].shape != one.shape]
     if odd:
         raise ContractError(
-            f"the body of {read_source(tuned).card.name} is not that of {source.card.name}: {len(odd)} tensors differ "
+            f"the body of {read.card.name} is not that of {source.card.name}: {len(odd)} tensors differ "
             f"in name or shape, the first is {odd[0]}; so the source's head does not fit on it"
         )
     with torch.no_grad():

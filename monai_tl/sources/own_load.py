@@ -9,7 +9,7 @@ from monai_tl.networks.builders import build_network, find_network
 from monai_tl.networks.groups import named_tensors
 from monai_tl.networks.heads import output_rows
 from monai_tl.networks.shape_check import check_pass
-from monai_tl.records import Audit
+from monai_tl.records import Audit, TensorAudit
 from monai_tl.sources.audit import load_audited
 from monai_tl.sources.card import Source
 from monai_tl.sources.opening import open_weights
@@ -32,11 +32,10 @@ def build_own(source: Source) -> nn.Module:
     """
     stated = source.card.network
     try:
-        module = build_network(stated.config, stated.n_channels, stated.n_outputs, seed=0)
-        check_pass(module, stated.config, stated.n_channels, stated.n_outputs)
+        check_pass(stated.config, stated.n_channels, stated.n_outputs)
+        return build_network(stated.config, stated.n_channels, stated.n_outputs, seed=0)
     except ConfigError as error:
         raise SourceError(f"{source.folder}: the network it states cannot be built; {error}") from None
-    return module
 
 
 def own_network(source: Source) -> tuple[nn.Module, Audit]:
@@ -74,10 +73,11 @@ def own_network(source: Source) -> tuple[nn.Module, Audit]:
         is_own=is_whole,
     )
     idle = _idle_tensors(source, module)
-    # networks are built in 3-D, so the card of 2-D weights can state nothing nearer
-    is_flat = any(item.detail.startswith(FLAT) for item in audit.tensors)
-    faults = ("fresh",) if is_flat else ("fresh", "adapted")
-    wrong = [item for item in audit.tensors if item.status in faults and item.name not in idle]
+    wrong = [
+        item
+        for item in audit.tensors
+        if (item.status == "fresh" or (item.status == "adapted" and not _is_only_flat(item))) and item.name not in idle
+    ]
     if is_whole and wrong:
         listed = "\n".join(f"  {item.status:7} {item.name}: {item.detail}" for item in wrong[:_SHOWN])
         more = f"\n  and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
@@ -86,6 +86,12 @@ def own_network(source: Source) -> tuple[nn.Module, Audit]:
             f"wrongly, or the weights are of another one\n{listed}{more}"
         )
     return module.eval(), audit
+
+
+def _is_only_flat(item: TensorAudit) -> bool:
+    """Networks are built in 3-D, so the card of 2-D weights can state nothing nearer; its channels it can."""
+    first, *rest = item.detail.split("; ")
+    return first == FLAT and not any("channels" in part for part in rest)
 
 
 def _idle_tensors(source: Source, module: nn.Module) -> set[str]:

@@ -108,7 +108,10 @@ def _copy(local: Path, out: Path, entry: ZooEntry) -> Fetched:
     expected = _expected(entry)
     difference = expected.find_difference(hash_file(local))
     if difference is not None:
-        raise WeightsError(f"{local}: is not what was published (it has {difference}); copy or fetch it again")
+        raise WeightsError(
+            f"{local}: is not the file that is wanted (it has {difference}); copy or fetch it again"
+            + ("" if expected.sha256 is None else ", or look at where the --sha256 is from")
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(out, expected)
     with only_one(out):

@@ -17,6 +17,7 @@ from monai_tl.dataset.nifti import read_image, read_label
 from monai_tl.dataset.transforms import prepare_case
 from monai_tl.errors import DataError, MonaiTLError, describe_fault
 from monai_tl.inference import Predictor, mirrored_axes
+from monai_tl.networks.builders import differences
 from monai_tl.networks.device import place_network, set_up_torch
 from monai_tl.networks.windows import window_size
 from monai_tl.progress import Progress
@@ -52,7 +53,7 @@ def try_orientation(
         return None, "the source was trained for no classes"
     if card.network.n_channels != plan.n_channels:
         return None, f"the source takes {card.network.n_channels} channels, not {plan.n_channels}"
-    if plan.network != card.network.config:
+    if differences(plan.network, card.network.config):
         plan = on_own_network(source, plan)
     # a window of a whole head costs what a hundred small ones do, and the fewest that can tell must do
     affordable = max(FEWEST, _MOST_VOXELS // math.prod(plan.patch_size_vox))

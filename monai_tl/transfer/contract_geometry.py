@@ -139,6 +139,9 @@ def compare_window(card: Card, plan: Plan, max_voxels: int) -> Adaptation:
     wanted, patch = seen_by(card), plan.patch_size_vox
     source = _state_sizes(card, "exactly" if card.input.size_rule.fixed else "at least")
     target = in_voxels(patch)
+    if card.input.size_rule.fixed and patch != least_of(card):
+        reason = "plan.network, which is trained in place of the source's own network, takes other windows"
+        return make_line("window", source, target, Judged("adapted", reason))
     if all(size >= minimum for size, minimum in zip(patch, wanted, strict=True)):
         reason = "training and prediction use windows that the source takes"
         n_voxels = math.prod(patch)

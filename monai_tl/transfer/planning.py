@@ -10,7 +10,7 @@ from monai_tl.dataset.fingerprint import foreground_threshold
 from monai_tl.errors import ConfigError, LabelError
 from monai_tl.geometry import Shape, Spacing
 from monai_tl.labels import LabelScheme
-from monai_tl.networks.builders import build_network, size_rule_of
+from monai_tl.networks.builders import differences, size_rule_of
 from monai_tl.networks.shape_check import check_pass
 from monai_tl.records import Fingerprint, Plan, SizeRule, Triple
 from monai_tl.sources.card import Source
@@ -81,8 +81,7 @@ def make_plan(
         sizes, plan.spacing_mm, size_rule, config.max_patch_voxels
     )
     plan = plan.model_copy(update={"patch_size_vox": patch})
-    module = build_network(network, plan.n_channels, scheme.n_outputs, seed=0)
-    check_pass(module, network, plan.n_channels, scheme.n_outputs, patch)
+    check_pass(network, plan.n_channels, scheme.n_outputs, patch)
     if source is None:
         return plan
     lines = compare_contract(source.card, found, plan, config.max_patch_voxels, try_out)
@@ -162,11 +161,12 @@ def on_own_network(source: Source, plan: Plan) -> Plan:
 
 
 def _say_other_network(plan: Plan, source: Source) -> tuple[str, ...]:
-    if plan.network == source.card.network.config:
+    other = differences(plan.network, source.card.network.config)
+    if not other:
         return ()
     return (
-        f"plan.network is trained in place of the network that {source.card.name} states; the audit of its loading "
-        "tells what came across",
+        f"plan.network is trained in place of the network that {source.card.name} states, which differs in "
+        f"{', '.join(other)}; the audit of its loading tells which tensors came across",
     )
 
 
@@ -180,6 +180,9 @@ def joint_size_rule(network: NetworkConfig, source: Source | None, given: Shape 
     if source is None:
         return own
     card = source.card.input.size_rule
+    if card.fixed and differences(network, source.card.network.config):
+        # one size alone is what the network makes of it that is not trained here
+        return own.model_copy(update={"padding": card.padding})
     if own.fixed or card.fixed:
         return (own if own.fixed else card).model_copy(update={"padding": card.padding})
     wanted = card.min_vox if given is None else tuple(map(min, card.min_vox, given))

@@ -19,11 +19,11 @@ from monai_tl.dicom.deidentify import create_key
 from monai_tl.errors import ConfigError, ContractError, DataError
 from monai_tl.inference import load_models
 from monai_tl.labels import ClassSpec, LabelScheme
-from monai_tl.networks.builders import groups_of
+from monai_tl.networks.builders import build_network, groups_of
 from monai_tl.networks.groups import assign_groups, named_tensors
 from monai_tl.records import CaseRecord, Dataset, Plan, Split
 from monai_tl.sources.audit import load_trained
-from monai_tl.sources.card import read_source
+from monai_tl.sources.card import read_source, write_source
 from monai_tl.sources.ensemble import InferenceSettings, write_ensemble
 from monai_tl.sources.grafting import WithBackground, grafted_network, source_network
 from monai_tl.stages.finetune import finetune
@@ -145,12 +145,26 @@ def test_a_graft_is_the_tuned_body_and_the_source_s_head_tensor_by_tensor(place:
     assert n_changed > 0
 
 
-def test_a_body_of_another_shape_is_refused(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "value"), [("channels", [5, 9]), ("act", "tanh")])
+def test_a_body_of_another_network_is_refused(place: Path, tmp_path: Path, name: str, value: object) -> None:
+    """By shapes alone a function that was never trained would be judged: tanh and what the source has fit alike."""
     plan = make_plan()
-    network = plan.network.model_copy(update={"arguments": {**plan.network.arguments, "channels": [5, 9]}})
+    network = plan.network.model_copy(update={"arguments": {**plan.network.arguments, name: value}})
     other = train_scratch(write_workspace(tmp_path, plan.model_copy(update={"network": network})), max_steps=5)
-    with pytest.raises(ContractError, match="the body of scratch-0-0 is not that of"):
+    with pytest.raises(ContractError, match=rf"scratch-0-0 was tuned in another network than .* states \({name};"):
         grafted_network(read_source(place / "source"), other)
+
+
+def test_a_body_of_other_channels_is_refused(place: Path, tmp_path: Path) -> None:
+    source = read_source(place / "source")
+    stated = source.card.network.model_copy(update={"n_channels": 2})
+    module = build_network(stated.config, 2, stated.n_outputs, seed=0)
+    card = source.card.model_copy(
+        update={"network": stated, "input": source.card.input.model_copy(update={"channels": ("CT", "CT")})}
+    )
+    write_source(tmp_path / "two", card, named_tensors(module))
+    with pytest.raises(ContractError, match=r"the body of .* is not that of"):
+        grafted_network(source, tmp_path / "two")
 
 
 def test_label_values_come_from_the_classes_given(place: Path, tmp_path: Path) -> None:

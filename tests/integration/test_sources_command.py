@@ -235,7 +235,7 @@ def test_other_places_are_refused(tmp_path: Path, mirror: Any, index: str) -> No
 
 def test_a_wrong_file_at_hand_is_refused(tmp_path: Path, mirror: Any) -> None:
     files, entry = mirror
-    with pytest.raises(WeightsError, match="is not what was published"):
+    with pytest.raises(WeightsError, match="is not the file that is wanted"):
         pull(entry._replace(sha1="0" * 40), tmp_path / "out", str(files))
     assert not (tmp_path / "out").exists()
 
@@ -535,6 +535,12 @@ def test_weights_of_a_flat_network_may_be_checked(tmp_path: Path) -> None:
     output, error = _said(["check", str(source)])
     assert error is None
     assert "2-D kernel brought to 3-D" in output
+    # of three channels, which the card could have said
+    first = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
+    write_source(source, read_source(source).card, {**tensors, first: tensors[first].expand(-1, 3, -1, -1).clone()})
+    _, error = _said(["check", str(source)])
+    assert isinstance(error, WeightsError)
+    assert "input channels 3 to 1" in str(error)
     lost = dict(tensors)
     lost.pop(next(name for name in lost if name.startswith("model.1")))
     write_source(source, read_source(source).card, lost)

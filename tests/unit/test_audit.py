@@ -455,6 +455,10 @@ def test_a_source_whose_own_network_lacks_trained_layers_starts_no_training(tmp_
     source = write_source(tmp_path / "prelu", card, named_tensors(trained(unet(), n_outputs=3)))
     with pytest.raises(WeightsError, match="lacks layers of its weights"):
         load_source(build_network(stated, 1, 2, seed=0), stated, 1, ["liver"], source, 0.5)
+    # the same network in more words is no other
+    spelled = NetworkConfig(name="unet", arguments={**stated.arguments, "dropout": 0.0})
+    with pytest.raises(WeightsError, match="lacks layers of its weights"):
+        load_source(build_network(spelled, 1, 2, seed=0), spelled, 1, ["liver"], source, 0.5)
     # another network than the stated one is somebody's wish: the audit tells
     honest = write_source(
         tmp_path / "honest",

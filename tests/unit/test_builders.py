@@ -16,7 +16,14 @@ from torch import nn
 from monai_tl.config import NetworkConfig
 from monai_tl.errors import ConfigError, SourceError
 from monai_tl.networks import builders
-from monai_tl.networks.builders import build_network, find_network, groups_of, network_names, size_rule_of
+from monai_tl.networks.builders import (
+    build_network,
+    differences,
+    find_network,
+    groups_of,
+    network_names,
+    size_rule_of,
+)
 from monai_tl.networks.groups import LayerGroup, assign_groups, named_tensors
 from monai_tl.networks.shape_check import check_pass
 from monai_tl.networks.spec import NetworkSpec
@@ -344,33 +351,53 @@ def test_levels_that_are_not_there_are_named(name: str, arguments: dict[str, Any
 
 @pytest.mark.parametrize(("name", "arguments"), SMALL)
 def test_the_check_by_shapes_takes_what_works(name: str, arguments: dict[str, Any]) -> None:
-    config = NetworkConfig(name=name, arguments=arguments)
-    module = build_network(config, 2, 3, seed=0)
-    check_pass(module, config, 2, 3)
-    assert module.training
+    check_pass(NetworkConfig(name=name, arguments=arguments), 2, 3)
 
 
 class _LooksAtValues(nn.Module):
     """Torch cannot follow it by shapes alone; it works all the same, or gives too little."""
 
-    def __init__(self, n_channels: int, n_outputs: int, lost: int = 0) -> None:
+    def __init__(self, n_channels: int, n_outputs: int, lost: int = 0, most: int = 0) -> None:
         super().__init__()
         self.head = nn.Conv3d(n_channels, n_outputs, 1)
-        self.lost = lost
+        self.lost, self.most = lost, most
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.head(image if float(image.sum()) >= 0.0 else -image)
+        if self.most and image.shape[-1] > self.most:
+            raise ValueError("too large")
+        found: torch.Tensor = self.head(image if self.most or float(image.sum()) >= 0.0 else -image)
         return found[:, :, self.lost :]
 
 
-def test_a_network_that_looks_at_values_is_passed_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def _values(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = NetworkSpec(
         factory=_LooksAtValues,
         groups=lambda _: (LayerGroup("head", ("head",)),),
         size_rule=lambda _: SizeRule(divisor=1, min_vox=(4, 4, 4)),
     )
     monkeypatch.setattr(builders, "_networks", {**builders._networks, "values": spec})
-    check_pass(_LooksAtValues(1, 2), NetworkConfig(name="values"), 1, 2, (300, 300, 300))
+
+
+@pytest.mark.usefixtures("_values")
+def test_a_network_that_looks_at_values_is_passed_numbers() -> None:
+    check_pass(NetworkConfig(name="values"), 1, 2, (300, 300, 300))
     short = NetworkConfig(name="values", arguments={"lost": 1})
     with pytest.raises(ConfigError, match="gives 1 x 2 x 3 x 4 x 4 for a window of 1 x 1 x 4 x 4 x 4"):
-        check_pass(_LooksAtValues(1, 2, 1), short, 1, 2)
+        check_pass(short, 1, 2)
+
+
+@pytest.mark.usefixtures("_values")
+def test_a_window_that_fails_where_a_smaller_one_works_is_refused() -> None:
+    config = NetworkConfig(name="values", arguments={"most": 16})
+    check_pass(config, 1, 2, (16, 16, 16))
+    with pytest.raises(ConfigError, match="fails on a window of 64 x 64 x 64 voxels"):
+        check_pass(config, 1, 2, (64, 64, 64))
+
+
+def test_the_same_network_in_other_words_differs_in_nothing() -> None:
+    plain = {"channels": [4, 8], "strides": [2]}
+    one = NetworkConfig(name="unet", arguments=plain)
+    assert differences(one, NetworkConfig(name="unet", arguments={**plain, "dropout": 0.0, "kernel_size": 3})) == ()
+    assert differences(one, NetworkConfig(name="unet", arguments={**plain, "norm": "batch"})) == ("norm",)
+    assert differences(one, NetworkConfig(name="vnet")) == ("name",)

@@ -92,6 +92,10 @@ def test_a_set_of_the_source_s_task_needs_an_arm_that_could_forget():
     content["evaluate"]["source_set"] = "held"
     assert parse_params(content).evaluate.source_set == "held"
     content["finetune"]["arms"] = ["scratch"]
+    content["plan"]["network"] = {"name": "unet"}
+    with pytest.raises(ConfigError, match=r"evaluate.source_set: is given, but so is plan.network"):
+        parse_params(content)
+    del content["plan"]["network"]
     with pytest.raises(ConfigError, match=r"evaluate.source_set: is given, but finetune.arms has no 'transfer'"):
         parse_params(content)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from targets import SCHEME, UNET, WINDOW, lines_of, make_fingerprint, make_source
 
@@ -255,3 +257,17 @@ def test_a_network_whose_levels_do_not_fit_together_is_refused_with_the_plan():
         make_plan(make_fingerprint(), SCHEME, config, None)
     good = NetworkConfig(name="dynunet", arguments={**arguments, "upsample_kernel_size": [2, 2]})
     assert make_plan(make_fingerprint(), SCHEME, config.model_copy(update={"network": good}), None).network == good
+
+
+def test_the_one_size_of_a_network_that_is_not_trained_holds_nobody():
+    """The source takes 48 voxels and no others; the network beside it takes multiples of 4."""
+    rule = SizeRule(divisor=16, min_vox=(48, 48, 48), fixed=True)
+    unetr = {"name": "unetr", "arguments": {"img_size": [48, 48, 48]}, "n_channels": 1, "n_outputs": 3}
+    source = make_source(size_rule=rule)
+    card = source.card.model_copy(update={"network": type(source.card.network).model_validate(unetr)})
+    source = dataclasses.replace(source, card=card)
+    config = CONFIG.model_copy(update={"network": UNET, "patch_size_vox": (32, 32, 32)})
+    plan = make_plan(make_fingerprint(), SCHEME, config, source)
+    assert (plan.patch_size_vox, plan.size_rule.fixed, plan.size_rule.divisor) == ((32, 32, 32), False, 4)
+    assert lines_of(plan)["window"].status == "adapted"
+    assert "which differs in name" in plan.notes[-1]
