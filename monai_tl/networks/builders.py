@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from monai_tl.networks.groups import LayerGroup, assign_groups
 from monai_tl.networks.monai_networks import MONAI_NETWORKS
 from monai_tl.networks.nnunet import NNUNET_NETWORKS
 from monai_tl.networks.sketching import TooLargeError, Weightless
-from monai_tl.networks.spec import NetworkSpec
+from monai_tl.networks.spec import NetworkSpec, as_tuple
 from monai_tl.records import SizeRule
 
 ENTRY_POINT_GROUP = "monai_tl.networks"
@@ -151,17 +150,8 @@ def differences(one: NetworkConfig, other: NetworkConfig) -> tuple[str, ...]:
     if one.name != other.name:
         return ("name",)
     spec = find_network(one.name)
-    here, there = (_plain(spec.with_defaults(config.arguments)) for config in (one, other))
-    return tuple(name for name in {**here, **there} if here.get(name) != there.get(name))
-
-
-def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults are tuples, what a file gives are lists."""
-
-    def plain(value: Any) -> Any:
-        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-    return {name: plain(value) for name, value in arguments.items()}
+    here, there = (spec.with_defaults(config.arguments) for config in (one, other))
+    return tuple(name for name in {**here, **there} if as_tuple(here.get(name)) != as_tuple(there.get(name)))
 
 
 def size_rule_of(config: NetworkConfig) -> SizeRule:

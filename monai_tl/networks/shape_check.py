@@ -35,7 +35,7 @@ def check_pass(config: NetworkConfig, n_channels: int, n_outputs: int, size_vox:
         given = _shape_of(sketch, (1, n_channels, *size))
     except Exception as error:
         if size != least and _works(sketch, (1, n_channels, *least)):
-            # by shapes it works, so it is the window
+            # torch can follow it on a smaller window, so it is this one that fails
             raise _failed(config, size, error) from error
         size = least
         try:

@@ -49,7 +49,7 @@ class NetworkSpec:
     def all_arguments(self, n_channels: int, n_outputs: int, arguments: Arguments) -> dict[str, Any]:
         """What the factory is called with; lists become tuples."""
         sizes = {self.channel_argument: n_channels, self.output_argument: n_outputs}
-        return {**self.constants, **sizes, **{key: _as_tuple(value) for key, value in arguments.items()}}
+        return {**self.constants, **sizes, **{key: as_tuple(value) for key, value in arguments.items()}}
 
     def build(self, n_channels: int, n_outputs: int, **arguments: Any) -> nn.Module:
         """The network with fresh weights from torch's present random state; see ``build_network``."""
@@ -90,5 +90,6 @@ class NetworkSpec:
         return {**defaults, **arguments}
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(item) for item in value) if isinstance(value, list | tuple) else value
+def as_tuple(value: Any) -> Any:
+    """A value of an argument with tuples for lists, at any depth: files give lists, defaults are tuples."""
+    return tuple(as_tuple(item) for item in value) if isinstance(value, list | tuple) else value

@@ -35,10 +35,8 @@ from torch import Tensor
 from monai_tl.dataset.patches import PatchSampler, load_case
 from monai_tl.errors import ConfigError, ContractError, DivergenceError, TrainingError, WeightsError
 from monai_tl.inference import load_models
-from monai_tl.networks.builders import build_network
-from monai_tl.networks.groups import named_tensors
 from monai_tl.records import Audit, Plan, Split
-from monai_tl.sources.card import Card, read_source, write_source
+from monai_tl.sources.card import read_source
 from monai_tl.stages.finetune import finetune, run
 from monai_tl.training.batches import make_batch, stream_batches
 from monai_tl.training.checkpoint import locked, read_newest
@@ -350,29 +348,14 @@ def test_a_network_named_beside_its_source_takes_over_what_fits(tmp_path: Path, 
     plan = make_plan()
     grouped = {**plan.network.arguments, "norm": ["group", {"num_groups": 1}]}
     theirs = plan.network.model_copy(update={"arguments": grouped})
-    content = {
-        "name": "grouped",
-        "network": {**theirs.model_dump(), "n_channels": 1, "n_outputs": 2},
-        "weights": {"file": "weights.safetensors", "sha256": "0" * 64},
-        "licence": "MIT",
-        "citation": "nobody",
-        "input": {
-            "modality": "CT",
-            "channels": ["CT"],
-            "orientation": "RAS",
-            "spacing_mm": [2.0, 2.0, 2.0],
-            "intensity": {"rule": "window", "low": -100, "high": 300},
-        },
-        "classes": ["ball"],
-    }
-    module = build_network(theirs, 1, 2, seed=1)
-    write_source(tmp_path / "source", Card.model_validate(content), named_tensors(module))
+    elsewhere = write_workspace(tmp_path / "theirs", plan.model_copy(update={"network": theirs}))
+    source = train_scratch(elsewhere, max_steps=5)
     ours = plan.network.model_copy(update={"arguments": {**plan.network.arguments, "norm": norm}})
     workspace = write_workspace(tmp_path / "work", plan.model_copy(update={"network": ours}))
     if norm == "batch":
         with pytest.raises(WeightsError, match=outcome):
-            _transfer(workspace, tmp_path / "source")
+            _transfer(workspace, source)
         return
-    folder = _transfer(workspace, tmp_path / "source", max_steps=2, head_steps=1)
+    folder = _transfer(workspace, source, max_steps=2, head_steps=1)
     assert any(note.startswith(outcome) for note in Audit.read(folder / "audit.json").notes)
     assert read_source(folder).card.network.config == ours
