@@ -234,9 +234,12 @@ def _chart(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         y = top + height * (1 - tick)
         parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="#dddddd"/>')
         parts.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{tick:.2f}</text>')
-    for index, (name, points) in enumerate(sorted(curves.items())):
+    # the pretrained arm first: with one training an arm the colours are those of the report
+    names = sorted(curves, key=lambda name: (not name.startswith("transfer"), name))
+    for index, name in enumerate(names):
         colour = _COLOURS[index % len(_COLOURS)]
-        line = " ".join(f"{left + width * step / last:.1f},{top + height * (1 - dice):.1f}" for step, dice in points)
+        places = ((left + width * step / last, top + height * (1 - dice)) for step, dice in curves[name])
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(f'<text x="{left + width + 10}" y="{top + 14 + 18 * index}" fill="{colour}">{escape(name)}</text>')
     middle = top + height / 2

@@ -126,5 +126,13 @@ def test_the_plot_has_a_line_a_training_and_its_points_are_where_they_belong(tmp
     lines = [item.get("points") for item in root.iter("{http://www.w3.org/2000/svg}polyline")]
     names = [item.text for item in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"transfer fold 0 seed 3", "scratch fold 0 seed 3", "Dice", "optimiser steps", "0", "100"} <= set(names)
-    # left 50, width 560, top 20, height 240; step 100 is the right edge, Dice 1 the upper one
-    assert lines == ["330.0,260.0", "330.0,200.0 610.0,20.0"]
+    # left 50, width 560, top 20, height 240; step 100 is the right edge, Dice 1 the upper one; transfer first
+    assert lines == ["330.0,200.0 610.0,20.0", "330.0,260.0"]
+
+
+def test_arms_have_the_colours_of_the_report(tmp_path: Path) -> None:
+    """Blue is the pretrained arm, orange its twin, in whatever order they stand in the file."""
+    history = tmp_path / "history.csv"
+    history.write_text("arm,fold,seed,step,val_dice\nscratch,0,0,10,0.2\ntransfer,0,0,10,0.5\n")
+    picture = base64.b64decode(learning_curves(history).partition("base64,")[2].rstrip(")\n")).decode()
+    assert re.findall(r'fill="(#\w+)">(\w+) fold', picture) == [("#0072b2", "transfer"), ("#d55e00", "scratch")]
